@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make serve` and `make test`.
+# The rest: check (lint and types), train (the shipped bundle, anew), bench, clean.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# The GPU build where an NVIDIA driver answers, else the CPU build.
+DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+# glibc hands large blocks back to the system after every operator; keeping them made bf16 training
+# here several times faster (see training/README.md).
+TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
+
+.PHONY: serve test check train bench clean
+
+serve: $(VENV)/.serve-$(DEVICE)
+	@echo "Rooftrace: the $(DEVICE) build, http://127.0.0.1:8000"
+	$(BIN)/rooftrace serve
+
+test: $(VENV)/.dev-$(DEVICE)
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev-$(DEVICE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+train: $(VENV)/.dev-$(DEVICE)
+	for member in pspnet deeplabv3plus unet; do \
+	  $(TRAIN_ENV) $(BIN)/python -m training train training/configs/$$member.toml --resume || exit; \
+	done
+	$(BIN)/python -m training export runs/*/best.ckpt --validation ../shared/data/val --out runs/bundle
+
+bench: $(VENV)/.dev-$(DEVICE)
+	$(BIN)/python -m benchmarks.shift
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per build and set: installing is skipped until the metadata or the pins change.
+$(VENV)/.serve-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(DEVICE)]"
+	@touch $@
+
+$(VENV)/.dev-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(DEVICE),train,dev]"
+	@touch $@ $(VENV)/.serve-$(DEVICE)

@@ -1,0 +1,105 @@
+"""The domain errors. They know nothing of HTTP: `app.api.problems` maps each class to a status.
+
+Every message says what came, what was expected and what to do.
+
+    RooftraceError
+    ├── InputError              what the client sent is at fault
+    │   ├── MalformedUpload     the body does not hold the file(s) that were announced
+    │   ├── EmptyUpload         the file has no bytes
+    │   ├── UploadTooLarge      more bytes, pixels or files than the limits allow
+    │   ├── UnsupportedFormat   not an image format that is accepted
+    │   ├── DamagedImage        an accepted format, but truncated, corrupt or without pixels
+    │   ├── UnsupportedImage    a whole image whose bands or samples can't be read as 8-bit RGB
+    │   ├── InvalidOption       a parameter out of range, or one that this bundle can't honour
+    │   └── NotAcceptable       no result format satisfies what the client accepts
+    ├── OverloadError           the request was fine, the service had no room or time for it
+    │   ├── QueueFull           as many requests are waiting as the settings allow
+    │   ├── NotReady            models are not loaded, or the service is draining
+    │   ├── UploadTimeout       the body did not arrive in time
+    │   └── DeadlineExceeded    the request's deadline passed before its result was ready
+    ├── InferenceError          a model failed, or gave something that is no probability
+    └── StartupError            the service refuses to start
+        ├── SettingsError       a setting has a value that it can't have, or does not exist
+        ├── BundleError         manifest, weights or graph are missing or disagree
+        └── DeviceError         the device that was asked for is not really in use
+"""
+
+
+class RooftraceError(Exception):
+    """Base of every error that Rooftrace raises on purpose."""
+
+
+class InputError(RooftraceError):
+    """What the client sent is at fault."""
+
+
+class MalformedUpload(InputError):
+    """The body does not hold the file(s) that were announced."""
+
+
+class EmptyUpload(InputError):
+    """The file has no bytes."""
+
+
+class UploadTooLarge(InputError):
+    """More bytes, pixels or files than the limits allow."""
+
+
+class UnsupportedFormat(InputError):
+    """Not an image format that is accepted."""
+
+
+class DamagedImage(InputError):
+    """An accepted format, but truncated, corrupt or without pixels."""
+
+
+class UnsupportedImage(InputError):
+    """A whole image whose bands or samples can't be read as 8-bit RGB."""
+
+
+class InvalidOption(InputError):
+    """A parameter out of range, or one that this bundle can't honour."""
+
+
+class NotAcceptable(InputError):
+    """No result format satisfies what the client accepts."""
+
+
+class OverloadError(RooftraceError):
+    """The request was fine, the service had no room or time for it."""
+
+
+class QueueFull(OverloadError):
+    """As many requests are waiting as the settings allow."""
+
+
+class NotReady(OverloadError):
+    """Models are not loaded, or the service is draining."""
+
+
+class UploadTimeout(OverloadError):
+    """The body did not arrive in time."""
+
+
+class DeadlineExceeded(OverloadError):
+    """The request's deadline passed before its result was ready."""
+
+
+class InferenceError(RooftraceError):
+    """A model failed, or gave something that is no probability."""
+
+
+class StartupError(RooftraceError):
+    """The service refuses to start."""
+
+
+class SettingsError(StartupError):
+    """A setting has a value that it can't have, or does not exist."""
+
+
+class BundleError(StartupError):
+    """Manifest, weights or graph are missing or disagree."""
+
+
+class DeviceError(StartupError):
+    """The device that was asked for is not really in use."""
