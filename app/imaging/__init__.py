@@ -1,0 +1,9 @@
+"""Bytes to pixels and back: the only importers of Pillow and rasterio.
+
+`decode` is the way in, `encode` the way out; the rest is theirs.
+
+    decode ── sniff        which format, by content
+           ├─ picture      PNG, JPEG, WebP, by Pillow
+           │  └─ png, jpeg    is the file whole? only what makes pixels goes on
+           └─ raster       TIFF, by GDAL
+"""

@@ -1,0 +1,49 @@
+"""Open one file with one GDAL driver, and let nothing in the file open another."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rasterio
+from rasterio._err import CPLE_BaseError  # what some of rasterio's getters let through
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
+"""Whatever rasterio raises when a file is at fault."""
+
+_ENVIRONMENT = {
+    # No sidecars: a file stands for itself.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    # The driver is named at every opening. In case that a file leads GDAL to another one all the
+    # same: without these drivers, it can't be an indirection. They go when GDAL registers its
+    # drivers, which is once in a process.
+    "GDAL_SKIP": "VRT DERIVED GTI HTTP WMS WMTS WCS STACIT STACTA EEDA EEDAI PLMOSAIC",
+    # A TIFF's own metadata may name a remote file for its overviews. Allow one name: nobody's.
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+}
+
+# An image without georeference is welcome here. The filter is set once, since
+# `warnings.catch_warnings` is not safe in threads, and only for openings made by this module.
+warnings.filterwarnings(
+    "ignore", category=NotGeoreferencedWarning, module=re.escape(__name__) + "$"
+)
+
+
+@contextmanager
+def open_in_memory(data: bytes, driver: str, **options: str) -> Iterator[DatasetReader]:
+    """Open bytes as a dataset, without a copy, with `driver` and no other.
+
+    `options` are GDAL configuration options, in force as long as the dataset is open.
+
+    Raises:
+        GDAL_ERRORS: the driver can't open it.
+    """
+    with (
+        rasterio.Env(**_ENVIRONMENT, **options),
+        MemoryFile(data) as file,
+        DatasetReader(file.name, driver=driver) as dataset,
+    ):
+        yield dataset

@@ -1,0 +1,66 @@
+"""Walk TIFF directories, which is also what EXIF is made of.
+
+Source: TIFF 6.0, section 2; BigTIFF, https://www.awaresystems.be/imaging/tiff/bigtiff.html.
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+_ORIENTATION = 274
+_MAX_ENTRIES = 0xFFFF  # of classic TIFF; BigTIFF's count would let a file be walked for long
+
+
+class _Layout(NamedTuple):
+    tag: Struct
+    entries: Struct  # how many there are, at the head of a directory
+    offset: Struct
+    entry_size: int
+    first: int  # where the offset of the first directory stands
+
+
+def directory_offsets(tiff: bytes) -> Iterator[int]:
+    """Yield where each directory starts; end quietly at a loop or at the end of the bytes."""
+    layout = _layout(tiff)
+    seen: set[int] = set()
+    position = layout.first
+    while position + layout.offset.size <= len(tiff):
+        (start,) = layout.offset.unpack_from(tiff, position)
+        if start == 0 or start in seen or start + layout.entries.size > len(tiff):
+            return
+        seen.add(start)
+        yield start
+        (entries,) = layout.entries.unpack_from(tiff, start)
+        position = start + layout.entries.size + entries * layout.entry_size
+
+
+def orientation(tiff: bytes) -> int:
+    """Read the first directory's orientation, 1 to 8; 1 (upright) when there is none to be read.
+
+    Source: TIFF 6.0, tag 274; EXIF 2.3, section 4.6.4.
+    """
+    if tiff[:2] not in (b"II", b"MM"):
+        return 1
+    layout = _layout(tiff)
+    start = next(directory_offsets(tiff), None)
+    if start is None:
+        return 1
+    (entries,) = layout.entries.unpack_from(tiff, start)
+    position = start + layout.entries.size
+    for _ in range(min(entries, _MAX_ENTRIES)):
+        if position + layout.entry_size > len(tiff):
+            break
+        if layout.tag.unpack_from(tiff, position) == (_ORIENTATION,):
+            value_at = position + layout.entry_size - layout.offset.size
+            (value,) = layout.tag.unpack_from(tiff, value_at)  # a SHORT, as a tag is
+            return int(value) if 1 <= value <= 8 else 1
+        position += layout.entry_size
+    return 1
+
+
+def _layout(tiff: bytes) -> _Layout:
+    order = "<" if tiff[:2] == b"II" else ">"
+    short, long, long8 = Struct(order + "H"), Struct(order + "I"), Struct(order + "Q")
+    if tiff[2:4] == short.pack(43):
+        return _Layout(tag=short, entries=long8, offset=long8, entry_size=20, first=8)
+    return _Layout(tag=short, entries=short, offset=long, entry_size=12, first=4)

@@ -1,0 +1,23 @@
+"""How many pixels an upload may have."""
+
+from app.errors import DamagedImage, UploadTooLarge
+
+
+def check_pixel_count(height: int, width: int, max_pixels: int) -> None:
+    """Refuse a size that a header announces, before memory is taken for its pixels.
+
+    Raises:
+        DamagedImage: no pixels at all.
+        UploadTooLarge: more than `max_pixels`.
+    """
+    if height < 1 or width < 1:
+        raise DamagedImage(f"The image is {width} x {height}: it has no pixels.")
+    if height * width > max_pixels:
+        raise UploadTooLarge(
+            f"The image is {width} x {height} = {_mega(height * width)} megapixels; "
+            f"the limit is {_mega(max_pixels)} megapixels. Send it in smaller pieces."
+        )
+
+
+def _mega(pixels: int) -> str:
+    return f"{pixels / 1e6:.6f}".rstrip("0").rstrip(".")

@@ -1,0 +1,117 @@
+"""Read PNG, JPEG and WebP."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import DecompressionBombError
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from app.errors import DamagedImage, UploadTooLarge
+from app.imaging.ifd import orientation
+from app.imaging.image import Image
+from app.imaging.jpeg import read_jpeg
+from app.imaging.limits import check_pixel_count
+from app.imaging.png import read_png
+from app.imaging.sniff import Format
+from app.imaging.stored import Stored
+
+# The reader is called by its class. `PIL.Image.open` would do the same with `formats=[...]`, but
+# warn from 89 megapixels and refuse from 179, whatever our own limit is, unless a global of
+# Pillow's is changed for the whole process.
+_READERS: dict[Format, type[ImageFile]] = {
+    Format.PNG: PngImageFile,
+    Format.JPEG: JpegImageFile,
+    Format.WEBP: WebPImageFile,
+}
+# What Pillow raises on files that are at fault.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+_ROWS = 512  # converted at a time, so that no second whole picture stands in memory
+
+
+def decode_picture(data: bytes, kind: Format, *, max_pixels: int) -> Image:
+    """Decode a PNG, JPEG or WebP file.
+
+    Raises:
+        DamagedImage, UnsupportedImage, UploadTooLarge: as in `decode_image`.
+    """
+    stored = _read_container(data, kind, max_pixels)
+    try:
+        with _READERS[kind](BytesIO(stored.data)) as picture:
+            check_pixel_count(picture.height, picture.width, max_pixels)
+            if kind is Format.WEBP:  # its container is read by the decoder itself
+                stored = stored._replace(
+                    orientation=orientation(
+                        picture.info.get("exif", b"").removeprefix(b"Exif\0\0")
+                    ),
+                    frames=getattr(picture, "n_frames", 1),
+                )
+            picture.load()
+            pixels, valid = _to_rgb(picture)
+            return Image(pixels, valid, notices=tuple(_notices(picture.mode, stored)))
+    except DecompressionBombError as error:  # WebP only, and only with a limit above Pillow's
+        raise UploadTooLarge("The image has more pixels than a WebP file is read with.") from error
+    except _DAMAGE as error:
+        raise DamagedImage(
+            f"The {kind} is damaged: its image data can't be decoded. It may be cut short."
+        ) from error
+
+
+def _read_container(data: bytes, kind: Format, max_pixels: int) -> Stored:
+    match kind:
+        case Format.PNG:
+            return read_png(data, max_pixels=max_pixels)
+        case Format.JPEG:
+            return read_jpeg(data, max_pixels=max_pixels)
+        case _:
+            return Stored(data)
+
+
+def _to_rgb(picture: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Convert a loaded picture to RGB, and its alpha to a mask if any pixel is transparent."""
+    width, height = picture.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    valid = np.ones((height, width), np.bool_) if picture.has_transparency_data else None
+    for top in range(0, height, _ROWS):
+        rows = slice(top, min(top + _ROWS, height))
+        band = picture.crop((0, rows.start, width, rows.stop))
+        if valid is None:
+            pixels[rows] = np.asarray(band.convert("RGB"))
+        else:
+            rgba = np.asarray(band.convert("RGBA"))
+            pixels[rows] = rgba[..., :3]
+            valid[rows] = rgba[..., 3] > 0
+    return pixels, None if valid is None or valid.all() else valid
+
+
+def _notices(mode: str, stored: Stored) -> list[str]:
+    notices = []
+    if mode in ("1", "L", "LA"):
+        notices.append("The image is greyscale: its band was used as red, green and blue.")
+    if mode == "CMYK":
+        notices.append("The image is CMYK: it was converted to RGB without a colour profile.")
+    if stored.orientation != 1:
+        notices.append(
+            f"EXIF orientation {stored.orientation} was not applied: "
+            "the result lies on the pixels as they are stored."
+        )
+    if stored.frames > 1:
+        notices.append(f"The image is an animation of {stored.frames} frames: the first was used.")
+    return notices

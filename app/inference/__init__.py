@@ -1,0 +1,1 @@
+"""The straight line from pixels to probabilities: numpy in, numpy out, no server in sight."""

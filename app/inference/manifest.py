@@ -1,0 +1,220 @@
+"""What changes with the weights: the manifest that lies beside the ONNX files of a bundle.
+
+It is written by `training export`, and by nothing else.
+"""
+
+import hashlib
+import json
+import math
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from app.errors import BundleError
+
+FILE_NAME = "manifest.json"
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_+-]+$")]
+_FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_+.-]*\.onnx$")]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_NonNegative = Annotated[float, Field(ge=0)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Parity(_Model):
+    """How far ONNX Runtime's probabilities lay from torch's when the member was exported."""
+
+    max_abs_difference: _NonNegative
+    patches: PositiveInt
+    tolerance: PositiveFloat
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.max_abs_difference > self.tolerance:
+            raise ValueError(
+                f"the difference {self.max_abs_difference} exceeds the tolerance {self.tolerance}"
+            )
+        return self
+
+
+class Member(_Model):
+    """One network of the ensemble: its file, its share, and how well it does alone."""
+
+    name: _Name
+    architecture: str
+    encoder: str
+    file: _FileName
+    sha256: _Sha256
+    bytes: PositiveInt
+    weight: PositiveFloat
+    parity: Parity
+    metrics: dict[str, float]
+
+
+class Threshold(_Model):
+    """The probability at and above which a pixel is building, and how it was chosen."""
+
+    value: Annotated[float, Field(gt=0, lt=1)]
+    chosen_by: str
+
+
+class GsdRange(_Model):
+    """The GSD that the members were trained at, in metres per pixel."""
+
+    min: PositiveFloat
+    max: PositiveFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} exceeds max {self.max}")
+        return self
+
+
+class DataSource(_Model):
+    """Imagery that the members were trained on, with its licence."""
+
+    name: str
+    licence: str
+    images: PositiveInt
+    gsd: str
+
+
+class Evaluation(_Model):
+    """Scores on one split on one day: of the ensemble, of each member, and by source."""
+
+    split: str
+    date: date
+    images: PositiveInt
+    ensemble: dict[str, float]
+    members: dict[str, dict[str, float]]
+    sources: dict[str, dict[str, float]]
+
+
+class Manifest(_Model):
+    """Describe a bundle: which networks it holds, how they are combined, where they come from."""
+
+    schema_version: Literal[1]
+    name: _Name
+    created: AwareDatetime
+    patch_size: PositiveInt
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]
+    threshold: Threshold
+    gsd: GsdRange
+    sources: tuple[DataSource, ...]
+    evaluation: Evaluation | None
+    training: dict[str, dict[str, JsonValue]]
+    git_commit: str
+    exporter: dict[str, str]
+
+    @model_validator(mode="after")
+    def _members_form_an_ensemble(self) -> Self:
+        names = [member.name for member in self.members]
+        if len(set(names)) < len(names):
+            raise ValueError(f"member names must be unique, got {', '.join(names)}")
+        total = math.fsum(member.weight for member in self.members)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the weights of the members must sum to 1, got {total:.7g}")
+        return self
+
+    @property
+    def version(self) -> str:
+        """Name these very contents: `<name>-<12 hex digits>`, the start of a SHA-256.
+
+        The digest runs over the manifest's canonical JSON (keys sorted, no spaces), and so, by
+        way of their own digests, over the weights. How the file is indented does not count.
+        """
+        canonical = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+        return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+
+def load_manifest(bundle: Path) -> Manifest:
+    """Read the manifest of the bundle in the folder `bundle`.
+
+    Raises:
+        BundleError: there is none, it is not JSON, or a field is missing, unknown or wrong.
+    """
+    path = bundle / FILE_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(
+            f"{path} can't be read ({error.strerror}): a bundle is a folder with a {FILE_NAME} "
+            "and its ONNX files, as `python -m training export` writes it"
+        ) from error
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        where = ".".join(map(str, first["loc"])) or "the document"
+        more = f", and {len(others)} more" if others else ""
+        raise BundleError(
+            f"{path} is not a valid manifest: {where}: {first['msg']}{more}"
+        ) from error
+
+
+def verify_files(bundle: Path, manifest: Manifest) -> None:
+    """Check the size and the SHA-256 of every member's file, without holding one in memory.
+
+    Raises:
+        BundleError: a file is missing, or is not the one that the manifest describes.
+    """
+    for member in manifest.members:
+        path = bundle / member.file
+        try:
+            with path.open("rb") as file:
+                size, digest = path.stat().st_size, hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise _unreadable(path, member, error) from error
+        _compare(path, member, size, digest.hexdigest())
+
+
+def read_model(bundle: Path, member: Member) -> bytes:
+    """Read a member's ONNX file once and check it, so that what was verified is what runs.
+
+    Raises:
+        BundleError: the file is missing, or is not the one that the manifest describes.
+    """
+    path = bundle / member.file
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, member, error) from error
+    _compare(path, member, len(model), hashlib.sha256(model).hexdigest())
+    return model
+
+
+def _unreadable(path: Path, member: Member, error: OSError) -> BundleError:
+    return BundleError(
+        f"{path}, the file of member {member.name!r}, can't be read ({error.strerror}): "
+        "restore it or export the bundle again"
+    )
+
+
+def _compare(path: Path, member: Member, size: int, sha256: str) -> None:
+    if size != member.bytes:
+        found, expected = f"{size} bytes", f"{member.bytes} bytes"
+    elif sha256 != member.sha256:
+        found, expected = f"SHA-256 {sha256}", f"SHA-256 {member.sha256}"
+    else:
+        return
+    raise BundleError(
+        f"{path} has {found}, but the manifest says {expected}: "
+        "the file is damaged or belongs to another bundle"
+    )

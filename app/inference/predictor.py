@@ -1,0 +1,261 @@
+"""Patches in, probabilities out: the only importer of ONNX Runtime.
+
+ONNX Runtime would rather compute something somewhere than refuse: it moves from CUDA to the CPU
+without a word, reads weights from files beside the process, and lets its threads spin against
+each other. This module is where each of these is settled, once.
+"""
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from app.errors import BundleError, DeviceError, InferenceError
+from app.inference.manifest import Manifest, read_model
+
+logger = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
+"""Present when the machine has an NVIDIA GPU: under Linux, and under Windows' Linux (WSL)."""
+
+_CUDA_BATCH = 16
+_ROUNDING = 1e-6  # a sigmoid may leave [0, 1] by a few units in the last place
+
+
+class Predictor(Protocol):
+    """Whatever turns patches into probabilities."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the networks, in the manifest's order."""
+
+    @property
+    def providers(self) -> Mapping[str, str]:
+        """The execution provider that each member really runs on."""
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the CPU is used although a GPU was there; None if nothing fell back."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many patches a call of `predict` should bring, at most, to keep the device busy."""
+
+    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
+        """Predict uint8 (N, S, S, 3) RGB patches: float32 (M, N, S, S) in [0, 1], as `members`.
+
+        Safe to call from many threads at once.
+
+        Raises:
+            InferenceError: a member failed, or gave something that is no probability.
+        """
+
+    def close(self) -> None:
+        """Wait for what is running and let go of the threads."""
+
+
+class OnnxPredictor:
+    """Run a bundle's networks, one session each, on the CPU or on one GPU.
+
+    On a CPU, `lanes` threads (default: one per usable core) take one patch at a time through all
+    members, shared by every caller: measured to be faster than any batch size and than ONNX
+    Runtime's own threads, whose pools spin against each other, and it needs the least memory.
+    On a GPU there is one lane, and a batch at a time.
+    """
+
+    def __init__(
+        self, bundle: Path, manifest: Manifest, *, device: Device = "auto", lanes: int | None = None
+    ) -> None:
+        """Verify, load and check every member of the bundle in the folder `bundle`.
+
+        Raises:
+            BundleError: a file, or the graph in it, is not what the manifest describes.
+            DeviceError: `device` is "cuda" and some member would not run there.
+        """
+        models = {member.name: read_model(bundle, member) for member in manifest.members}
+        self._sessions, self.fallback = _open_sessions(models, device)
+        for member, session in self._sessions.items():
+            _check_graph(member, session, manifest.patch_size)
+
+        self.members = tuple(self._sessions)
+        self.providers: Mapping[str, str] = {
+            member: session.get_providers()[0] for member, session in self._sessions.items()
+        }
+        if CUDA in self.providers.values():
+            lanes, self._chunk, self.batch_size = 1, _CUDA_BATCH, _CUDA_BATCH
+        else:
+            lanes = usable_cores() if lanes is None else lanes
+            # Two rounds a call: a whole number of them, so that no lane idles at the end, and few,
+            # so that callers who share the lanes, or want to stop, need not wait for long.
+            self._chunk, self.batch_size = 1, 2 * lanes
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+
+    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
+        """Predict as `Predictor.predict` promises."""
+        probabilities = np.empty((len(members), *patches.shape[:-1]), np.float32)
+
+        def run(chunk: slice) -> None:
+            for m, member in enumerate(members):
+                probabilities[m, chunk] = self._run(member, patches[chunk])
+
+        starts = range(0, len(patches), self._chunk)
+        futures = [self._pool.submit(run, slice(i, i + self._chunk)) for i in starts]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+        return probabilities
+
+    def close(self) -> None:
+        """Wait for what is running and let go of the threads."""
+        self._pool.shutdown()
+
+    def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        session = self._sessions[member]
+        try:
+            outputs = session.run(None, {session.get_inputs()[0].name: patches})
+        except Exception as error:  # ONNX Runtime's errors have no other class in common
+            raise InferenceError(f"member {member!r} failed: {_first_line(error)}") from error
+        probability: NDArray[np.float32] = outputs[0]
+        if probability.shape != patches.shape[:-1]:
+            raise InferenceError(
+                f"member {member!r} gave shape {probability.shape} for patches of shape "
+                f"{patches.shape}"
+            )
+        low, high = probability.min(), probability.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both
+            raise InferenceError(
+                f"member {member!r} gave values from {low} to {high}, not probabilities"
+            )
+        return probability
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may run on (a container's CPU quota is not seen)."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _open_sessions(
+    models: Mapping[str, bytes], device: Device
+) -> tuple[dict[str, ort.InferenceSession], str | None]:
+    """Open a session per model, and say why, if the CPU stands in for a GPU."""
+    if device != "cpu":
+        try:
+            return _open_on_cuda(models), None
+        except DeviceError as error:
+            if device == "cuda":
+                raise
+            refusal = str(error)
+    sessions = {member: _open(member, model, [CPU]) for member, model in models.items()}
+    gpu_expected = CUDA in ort.get_available_providers() or any(map(Path.exists, GPU_FILES))
+    if device == "cpu" or not gpu_expected:
+        return sessions, None
+    fallback = f"Running on the CPU: {refusal}"
+    logger.warning(fallback)
+    return sessions, fallback
+
+
+def _open_on_cuda(models: Mapping[str, bytes]) -> dict[str, ort.InferenceSession]:
+    if CUDA not in ort.get_available_providers():
+        raise DeviceError(
+            f"this build of ONNX Runtime ({ort.__version__}) has no CUDA; "
+            "install the `gpu` extra in place of `cpu`"
+        )
+    # CUDA and cuDNN may come as Python packages, where the system's loader does not look.
+    # What it can't load it prints, which would spoil output that is written to stdout.
+    with redirect_stdout(io.StringIO()) as said:
+        ort.preload_dlls()
+    for line in said.getvalue().splitlines():
+        logger.warning("preloading CUDA: %s", line)
+    # The default, EXHAUSTIVE, times every algorithm again for each new batch size.
+    provider = (CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
+    sessions = {}
+    for member, model in models.items():
+        sessions[member] = _open(member, model, [provider, CPU])
+        # The list of available providers names what was compiled in; only the session knows
+        # what was loaded (onnxruntime issue 23372).
+        used = sessions[member].get_providers()[0]
+        if used != CUDA:
+            raise DeviceError(_no_cuda(member, f"ONNX Runtime chose {used}"))
+    return sessions
+
+
+def _no_cuda(member: str, found: str) -> str:
+    return (
+        f"CUDA did not load for member {member!r} ({found}); check that the driver works "
+        "(`nvidia-smi`) and that the `gpu` extra's CUDA and cuDNN packages are installed"
+    )
+
+
+def _open(member: str, model: bytes, providers: Sequence[object]) -> ort.InferenceSession:
+    """Open a session that uses one thread, nothing but `model`, and no provider but those given.
+
+    Raises:
+        BundleError: ONNX Runtime can't run the graph.
+        DeviceError: a provider other than the CPU's could not be set up.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only; what its warnings would say is checked here
+    options.intra_op_num_threads = 1  # the caller's own: no pool, so nothing spins
+    # Weights outside the file were not verified. Even for a model that comes as bytes, ONNX
+    # Runtime looks for them in the working directory; inside this file there can be none.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
+    try:
+        # enable_fallback is on by default: a failure, now or in a later run, would move the
+        # session to the CPU, with a print.
+        return ort.InferenceSession(model, options, providers, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's errors have no other class in common
+        # Of providers it complains with these two, of graphs with classes of its own.
+        if providers != [CPU] and isinstance(error, RuntimeError | ValueError):
+            raise DeviceError(_no_cuda(member, _first_line(error))) from error
+        raise BundleError(
+            f"ONNX Runtime {ort.__version__} can't load member {member!r}: {_first_line(error)}"
+        ) from error
+
+
+def _check_graph(member: str, session: ort.InferenceSession, patch: int) -> None:
+    """Check that a graph takes uint8 (N, S, S, 3) and gives float32 (N, S, S), for any N."""
+    takes = _signature(session.get_inputs())
+    gives = _signature(session.get_outputs())
+    for verb, found, expected in (
+        ("takes", takes, f"tensor(uint8) (N, {patch}, {patch}, 3)"),
+        ("gives", gives, f"tensor(float) (N, {patch}, {patch})"),
+    ):
+        if found != expected:
+            raise BundleError(f"the graph of member {member!r} {verb} {found}, expected {expected}")
+
+
+def _signature(nodes: Sequence[ort.NodeArg]) -> str:
+    """Spell out types and shapes; a leading dimension of any size is N, whatever its name."""
+    shapes = [
+        ["N" if i == 0 and not isinstance(n, int) else n for i, n in enumerate(node.shape)]
+        for node in nodes
+    ]
+    return " and ".join(
+        f"{node.type} ({', '.join(map(str, shape))})"
+        for node, shape in zip(nodes, shapes, strict=True)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,275 @@
+"""An image in, a mask out: windows, predictor and blending in one straight line."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import BundleError, InferenceError, InvalidOption
+from app.imaging.image import Image
+from app.inference.blending import Band, blend
+from app.inference.manifest import Manifest, load_manifest
+from app.inference.predictor import Device, OnnxPredictor, Predictor
+from app.inference.windows import MAX_OVERLAP, plan_windows, read_patch
+from app.masks.components import drop_small_components
+
+Tta = Literal["none", "flips", "d4"]
+Combine = Literal["average", "vote"]
+Checkpoint = Callable[[], None]
+"""Called before every batch of patches; stops the work by raising."""
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What a client may choose; parsed at the edge, unchanged from there on.
+
+    Raises:
+        InvalidOption: a value out of range.
+    """
+
+    threshold: float | None = None
+    """Probability at and above which a pixel is building; None for the manifest's."""
+    overlap: float = 0.25
+    """Share of a patch that neighbours share, 0 to `MAX_OVERLAP`."""
+    tta: Tta = "none"
+    """Test-time augmentation: the mean over mirrored (`flips`) and also turned (`d4`) patches."""
+    members: tuple[str, ...] | None = None
+    """Which members vote, their weights renormalised; None for all."""
+    combine: Combine = "average"
+    """Weighted mean of the probabilities, or strict majority of the thresholded members."""
+    min_area: float = 0.0
+    """Drop connected components smaller than this many pixels."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise InvalidOption(f"threshold must lie between 0 and 1, got {self.threshold}")
+        if not 0 <= self.overlap <= MAX_OVERLAP:
+            raise InvalidOption(f"overlap must be from 0 to {MAX_OVERLAP}, got {self.overlap}")
+        if not (self.min_area >= 0 and math.isfinite(self.min_area)):
+            raise InvalidOption(f"min_area must be 0 or more, got {self.min_area}")
+        for name, value, choices in (
+            ("tta", self.tta, get_args(Tta)),
+            ("combine", self.combine, get_args(Combine)),
+        ):
+            if value not in choices:
+                raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if self.members is not None and len(set(self.members)) < max(1, len(self.members)):
+            raise InvalidOption(
+                "models must name each member once and at least one, "
+                f"got {', '.join(self.members) or 'none'}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What an image was found to show.
+
+    `probability` is float32 (H, W) in [0, 1]: the weighted mean, or the share of members that
+    voted for building. `mask` is bool (H, W). Where the image is invalid they are 0 and False.
+    `threshold` and `members` say what was used.
+    """
+
+    probability: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    threshold: float
+    members: tuple[str, ...]
+
+
+def keep_going() -> None:
+    """Never stop the work."""
+
+
+class Segmenter:
+    """Segment images of any size with the members of one bundle."""
+
+    def __init__(self, manifest: Manifest, predictor: Predictor) -> None:
+        self.manifest = manifest
+        self.predictor = predictor
+        self._weights = {member.name: member.weight for member in manifest.members}
+
+    def close(self) -> None:
+        """Let go of the predictor's threads."""
+        self.predictor.close()
+
+    def segment(
+        self,
+        image: Image,
+        options: SegmentOptions = SegmentOptions(),
+        *,
+        checkpoint: Checkpoint = keep_going,
+    ) -> Segmentation:
+        """Find the buildings of an image.
+
+        Raises:
+            InvalidOption: an option that this bundle can't honour.
+            InferenceError: a member failed, or gave something that is no probability.
+            Exception: whatever `checkpoint` raises.
+        """
+        return self.combine(image, self.bands(image, options, checkpoint=checkpoint), options)
+
+    def combine(
+        self, image: Image, bands: Iterable[Band], options: SegmentOptions = SegmentOptions()
+    ) -> Segmentation:
+        """Combine the bands of an image, of exactly the members that `options` choose.
+
+        `segment` is this after `bands`. Apart, they let one pass over the image be combined in
+        many ways, each to the very bits that are served.
+
+        Raises:
+            InvalidOption: an option that this bundle can't honour.
+        """
+        members = self.chosen_members(options)
+        threshold = self._threshold(options)
+        probability = np.empty((image.height, image.width), np.float32)
+        for band in bands:
+            probability[band.rows] = self._mean(band.members, members, options)
+        # A strict majority: of two members, both must agree.
+        mask = probability > 0.5 if options.combine == "vote" else probability >= threshold
+        if options.min_area > 0:
+            mask = drop_small_components(mask, options.min_area)
+        return Segmentation(probability, mask, threshold, members)
+
+    def bands(
+        self,
+        image: Image,
+        options: SegmentOptions = SegmentOptions(),
+        *,
+        checkpoint: Checkpoint = keep_going,
+    ) -> Iterator[Band]:
+        """Stream the blended probabilities of each chosen member, in the manifest's order.
+
+        Members stay apart until here, so that a vote counts whole maps rather than patches; a
+        weighted mean comes out the same either way. Invalid pixels are 0.
+
+        Raises:
+            As `segment`.
+        """
+        members = self.chosen_members(options)
+        grid = plan_windows(image.height, image.width, self.manifest.patch_size, options.overlap)
+        orientations = _ORIENTATIONS[options.tta]
+        patches = (
+            orientation.apply(read_patch(image.pixels, window, grid.patch))
+            for window in grid
+            for orientation in orientations
+        )
+        oriented = self._predict(patches, members, checkpoint)
+        upright = (_upright(views, orientations) for views in _batched(oriented, len(orientations)))
+        return _hide_invalid(blend(grid, upright), image)
+
+    def _predict(
+        self, patches: Iterable[NDArray[np.uint8]], members: tuple[str, ...], checkpoint: Checkpoint
+    ) -> Iterator[NDArray[np.float32]]:
+        """Predict patches one after the other, batch by batch: float32 (M, S, S) each."""
+        for batch in _batched(patches, self.predictor.batch_size):
+            checkpoint()
+            yield from self.predictor.predict(np.stack(batch), members).swapaxes(0, 1)
+
+    def _mean(
+        self, probabilities: NDArray[np.float32], members: tuple[str, ...], options: SegmentOptions
+    ) -> NDArray[np.float32]:
+        """Reduce float32 (M, h, W) to (h, W), by weighted mean or share of votes."""
+        weights = np.array([self._weights[name] for name in members], np.float32)
+        if options.combine == "vote":
+            probabilities = (probabilities >= self._threshold(options)).astype(np.float32)
+            weights = np.ones_like(weights)
+        mean: NDArray[np.float32] = np.average(probabilities, axis=0, weights=weights)
+        return mean
+
+    def _threshold(self, options: SegmentOptions) -> float:
+        return self.manifest.threshold.value if options.threshold is None else options.threshold
+
+    def chosen_members(self, options: SegmentOptions) -> tuple[str, ...]:
+        """Return the members that vote, in the manifest's order whatever the client's.
+
+        Sums then run in one order, and equal choices give equal bits.
+
+        Raises:
+            InvalidOption: a member that this bundle does not have.
+        """
+        known = tuple(self._weights)
+        chosen = known if options.members is None else options.members
+        if unknown := [name for name in chosen if name not in known]:
+            raise InvalidOption(
+                f"models must be among {', '.join(known)}, got {', '.join(unknown)}"
+            )
+        return tuple(name for name in known if name in chosen)
+
+
+def load_segmenter(bundle: Path, *, device: Device = "auto", lanes: int | None = None) -> Segmenter:
+    """Load the bundle in the folder `bundle`, and predict one patch so that the first is not slow.
+
+    Raises:
+        BundleError: manifest, files or graphs are missing, disagree or don't run.
+        DeviceError: the device that was asked for is not really in use.
+    """
+    manifest = load_manifest(bundle)
+    predictor = OnnxPredictor(bundle, manifest, device=device, lanes=lanes)
+    black = np.zeros((1, manifest.patch_size, manifest.patch_size, 3), np.uint8)
+    try:
+        predictor.predict(black, predictor.members)
+    except InferenceError as error:
+        predictor.close()
+        raise BundleError(f"{bundle} can't predict a black patch: {error}") from error
+    return Segmenter(manifest, predictor)
+
+
+@dataclass(frozen=True)
+class _Orientation:
+    """A symmetry of the square: quarter turns anticlockwise, then perhaps a left-right mirror."""
+
+    turns: int
+    mirrored: bool
+
+    def apply(self, patch: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """Orient an (S, S, C) patch."""
+        turned = np.rot90(patch, self.turns, axes=(0, 1))
+        return np.flip(turned, axis=1) if self.mirrored else turned
+
+    def undo(self, maps: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """Bring (M, S, S) maps of an oriented patch back upright."""
+        unmirrored = np.flip(maps, axis=2) if self.mirrored else maps
+        return np.rot90(unmirrored, -self.turns, axes=(1, 2))
+
+
+# Means over mirrored patches, or over all eight symmetries of the square (the dihedral group D4).
+# Source: the "geometric self-ensemble" of Lim et al., "Enhanced Deep Residual Networks for Single
+# Image Super-Resolution", CVPR Workshops 2017.
+_ORIENTATIONS: dict[Tta, tuple[_Orientation, ...]] = {
+    "none": (_Orientation(0, False),),
+    "flips": tuple(_Orientation(turns, mirrored) for turns in (0, 2) for mirrored in (False, True)),
+    "d4": tuple(_Orientation(turns, mirrored) for turns in range(4) for mirrored in (False, True)),
+}
+
+
+def _upright(
+    views: Sequence[NDArray[np.float32]], orientations: Sequence[_Orientation]
+) -> NDArray[np.float32]:
+    """Average the (M, S, S) predictions of one patch's orientations, each brought back upright."""
+    if len(views) == 1:
+        return views[0]  # as it stands; the mean of one would be a copy
+    turned_back = [o.undo(view) for o, view in zip(orientations, views, strict=True)]
+    mean: NDArray[np.float32] = np.mean(turned_back, axis=0)
+    return mean
+
+
+def _hide_invalid(bands: Iterable[Band], image: Image) -> Iterator[Band]:
+    """Set the probabilities of invalid pixels to 0, below any threshold, in place."""
+    for band in bands:
+        if image.valid is not None:
+            band.members[:, ~image.valid[band.rows]] = 0
+        yield band
+
+
+def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Cut into lists of `size`, the last perhaps shorter (itertools.batched, from Python 3.12)."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
