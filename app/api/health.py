@@ -1,0 +1,68 @@
+"""Whether the process lives, whether it takes work, and what it has loaded and counted."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app import errors
+from app.api.problems import responses
+from app.api.schemas import Health, MemberInfo, ModelsInfo, Readiness
+from app.api.service import Running
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/health/live", summary="Is the process alive?")
+async def live() -> Health:
+    """Answer 200 while the process lives."""
+    return Health(status="live")
+
+
+@router.get(
+    "/health/ready", summary="Does the service take work?", responses=responses(errors.QueueFull)
+)
+async def ready(service: Running) -> Readiness:
+    """Answer 200 while models are loaded and the queue takes work, else 503."""
+    service.admission.check()
+    return Readiness(
+        status="ready",
+        model=service.segmenter.manifest.version,
+        execution_providers=service.execution_providers,
+        fallback=service.segmenter.predictor.fallback,
+        waiting=service.admission.waiting,
+    )
+
+
+@router.get("/models", summary="The loaded ensemble")
+async def models(service: Running) -> ModelsInfo:
+    """Describe the members, their weights and what each really runs on."""
+    manifest, predictor = service.segmenter.manifest, service.segmenter.predictor
+    return ModelsInfo(
+        name=manifest.name,
+        version=manifest.version,
+        patch_size=manifest.patch_size,
+        threshold=manifest.threshold,
+        gsd=manifest.gsd,
+        members=[
+            MemberInfo(
+                name=member.name,
+                architecture=member.architecture,
+                encoder=member.encoder,
+                weight=member.weight,
+                sha256=member.sha256,
+                execution_provider=predictor.providers[member.name],
+            )
+            for member in manifest.members
+        ],
+        fallback=predictor.fallback,
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(service: Running) -> Response:
+    """Return counters, gauges and histograms in Prometheus' text format."""
+    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,58 @@
+"""What the service tells Prometheus. No label ever carries a client's text."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """The metrics of one application, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "rooftrace_requests",
+            "Requests answered, by path template, method and status",
+            ("path", "method", "status"),
+            registry=self.registry,
+        )
+        self.request_duration = Histogram(
+            "rooftrace_request_duration_seconds",
+            "From the arrival of a request to the end of its answer",
+            ("path",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.stage_duration = Histogram(
+            "rooftrace_stage_duration_seconds",
+            "Time of one image in one stage: queue, decode, infer, encode",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.images = Counter(
+            "rooftrace_images",
+            "Images, by whether they were segmented or refused, and why",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.pixels = Counter(
+            "rooftrace_segmented_pixels", "Pixels of the segmented images", registry=self.registry
+        )
+        self.waiting = Gauge(
+            "rooftrace_requests_waiting",
+            "Requests that wait for their turn",
+            registry=self.registry,
+        )
+        self.model = Info(
+            "rooftrace_model", "The loaded bundle and what it runs on", registry=self.registry
+        )
+        self.fallback = Gauge(
+            "rooftrace_cpu_fallback",
+            "1 when there is a GPU and the CPU is used all the same",
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

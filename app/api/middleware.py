@@ -1,0 +1,59 @@
+"""Around every request: an id, a count, a log line."""
+
+import logging
+import re
+import uuid
+from time import perf_counter
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.metrics import Metrics
+
+logger = logging.getLogger("rooftrace.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+class RequestLog:
+    """Give each request an id, and count and log how it ended.
+
+    Plain ASGI: Starlette's BaseHTTPMiddleware would put a task and a queue between the endpoint
+    and its streamed answers.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event stream."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        came = Headers(scope=scope).get("x-request-id", "")
+        # A client's own id is kept when it can't break a log line or a header.
+        request_id = came if _REQUEST_ID.fullmatch(came) else str(uuid.uuid4())
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = perf_counter() - started
+            route = scope.get("route")
+            # A route's template and a known method: never the client's text.
+            path = getattr(route, "path", "unmatched")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(path, method, status).inc()
+            self._metrics.request_duration.labels(path).observe(seconds)
+            logger.info("%s %s %d %.0f ms %s", method, path, status, 1000 * seconds, request_id)

@@ -1,0 +1,159 @@
+"""Query parameters, and how a result format is chosen. An unknown name or value is a 422."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import NotAcceptable
+from app.formats import FORMATS, Format
+from app.inference.segmenter import Combine, SegmentOptions, Tta
+from app.inference.windows import MAX_OVERLAP
+from app.masks.rle import PixelOrder
+
+FormatName = Literal["png", "probability", "overlay", "rle"]
+BatchFormatName = Literal["json", "ndjson", "csv"]
+
+
+class Options(BaseModel):
+    """What both endpoints take."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    threshold: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="Probability at and above which a pixel is building. "
+            "Default: the manifest's.",
+            examples=[0.5],
+        ),
+    ] = None
+    overlap: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_OVERLAP,
+            description="Share of a patch that neighbours share; overlapping probabilities are "
+            "blended so that no seam shows. The cost grows with 1 / (1 - overlap)².",
+            examples=[0.5],
+        ),
+    ] = SegmentOptions.overlap
+    tta: Annotated[
+        Tta,
+        Field(
+            description="Test-time augmentation, averaged: `flips` costs 4 times as much, `d4` 8.",
+            examples=["flips"],
+        ),
+    ] = SegmentOptions.tta
+    models: Annotated[
+        str | None,
+        Field(
+            description="Comma-separated member names, as `GET /models` lists them. Default: all. "
+            "Their weights are renormalised.",
+            examples=["unet,pspnet"],
+        ),
+    ] = None
+    combine: Annotated[
+        Combine,
+        Field(
+            description="Weighted mean of the probabilities, or strict majority of the "
+            "thresholded members.",
+            examples=["vote"],
+        ),
+    ] = SegmentOptions.combine
+    min_area: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Drop connected components smaller than this many pixels.",
+            examples=[20],
+        ),
+    ] = SegmentOptions.min_area
+    order: Annotated[
+        PixelOrder,
+        Field(
+            description="Pixel order of run-length encodings: along rows, or down columns.",
+            examples=["column"],
+        ),
+    ] = "row"
+
+    def segment_options(self) -> SegmentOptions:
+        """Return what the segmenter needs of it."""
+        members = None if self.models is None else tuple(n.strip() for n in self.models.split(","))
+        return SegmentOptions(
+            threshold=self.threshold,
+            overlap=self.overlap,
+            tta=self.tta,
+            members=members,
+            combine=self.combine,
+            min_area=self.min_area,
+        )
+
+
+class SegmentParameters(Options):
+    """Query parameters of `POST /segment`."""
+
+    format: Annotated[
+        FormatName | None,
+        Field(
+            description="The result: "
+            + "; ".join(f"`{f.name}`: {f.description}" for f in FORMATS.values())
+            + ". Default: what `Accept` asks for, else `png`.",
+            examples=["overlay"],
+        ),
+    ] = None
+
+
+class BatchParameters(Options):
+    """Query parameters of `POST /segment/rle`."""
+
+    format: Annotated[
+        BatchFormatName,
+        Field(
+            description="`json`: one object; `ndjson`: a line for each file as soon as it is "
+            "ready; `csv`: `img_id,mask_rle`, `-1` for an empty mask.",
+            examples=["csv"],
+        ),
+    ] = "json"
+
+
+def choose_format(name: str | None, accept: str | None) -> Format:
+    """Return the format that was named, else the first that `Accept` prefers, else PNG.
+
+    Source: RFC 9110, section 12.5.1 (media ranges and weights).
+
+    Raises:
+        NotAcceptable: no format satisfies `Accept`.
+    """
+    if name is not None:
+        return FORMATS[name]
+    if not accept:
+        return FORMATS["png"]
+    best = max(FORMATS.values(), key=lambda format: _weight(accept, format.media_type))
+    if _weight(accept, best.media_type) <= 0:
+        offered = ", ".join(dict.fromkeys(format.media_type for format in FORMATS.values()))
+        raise NotAcceptable(f"Accept: {accept!r} allows none of {offered}. Send one of these.")
+    return best
+
+
+def _weight(accept: str, media_type: str) -> float:
+    """Return the weight that the most specific matching media range gives to a media type."""
+    found = (-1, 0.0)
+    for entry in accept.split(","):
+        media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
+        specificity = {"*/*": 0, f"{media_type.split('/')[0]}/*": 1, media_type: 2}.get(media_range)
+        if specificity is not None and specificity >= found[0]:
+            found = (specificity, _quality(parameters))
+    return found[1]
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return min(1.0, max(0.0, float(value)))
+            except ValueError:
+                return 0.0
+    return 1.0

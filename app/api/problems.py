@@ -1,0 +1,143 @@
+"""Every error a client can see, as `application/problem+json`: one table, class → status and title.
+
+Source: RFC 9457, Problem Details for HTTP APIs.
+"""
+
+import logging
+import re
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from app import errors
+from app.api.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
+    errors.MalformedUpload: (400, "Malformed upload"),
+    errors.EmptyUpload: (400, "Empty upload"),
+    errors.NotAcceptable: (406, "Not acceptable"),
+    errors.UploadTimeout: (408, "Upload timeout"),
+    errors.UploadTooLarge: (413, "Upload too large"),
+    errors.UnsupportedFormat: (415, "Unsupported format"),
+    errors.DamagedImage: (422, "Damaged image"),
+    errors.UnsupportedImage: (422, "Unsupported image"),
+    errors.InvalidOption: (422, "Invalid option"),
+    errors.InferenceError: (500, "Inference failed"),
+    errors.QueueFull: (503, "Queue full"),
+    errors.NotReady: (503, "Not ready"),
+    errors.DeadlineExceeded: (504, "Deadline exceeded"),
+}
+"""Subclasses of one entry take its status."""
+
+RETRY_AFTER = 2
+"""Seconds that a client is asked to wait after a 503: a few patches' time."""
+
+
+def problem_of(error: errors.RooftraceError, request_id: str) -> Problem:
+    """Describe a domain error."""
+    kind = next(kind for kind in type(error).__mro__ if kind in STATUS)
+    status, title = STATUS[kind]
+    return _problem(status, title, str(error), request_id)
+
+
+def _problem(status: int, title: str, detail: str, request_id: str) -> Problem:
+    slug = re.sub(r"[^a-z0-9]+", "-", title.lower())
+    return Problem(
+        type=f"urn:rooftrace:{slug}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=f"urn:rooftrace:request:{request_id}",
+    )
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """Answer with a problem."""
+    headers = dict(headers or {})
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER)
+    return Response(
+        problem.model_dump_json(), problem.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Turn every kind of error of `app` into a problem."""
+    app.add_exception_handler(errors.RooftraceError, _domain_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
+
+
+def _domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.RooftraceError)
+    problem = problem_of(error, request.state.request_id)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request %s: %s", request.state.request_id, error)
+        problem = problem.model_copy(update={"detail": "A model failed; the log says which."})
+    return problem_response(problem)
+
+
+def _invalid_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    details = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"][1:])
+        if item["type"] == "extra_forbidden":
+            details.append(f"{name!r} is not a parameter of {request.url.path}")
+        else:
+            details.append(f"{name}={item['input']!r}: {item['msg']}")
+    detail = "; ".join(details)[:1000] + ". /docs lists every parameter and its values."
+    return problem_response(_problem(422, "Invalid option", detail, request.state.request_id))
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    title = HTTPStatus(error.status_code).phrase
+    detail = {
+        404: f"There is no {request.url.path!r} here. /docs lists what there is.",
+        405: f"{request.method} is not a method of {request.url.path}. /docs lists what there is.",
+    }.get(error.status_code, str(error.detail))
+    problem = _problem(error.status_code, title, detail, request.state.request_id)
+    return problem_response(problem, dict(error.headers or {}))
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    # The traceback goes to the log (Starlette raises the error again), never to the client.
+    problem = _problem(
+        500,
+        "Internal error",
+        "This is a fault of the service, not of the request. Its log has the details.",
+        request.state.request_id,
+    )
+    return problem_response(problem, {"X-Request-Id": request.state.request_id})
+
+
+def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, object]]:
+    """Document the errors of an endpoint for OpenAPI, with an example for each."""
+    documented: dict[int | str, dict[str, object]] = {}
+    for kind in kinds:
+        status, title = STATUS[kind]
+        example = _problem(
+            status, title, (kind.__doc__ or title).strip(), "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"
+        ).model_dump()
+        entry = documented.setdefault(
+            status,
+            {
+                "description": HTTPStatus(status).phrase,
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {"$ref": "#/components/schemas/Problem"},
+                        "examples": {},
+                    }
+                },
+            },
+        )
+        entry["content"][MEDIA_TYPE]["examples"][title] = {"value": example}  # type: ignore[index]
+    return documented

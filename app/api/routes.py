@@ -1,0 +1,261 @@
+"""The two endpoints that segment. Thin: what happens to an image stands in `app.pipeline`."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import PurePath
+from time import perf_counter
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from app import errors
+from app.api.admission import Deadline
+from app.api.parameters import BatchParameters, Options, SegmentParameters, choose_format
+from app.api.problems import problem_of, responses
+from app.api.schemas import BatchResult, FileProblem
+from app.api.service import Running, Service
+from app.api.uploads import IMAGE_TYPES, Upload, read_upload, read_uploads
+from app.formats import Result, RleResult, rle_result
+from app.masks.rle import EMPTY_CSV
+from app.pipeline import Pipeline, Stages
+
+T = TypeVar("T")
+
+router = APIRouter(tags=["segmentation"])
+
+_BINARY = {"type": "string", "format": "binary"}
+
+
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
+
+
+_FAILURES = (
+    errors.MalformedUpload,
+    errors.UploadTimeout,
+    errors.UploadTooLarge,
+    errors.UnsupportedFormat,
+    errors.InvalidOption,
+    errors.QueueFull,
+    errors.DeadlineExceeded,
+)
+_IMAGE_FAILURES = (
+    errors.EmptyUpload,
+    errors.NotAcceptable,
+    errors.DamagedImage,
+    errors.UnsupportedImage,
+)
+
+
+@router.post(
+    "/segment",
+    summary="Segment one image",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The result, in the chosen format",
+            "headers": {
+                "Server-Timing": {"schema": {"type": "string"}},
+                "X-Model-Version": {"schema": {"type": "string"}},
+                "X-Execution-Provider": {"schema": {"type": "string"}},
+                "X-Building-Fraction": {"schema": {"type": "number"}},
+                "X-Notice": {
+                    "schema": {"type": "string"},
+                    "description": "What the client should know about its own input",
+                },
+            },
+            "content": {
+                "image/png": {"schema": _BINARY},
+                "application/json": {"schema": {"$ref": "#/components/schemas/RleResult"}},
+            },
+        },
+        **responses(*_FAILURES, *_IMAGE_FAILURES),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": _form("file", _BINARY),
+                **{media_type: {"schema": _BINARY} for media_type in IMAGE_TYPES},
+            },
+        }
+    },
+)
+async def segment(
+    request: Request, parameters: Annotated[SegmentParameters, Query()], service: Running
+) -> Response:
+    """Return the building mask of an uploaded image, in its own width and height."""
+    _refuse_repeated(request)
+    format = choose_format(parameters.format, request.headers.get("accept"))
+    deadline = Deadline(service.settings.deadline)
+    pipeline = _pipeline(parameters, service, deadline)
+    async with service.admission.admit():
+        upload = await read_upload(request, service.settings)
+        stages = Stages()
+
+        def work() -> tuple[Result, bytes]:
+            result = pipeline.segment(upload.filename, upload.data, stages)
+            return result, pipeline.encode(result, format, stages)
+
+        result, body = await _run(service, work, stages, deadline)
+    headers = {
+        "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
+        "X-Model-Version": service.segmenter.manifest.version,
+        "X-Execution-Provider": ", ".join(service.execution_providers),
+        "X-Building-Fraction": f"{result.building_fraction:.6f}",
+    }
+    response = Response(body, media_type=format.media_type, headers=headers)
+    _add_notices(response, result.image.notices)
+    return response
+
+
+@router.post(
+    "/segment/rle",
+    summary="Segment many images",
+    responses={
+        200: {
+            "model": BatchResult,
+            "description": "One result per file, in upload order (`ndjson`: as they are ready)",
+            "content": {
+                "application/x-ndjson": {"schema": {"type": "string"}},
+                "text/csv": {
+                    "schema": {"type": "string"},
+                    "example": "img_id,mask_rle\ntile_0001,1026 12 1250 14\ntile_0002,-1\n",
+                },
+            },
+        },
+        **responses(*_FAILURES),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": _form("files", {"type": "array", "items": _BINARY})},
+        }
+    },
+)
+async def segment_batch(
+    request: Request, parameters: Annotated[BatchParameters, Query()], service: Running
+) -> Response:
+    """Return a run-length encoding for each uploaded image; a bad file never loses the others."""
+    _refuse_repeated(request)
+    deadline = Deadline(service.settings.deadline)
+    pipeline = _pipeline(parameters, service, deadline)
+    request_id: str = request.state.request_id
+
+    turns = asyncio.Semaphore(service.concurrency)  # others' requests come in between
+
+    async def one(upload: Upload) -> RleResult | FileProblem:
+        stages = Stages()
+
+        def work() -> RleResult:
+            return rle_result(pipeline.segment(upload.filename, upload.data, stages))
+
+        try:
+            async with turns:
+                return await _run(service, work, stages, deadline)
+        except errors.RooftraceError as error:
+            problem = problem_of(error, request_id)
+            return FileProblem(filename=upload.filename, error=problem)
+
+    version = service.segmenter.manifest.version
+    headers = {"X-Model-Version": version}
+    async with AsyncExitStack() as admitted:
+        await admitted.enter_async_context(service.admission.admit())
+        uploads = await read_uploads(request, service.settings)
+        work = [one(upload) for upload in uploads]
+        if parameters.format == "ndjson":
+            return _AdmittedStream(admitted.pop_all(), _lines(work), headers)
+        results = await asyncio.gather(*work)
+    if parameters.format == "csv":
+        response = Response(_submission(results), media_type="text/csv", headers=headers)
+        left_out = [result for result in results if isinstance(result, FileProblem)]
+        _add_notices(response, [f"{p.filename!r} left out: {p.error.detail}" for p in left_out])
+        return response
+    batch = BatchResult(model=version, results=results)
+    return Response(batch.model_dump_json(), media_type="application/json", headers=headers)
+
+
+class _AdmittedStream(StreamingResponse):
+    """Lines of JSON whose request stays admitted until the last is sent, or nobody reads on."""
+
+    def __init__(
+        self, admitted: AsyncExitStack, lines: AsyncIterator[str], headers: dict[str, str]
+    ) -> None:
+        super().__init__(lines, media_type="application/x-ndjson", headers=headers)
+        self._admitted = admitted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._admitted:
+            await super().__call__(scope, receive, send)
+
+
+async def _lines(work: Sequence[Awaitable[BaseModel]]) -> AsyncIterator[str]:
+    for finished in asyncio.as_completed(work):
+        yield (await finished).model_dump_json() + "\n"
+
+
+async def _run(service: Service, work: Callable[[], T], stages: Stages, deadline: Deadline) -> T:
+    """Run one image's work in its turn, and record how long each stage took and how it ended."""
+    submitted = perf_counter()
+
+    def timed() -> T:
+        stages.seconds["queue"] = perf_counter() - submitted
+        return work()
+
+    outcome = "segmented"
+    try:
+        return await service.admission.run(timed, deadline)
+    except errors.RooftraceError as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        service.metrics.images.labels(outcome).inc()
+        for stage, seconds in dict(stages.seconds).items():
+            service.metrics.stage_duration.labels(stage).observe(seconds)
+
+
+def _pipeline(parameters: Options, service: Service, deadline: Deadline) -> Pipeline:
+    """Settle what can be settled before the body is read.
+
+    Raises:
+        InvalidOption: options that no bundle, or not this one, can honour.
+    """
+    options = parameters.segment_options()
+    service.segmenter.chosen_members(options)
+    return Pipeline(
+        service.segmenter,
+        options,
+        max_pixels=service.settings.max_pixels,
+        checkpoint=deadline.check,
+        order=parameters.order,
+    )
+
+
+def _refuse_repeated(request: Request) -> None:
+    """Refuse a parameter that came twice, of which one would silently win."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise errors.InvalidOption(f"{', '.join(repeated)} came more than once. Send it once.")
+
+
+def _submission(results: Sequence[RleResult | FileProblem]) -> str:
+    """Write the competition's CSV form; files with a problem are left out."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["img_id", "mask_rle"])
+    for result in results:
+        if isinstance(result, RleResult):
+            writer.writerow([PurePath(result.filename).stem, result.rle or EMPTY_CSV])
+    return text.getvalue()
+
+
+def _add_notices(response: Response, notices: Iterable[str]) -> None:
+    for notice in notices:
+        # Header values are Latin-1 at best; what a client named a file may be anything.
+        response.headers.append("X-Notice", notice.encode("ascii", "backslashreplace").decode())

@@ -1,0 +1,140 @@
+"""A request's body to files in memory, within the limits and the time that the settings allow."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from app.errors import MalformedUpload, UnsupportedFormat, UploadTimeout, UploadTooLarge
+from app.settings import Settings
+
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/tiff", "image/webp")
+"""Media types that a body may have when it is the image itself."""
+
+_MAX_TEXT_FIELDS = 16  # there is no use for any, but the first one deserves a good message
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file as it came: its name is a label and never a path."""
+
+    filename: str
+    data: bytes
+
+
+class _Form(MultiPartParser):
+    """Starlette's parser, told to keep files in memory and asked whether the form was closed."""
+
+    spool_max_size = 0  # 0: never to disk; the limit on the whole body bounds the memory
+    complete = False
+
+    def on_end(self) -> None:
+        self.complete = True
+
+
+async def read_upload(request: Request, settings: Settings) -> Upload:
+    """Read the one image of a request: a multipart part named `file`, or the body itself.
+
+    Raises:
+        MalformedUpload: no multipart form, or not exactly one file in it.
+        UnsupportedFormat: a content type that is neither a form nor an accepted image.
+        UploadTooLarge: more bytes than the settings allow.
+        UploadTimeout: the body took longer than the settings allow.
+    """
+    if _content_type(request) in IMAGE_TYPES:
+        async with _in_time(settings):
+            return Upload("body", b"".join([chunk async for chunk in _limited(request, settings)]))
+    [upload] = await _read_form(request, settings, field="file", max_files=1)
+    return upload
+
+
+async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
+    """Read a batch: the multipart parts named `files`, at least one.
+
+    Raises:
+        As `read_upload`.
+    """
+    return await _read_form(request, settings, field="files", max_files=settings.max_batch_files)
+
+
+async def _read_form(
+    request: Request, settings: Settings, *, field: str, max_files: int
+) -> list[Upload]:
+    hint = f"Send multipart/form-data with {field}=@IMAGE"
+    if (content_type := _content_type(request)) != "multipart/form-data":
+        accepted = ", ".join(("multipart/form-data", *IMAGE_TYPES))
+        raise (UnsupportedFormat if content_type else MalformedUpload)(
+            f"The body's Content-Type is {content_type or 'missing'}. {hint}"
+            + (f", or one of {accepted}." if field == "file" else ".")
+        )
+    parser = _Form(
+        request.headers,
+        _limited(request, settings),
+        max_files=max_files,
+        max_fields=_MAX_TEXT_FIELDS,
+    )
+    try:
+        async with _in_time(settings):
+            form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise UploadTooLarge(
+                f"More than {max_files} file(s) came; {request.url.path} takes up to {max_files}."
+            ) from None
+        raise MalformedUpload(
+            f"The multipart form can't be read: {error.message} {hint}."
+        ) from None
+    if not parser.complete:
+        raise MalformedUpload(f"The multipart form ends before its closing boundary. {hint}.")
+    uploads = []
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            raise MalformedUpload(
+                f"The form holds a text field {name!r}. Parameters belong into the query "
+                f"string, such as {request.url.path}?threshold=0.5. {hint}."
+            )
+        if name != field:
+            raise MalformedUpload(f"The form holds a file named {name!r}. {hint}.")
+        uploads.append(Upload(value.filename or "", await value.read()))
+    if not uploads:
+        raise MalformedUpload(f"The form holds no file. {hint}.")
+    return uploads
+
+
+async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes]:
+    """Stream the body up to its limit, which `Content-Length` may show to be passed at once."""
+    limit = settings.max_upload_bytes
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _too_large(announced, limit)
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:
+            raise _too_large(f"more than {limit}", limit)
+        yield chunk
+
+
+def _too_large(came: str, limit: int) -> UploadTooLarge:
+    return UploadTooLarge(
+        f"The body has {came} bytes; the limit is {limit}. Send smaller pieces or fewer files."
+    )
+
+
+@asynccontextmanager
+async def _in_time(settings: Settings) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(settings.receive_timeout):
+            yield
+    except TimeoutError:
+        raise UploadTimeout(
+            f"The body did not arrive within {settings.receive_timeout:g} seconds."
+        ) from None
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,0 +1,174 @@
+"""The command line: `rooftrace serve | segment | models | settings`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import get_args
+
+import uvicorn
+from tqdm import tqdm
+
+from app import __version__
+from app.errors import InvalidOption, RooftraceError, StartupError
+from app.formats import FORMATS
+from app.inference.manifest import verify_files
+from app.inference.predictor import Device
+from app.inference.segmenter import Combine, SegmentOptions, Tta
+from app.main import create_app, load_models
+from app.masks.rle import PixelOrder
+from app.pipeline import Pipeline, Stages
+from app.settings import PREFIX, Settings, load_settings
+
+_OK, _SOME_FAILED, _REFUSED = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 when some inputs failed, or 2 when it could not start."""
+    args = _parser().parse_args(arguments)
+    try:
+        settings = load_settings()
+        overrides = {
+            name: value
+            for name in ("bundle", "device", "host", "port")
+            if (value := getattr(args, name, None)) is not None
+        }
+        settings = settings.model_copy(update=overrides)
+        logging.basicConfig(
+            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+        )
+        status: int = args.command(args, settings)
+    except (StartupError, InvalidOption) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _REFUSED
+    return status
+
+
+def _serve(_: argparse.Namespace, settings: Settings) -> int:
+    app = create_app(settings)
+    # Uvicorn's own access log would repeat ours, with the client's text unescaped in it.
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return _OK if server.started else _REFUSED
+
+
+def _segment(args: argparse.Namespace, settings: Settings) -> int:
+    format = FORMATS[args.format]
+    args.output.mkdir(parents=True, exist_ok=True)
+    targets = _targets(args.inputs, args.output, format.extension)
+    options = SegmentOptions(
+        threshold=args.threshold,
+        overlap=args.overlap,
+        tta=args.tta,
+        members=None if args.models is None else tuple(args.models.split(",")),
+        combine=args.combine,
+        min_area=args.min_area,
+    )
+    failed = 0
+    with closing(load_models(settings)) as segmenter:
+        segmenter.chosen_members(options)
+        pipeline = Pipeline(segmenter, options, settings.max_pixels, order=args.order)
+        for source, target in tqdm(targets.items(), unit="image", disable=args.quiet):
+            stages = Stages()
+            try:
+                result = pipeline.segment(source.name, source.read_bytes(), stages)
+                target.write_bytes(pipeline.encode(result, format, stages))
+            except (OSError, RooftraceError) as error:
+                failed += 1
+                print(f"error: {source}: {error}", file=sys.stderr)
+                continue
+            for notice in result.image.notices:
+                print(f"notice: {source}: {notice}", file=sys.stderr)
+    return _SOME_FAILED if failed else _OK
+
+
+def _targets(inputs: Sequence[Path], folder: Path, extension: str) -> dict[Path, Path]:
+    """Give each input a file of its own in `folder`.
+
+    Raises:
+        InvalidOption: two inputs of the same name, of which one would overwrite the other.
+    """
+    targets = {source: folder / f"{source.stem}{extension}" for source in inputs}
+    owners: dict[Path, Path] = {}
+    for source, target in targets.items():
+        if target in owners:
+            raise InvalidOption(
+                f"{owners[target]} and {source} would both be written to {target}: "
+                "run them with different -o folders"
+            )
+        if target.resolve() == source.resolve():
+            raise InvalidOption(f"{source} would be overwritten: name another -o folder")
+        owners[target] = source
+    return targets
+
+
+def _models(_: argparse.Namespace, settings: Settings) -> int:
+    with closing(load_models(settings)) as segmenter:
+        manifest, predictor = segmenter.manifest, segmenter.predictor
+        verify_files(settings.bundle, manifest)
+        print(f"{manifest.version}  threshold {manifest.threshold.value:g}  {settings.bundle}")
+        for member in manifest.members:
+            print(
+                f"  {member.name:<16} weight {member.weight:.2f}  {member.bytes / 2**20:6.1f} MiB"
+                f"  {predictor.providers[member.name]}  SHA-256 {member.sha256[:12]}… verified"
+            )
+        if predictor.fallback:
+            print(f"  {predictor.fallback}")
+    return _OK
+
+
+def _settings(_: argparse.Namespace, settings: Settings) -> int:
+    for name, field in Settings.model_fields.items():
+        value, default = getattr(settings, name), field.default
+        print(f"{PREFIX}{name.upper()}={'' if value is None else value}")
+        print(f"    {field.description}; default: {'unset' if default is None else default}")
+    return _OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rooftrace", description="Building masks from satellite and aerial imagery."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    loads_models = argparse.ArgumentParser(add_help=False)
+    loads_models.add_argument("--bundle", type=Path, help="folder of the models")
+    loads_models.add_argument("--device", choices=get_args(Device), help="what to run them on")
+
+    command = commands.add_parser("serve", parents=[loads_models], help="start the HTTP service")
+    command.add_argument("--host", help="address to listen on")
+    command.add_argument("--port", type=int, help="port to listen on")
+    command.set_defaults(command=_serve)
+
+    command = commands.add_parser("segment", parents=[loads_models], help="segment image files")
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    command.add_argument("--format", choices=tuple(FORMATS), default="png")
+    command.add_argument("--threshold", type=float, help="default: the bundle's")
+    command.add_argument("--overlap", type=float, default=SegmentOptions.overlap)
+    command.add_argument("--tta", choices=get_args(Tta), default=SegmentOptions.tta)
+    command.add_argument("--models", metavar="NAME,…", help="members that vote; default: all")
+    command.add_argument("--combine", choices=get_args(Combine), default=SegmentOptions.combine)
+    command.add_argument("--min-area", type=float, default=SegmentOptions.min_area, help="pixels")
+    command.add_argument("--order", choices=get_args(PixelOrder), default="row")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(command=_segment)
+
+    command = commands.add_parser(
+        "models", parents=[loads_models], help="list and verify the members of a bundle"
+    )
+    command.set_defaults(command=_models)
+
+    command = commands.add_parser("settings", help="list the settings, their values and meaning")
+    command.set_defaults(command=_settings)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

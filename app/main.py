@@ -1,0 +1,85 @@
+"""Assemble the service: settings and models in, an ASGI application out."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi_swagger import patch_fastapi
+
+from app import __version__
+from app.api import health, problems, routes
+from app.api.admission import Admission
+from app.api.metrics import Metrics
+from app.api.middleware import RequestLog
+from app.api.service import Service
+from app.inference.predictor import usable_cores
+from app.inference.segmenter import Segmenter, load_segmenter
+from app.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+_PAGE = Path(__file__).parent / "web" / "index.html"
+
+
+def load_models(settings: Settings) -> Segmenter:
+    """Load the bundle that the settings name, on the device that they name."""
+    return load_segmenter(settings.bundle, device=settings.device, lanes=settings.lanes)
+
+
+def create_app(
+    settings: Settings | None = None, *, load: Callable[[Settings], Segmenter] = load_models
+) -> FastAPI:
+    """Return the application. Models are loaded when it starts, and it refuses to start without.
+
+    Raises:
+        SettingsError: settings were left to the environment, which holds a bad one.
+    """
+    settings = settings or load_settings()
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        segmenter = load(settings)
+        concurrency = settings.concurrency or (settings.lanes or usable_cores()) + 1
+        admission = Admission(concurrency=concurrency, max_waiting=settings.max_waiting)
+        app.state.service = service = Service(settings, segmenter, admission, metrics, concurrency)
+        _announce(service)
+        yield
+        admission.close()
+        segmenter.close()
+
+    app = FastAPI(
+        title="Rooftrace",
+        version=__version__,
+        summary="Building masks from satellite and aerial imagery",
+        lifespan=lifespan,
+        docs_url=None,  # served below, from files of our own rather than from a network
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.add_middleware(RequestLog, metrics=metrics)
+    problems.install(app)
+    app.include_router(routes.router)
+    app.include_router(health.router)
+    patch_fastapi(app, redirect_from_root_to_docs=False)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(_PAGE)
+
+    return app
+
+
+def _announce(service: Service) -> None:
+    """Say in the log and in the metrics what is served, and on what."""
+    manifest, predictor = service.segmenter.manifest, service.segmenter.predictor
+    providers = ", ".join(service.execution_providers)
+    service.metrics.model.info({"version": manifest.version, "execution_providers": providers})
+    service.metrics.fallback.set(predictor.fallback is not None)
+    service.metrics.waiting.set_function(lambda: service.admission.waiting)
+    logger.info("serving %s on %s", manifest.version, providers)
+    if predictor.fallback:
+        logger.warning("%s", predictor.fallback)

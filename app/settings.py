@@ -1,0 +1,74 @@
+"""What an operator may change, and the only reader of the environment.
+
+A number that belongs to the model (threshold, member weights, patch size) is in the bundle's
+manifest, one that belongs to a request is a request parameter; neither is ever a setting.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import SettingsError
+from app.inference.predictor import Device
+
+PREFIX = "ROOFTRACE_"
+
+_SHIPPED_BUNDLE = Path(__file__).parents[1] / "models" / "rooftrace-1"
+
+
+class Settings(BaseSettings):
+    """Environment variables with the prefix `ROOFTRACE_`, or lines of a `.env` file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    bundle: Path = Field(
+        _SHIPPED_BUNDLE, description="folder with the ONNX files and manifest.json"
+    )
+    device: Device = Field(
+        "auto",
+        description="auto: the GPU where there is one, else the CPU; cuda: the GPU or no start",
+    )
+    lanes: PositiveInt | None = Field(
+        None, description="CPU threads that predict, one patch each; unset: one per usable core"
+    )
+    concurrency: PositiveInt | None = Field(
+        None, description="requests at work at once; unset: one more than there are lanes"
+    )
+    max_waiting: int = Field(32, ge=0, description="requests that may wait for their turn")
+    max_upload_bytes: PositiveInt = Field(64 * 2**20, description="bytes of one request's body")
+    max_pixels: PositiveInt = Field(100_000_000, description="pixels of one image")
+    max_batch_files: PositiveInt = Field(64, description="files of one batch")
+    receive_timeout: PositiveFloat = Field(60.0, description="seconds for a body to arrive")
+    deadline: PositiveFloat = Field(120.0, description="seconds for a request, from its arrival")
+    host: str = Field("127.0.0.1", description="address that `rooftrace serve` listens on")
+    port: int = Field(8000, ge=0, le=65535, description="port that `rooftrace serve` listens on")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe kind of log line that is written"
+    )
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment and `.env`.
+
+    Raises:
+        SettingsError: a value that a setting does not allow, or a variable with our prefix that
+            is no setting: a misspelt limit must not be silently without effect.
+    """
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        if variable.startswith(PREFIX) and variable not in names:
+            meant = difflib.get_close_matches(variable, names, n=1)
+            hint = f"did you mean {meant[0]}?" if meant else "`rooftrace settings` lists them"
+            raise SettingsError(f"{variable} is not a setting: {hint}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = PREFIX + ".".join(map(str, first["loc"])).upper()
+        raise SettingsError(f"{variable}={first['input']!r}: {first['msg']}") from error
