@@ -3,20 +3,21 @@
 The pixels of the result are those that the file stores, in its width and height, so that a mask
 lies on them.
 
-| the file has              | the image gets                                                     |
-| ------------------------- | ------------------------------------------------------------------ |
-| EXIF orientation          | nothing: pixels stay as stored; a notice unless upright             |
-| a palette                 | its colours                                                        |
-| one grey band             | that band three times, and a notice                                |
-| alpha, tRNS, mask, nodata | `valid` False where alpha is 0, all bands are nodata, or the mask   |
-|                           | is 0; any other alpha is valid and does not change the colour      |
-| CMYK, CIELAB              | RGB by formula, without a colour profile, and a notice             |
-| more than 8 bits a sample | `UnsupportedImage`: how to scale it to 8 is not ours to guess      |
-| frames, pages             | the first, and a notice                                            |
-| TIFF bands                | red, green and blue by their colour interpretation; else, up to     |
-|                           | four bands, the first three; a notice for each band left out       |
-| TIFF blocks never written | `valid` False there, and a notice                                  |
-| a CRS or a transform      | `georeference`                                                     |
+| the file has              | the image gets                                                    |
+| ------------------------- | ----------------------------------------------------------------- |
+| EXIF orientation          | nothing: pixels stay as stored; a notice unless upright           |
+| a palette                 | its colours                                                       |
+| one grey band             | that band three times, and a notice                               |
+| alpha, tRNS, mask, nodata | `valid` False where alpha is 0, all bands are nodata, or the mask |
+|                           | is 0; any other alpha is valid and does not change the colour     |
+| CMYK, CIELAB              | RGB by formula, without a colour profile, and a notice            |
+| more than 8 bits a sample | `UnsupportedImage`: how to scale it to 8 is not ours to guess     |
+| frames, pages             | the first, and a notice                                           |
+| TIFF bands                | red, green and blue by their colour interpretation; else, up to   |
+|                           | four bands, the first three; a notice for each band left out      |
+| TIFF blocks never written | `valid` False there, and a notice                                 |
+| a transform               | `georeference`, with the CRS if it is named; a notice where the   |
+|                           | transform is of no use                                            |
 """
 
 from app.imaging.image import Image

@@ -59,7 +59,7 @@ def read_png(data: bytes, *, max_pixels: int) -> Stored:
     header = _read_header(data)
     check_pixel_count(header.height, header.width, max_pixels)
     _check_header(header)
-    kept: list[memoryview] = []
+    kept: list[bytes | memoryview] = []
     image_data: list[memoryview] = []
     turned, frames, has_palette = 1, 1, False
     for kind, chunk in _chunks(data):
@@ -69,7 +69,7 @@ def read_png(data: bytes, *, max_pixels: int) -> Stored:
                 raise DamagedImage(
                     f"The PNG is damaged: wrong checksum in its {kind.decode()} chunk."
                 )
-            kept.append(chunk)
+            kept.append(_spread_grey(chunk, header) if kind == b"tRNS" else chunk)
         if kind == b"IDAT":
             image_data.append(payload)
         elif kind == b"PLTE":
@@ -125,6 +125,16 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     raise DamagedImage(f"The PNG is damaged: it has more than {_MAX_CHUNKS} chunks.")
 
 
+def _spread_grey(transparency: memoryview, header: _Header) -> bytes | memoryview:
+    """Scale the transparent grey as Pillow scales the pixels of 2 and 4 bits, and forgets to."""
+    if header.colour != 0 or header.depth not in (2, 4) or len(transparency) != 14:
+        return transparency
+    white = (1 << header.depth) - 1
+    grey = (int.from_bytes(transparency[8:10]) & white) * 255 // white
+    body = b"tRNS" + grey.to_bytes(2)
+    return b"\0\0\0\2" + body + zlib.crc32(body).to_bytes(4)
+
+
 def _inflated_size(header: _Header) -> int:
     """Count the bytes that the image data must inflate to: rows, each led by a filter byte."""
     bits = _CHANNELS[header.colour] * header.depth
@@ -145,18 +155,18 @@ def _check_image_data(image_data: Iterable[memoryview], expected: int) -> None:
     """
     inflater = zlib.decompressobj()
     missing = expected
+    # Input goes in small blocks: each limited call copies the input that it left over.
+    blocks = (
+        chunk[at : at + _BLOCK] for chunk in image_data for at in range(0, len(chunk), _BLOCK)
+    )
     try:
-        for chunk in image_data:
-            # Input goes in small blocks: each limited call copies the input that it left over.
-            for start in range(0, len(chunk), _BLOCK):
-                pending: bytes | memoryview = chunk[start : start + _BLOCK]
-                while missing:
-                    room = min(missing, _BLOCK)
-                    inflated = len(inflater.decompress(pending, room))
-                    pending = inflater.unconsumed_tail
-                    missing -= inflated
-                    if inflated < room:
-                        break
+        for block in blocks:
+            if inflater.eof:
+                break
+            pending: bytes | memoryview = block
+            while pending and missing:
+                missing -= len(inflater.decompress(pending, min(missing, _BLOCK)))
+                pending = inflater.unconsumed_tail
     except zlib.error as error:
         raise DamagedImage("The PNG is damaged: its image data can't be inflated.") from error
     if missing:

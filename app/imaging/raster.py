@@ -196,12 +196,17 @@ def _all_of(masks: list[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
 
 
 def _read_georeference(source: DatasetReader, notices: list[str]) -> GeoReference | None:
-    """Return the georeference if there is one; if it is of no use, drop it and add a notice."""
+    """Return the georeference if there is one; if it is of no use, drop it and add a notice.
+
+    Source: GDAL, where the identity transform stands for none.
+    """
     transform = source.transform
-    if source.crs is None and transform.is_identity:
+    control_points, _ = source.gcps
+    if transform.is_identity and source.crs is None and not control_points:
         return None
-    if not all(map(math.isfinite, transform)) or transform.is_degenerate:
-        notices.append("The TIFF's georeference gives its pixels no size: it was ignored.")
+    usable = all(map(math.isfinite, transform)) and not transform.is_degenerate
+    if transform.is_identity or not usable:
+        notices.append("The TIFF's georeference has no usable transform: it was ignored.")
         return None
     crs: str | None = source.crs.to_wkt() if source.crs is not None else None
     a, b, c, d, e, f = transform[:6]

@@ -1,0 +1,261 @@
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from app.errors import BundleError, DeviceError, InferenceError
+from app.inference import predictor as module
+from app.inference.manifest import load_manifest
+from app.inference.predictor import CPU, CUDA, Device, OnnxPredictor, usable_cores
+from tests import factories
+from tests.factories import write_toy_bundle
+
+PATCH = 32
+ROOT = Path(__file__).parents[2]
+
+
+def load(bundle: Path, *, device: Device = "cpu", lanes: int | None = None) -> OnnxPredictor:
+    return OnnxPredictor(bundle, load_manifest(bundle), device=device, lanes=lanes)
+
+
+def bundle_of(folder: Path, graph: bytes) -> Path:
+    return write_toy_bundle(folder, {"toy": 1.0}, patch_size=PATCH, graphs={"toy": graph})
+
+
+def patches(n: int, seed: int = 0) -> NDArray[np.uint8]:
+    return factories.scene(n * PATCH, PATCH, seed).reshape(n, PATCH, PATCH, 3)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_bundle(tmp_path_factory.mktemp("predictor") / "toy", patch_size=PATCH)
+
+
+@pytest.fixture(scope="module")
+def toy(bundle: Path) -> Iterator[OnnxPredictor]:
+    with closing(load(bundle, lanes=2)) as predictor:
+        yield predictor
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_each_member_answers_each_patch(toy: OnnxPredictor, n: int) -> None:
+    batch = patches(n)
+    found = toy.predict(batch, ("blue", "red"))
+    expected = np.stack([batch[..., 2], batch[..., 0]]).astype(np.float32) / np.float32(255)
+    assert found.dtype == np.float32
+    assert found.shape == (2, n, PATCH, PATCH)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_callers_share_the_lanes_and_not_their_answers(bundle: Path) -> None:
+    batches = [patches(5, seed) for seed in range(24)]
+    before = set(threading.enumerate())
+    with closing(load(bundle, lanes=2)) as toy:
+        with ThreadPoolExecutor(8) as callers:
+            found = list(callers.map(lambda batch: toy.predict(batch, ("red",)), batches))
+        assert len(set(threading.enumerate()) - before) == 2
+    for batch, answer in zip(batches, found, strict=True):
+        np.testing.assert_array_equal(answer[0], batch[..., 0].astype(np.float32) / 255)
+
+
+def test_a_predictor_says_what_it_is(toy: OnnxPredictor) -> None:
+    assert toy.members == ("red", "green", "blue")
+    assert toy.providers == dict.fromkeys(toy.members, CPU)
+    assert toy.fallback is None
+    assert toy.batch_size == 4
+
+
+def test_lanes_default_to_the_usable_cores(bundle: Path) -> None:
+    with closing(load(bundle)) as predictor:
+        assert predictor.batch_size == 2 * usable_cores()
+
+
+def test_no_lanes_is_an_error_and_not_the_default(bundle: Path) -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        load(bundle, lanes=0)
+
+
+def test_a_closed_predictor_leaves_no_thread(bundle: Path) -> None:
+    before = set(threading.enumerate())
+    predictor = load(bundle, lanes=3)
+    predictor.predict(patches(6), ("red",))
+    assert set(threading.enumerate()) - before
+    predictor.close()
+    assert not set(threading.enumerate()) - before
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        predictor.predict(patches(1), ("red",))
+
+
+COUNT_THREADS = """
+import sys
+from pathlib import Path
+import numpy as np, onnxruntime as ort
+from app.inference.manifest import load_manifest
+from app.inference.predictor import CPU, OnnxPredictor
+
+count = lambda: len(list(Path("/proc/self/task").iterdir()))
+bundle = Path(sys.argv[1])
+before = count()
+predictor = OnnxPredictor(bundle, load_manifest(bundle), device="cpu", lanes=1)
+predictor.predict(np.zeros((2, 32, 32, 3), np.uint8), predictor.members)
+ours = count()
+default = ort.InferenceSession(bundle / "red.onnx", providers=[CPU])
+print(ours - before, count() - ours)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+def test_sessions_bring_no_threads_of_their_own(bundle: Path) -> None:
+    # In a process of its own, where no other test's threads come and go.
+    script = [sys.executable, "-c", COUNT_THREADS, str(bundle)]
+    output = subprocess.run(script, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    ours, of_a_default_session = map(int, output.split())
+    assert ours == 1
+    if usable_cores() > 1:
+        assert of_a_default_session > 0
+
+
+def test_what_was_verified_is_what_runs(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, factories.channel_graph("red", PATCH))
+    with closing(load(bundle)) as predictor:
+        (bundle / "toy.onnx").write_bytes(b"swapped after the start")
+        assert predictor.predict(patches(1), ("toy",)).shape == (1, 1, PATCH, PATCH)
+
+
+def test_a_file_that_was_tampered_with_does_not_load(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, factories.channel_graph("red", PATCH))
+    load(bundle).close()
+    (bundle / "toy.onnx").write_bytes(factories.channel_graph("blue", PATCH))
+    with pytest.raises(BundleError, match=r"toy\.onnx has"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("graph", "complaint"),
+    [
+        (factories.float_input_graph, r"takes tensor\(float\) \(N, 32, 32, 3\), expected .*uint8"),
+        (factories.channels_first_graph, r"takes tensor\(uint8\) \(N, 3, 32, 32\), expected"),
+        (factories.channel_axis_graph, r"gives tensor\(float\) \(N, 32, 32, 1\), expected"),
+        (factories.fixed_batch_graph, r"takes tensor\(uint8\) \(1, 32, 32, 3\), expected"),
+        (lambda patch: factories.channel_graph("red", 2 * patch), r"takes .* \(N, 64, 64, 3\)"),
+        (lambda patch: b"no graph at all", "can't load member 'toy'"),
+    ],
+)
+def test_a_graph_that_breaks_the_contract_is_refused(
+    tmp_path: Path, graph: Callable[[int], bytes], complaint: str
+) -> None:
+    bundle = bundle_of(tmp_path, graph(PATCH))
+    with pytest.raises(BundleError, match=complaint) as caught:
+        load(bundle)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_outside_the_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = factories.external_graph(PATCH, tmp_path)
+    bundle = bundle_of(tmp_path, graph)
+    monkeypatch.chdir(tmp_path)  # ONNX Runtime looks here, and here they are
+    assert ort.InferenceSession(graph, providers=[CPU]).get_inputs()
+    with pytest.raises(BundleError, match=r"can't load member 'toy'.*[Ee]xternal"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("graph", "complaint"),
+    [
+        (factories.nan_graph, "values from nan"),
+        (factories.bright_graph, "values from 0.0 to 255.0, not probabilities"),
+        (factories.lying_graph, r"shape \(1, 1, 32\) for patches of shape \(1, 32, 32, 3\)"),
+    ],
+)
+def test_what_is_no_probability_never_leaves(
+    tmp_path: Path, graph: Callable[[int], bytes], complaint: str
+) -> None:
+    batch = np.zeros((3, PATCH, PATCH, 3), np.uint8)
+    batch[1, 5, 5] = 255
+    with (
+        closing(load(bundle_of(tmp_path, graph(PATCH)))) as predictor,
+        pytest.raises(InferenceError, match=complaint),
+    ):
+        predictor.predict(batch, ("toy",))
+
+
+def test_a_run_that_fails_names_its_member(toy: OnnxPredictor) -> None:
+    with pytest.raises(InferenceError, match=r"member 'green' failed: .*[Ii]nvalid dimensions"):
+        toy.predict(np.zeros((1, PATCH, PATCH + 1, 3), np.uint8), ("green",))
+
+
+def test_a_run_that_fails_leaves_the_lanes_working(toy: OnnxPredictor) -> None:
+    with pytest.raises(InferenceError):
+        toy.predict(np.zeros((9, PATCH, PATCH + 1, 3), np.uint8), ("green",))
+    assert toy.predict(patches(3), ("green",)).shape == (1, 3, PATCH, PATCH)
+
+
+class TestDevice:
+    """These run everywhere: with a CPU build, with a GPU build and no GPU, and with a GPU."""
+
+    def test_cuda_is_cuda_or_a_refusal(self, bundle: Path) -> None:
+        with closing(load(bundle, device="auto")) as predictor:
+            loads = CUDA in predictor.providers.values()
+        if loads:
+            with closing(load(bundle, device="cuda")) as predictor:
+                assert set(predictor.providers.values()) == {CUDA}
+            return
+        offered = CUDA in ort.get_available_providers()
+        found = "ONNX Runtime chose CPUExecutionProvider" if offered else "has no CUDA"
+        with pytest.raises(DeviceError, match=f"{found}.*`gpu`") as caught:
+            load(bundle, device="cuda")
+        assert "\n" not in str(caught.value)
+
+    def test_auto_says_when_a_gpu_is_left_unused(
+        self,
+        bundle: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        gpu = tmp_path / "nvidia0"
+        gpu.touch()
+        monkeypatch.setattr(module, "GPU_FILES", (gpu,))
+        with closing(load(bundle, device="auto")) as predictor:
+            if set(predictor.providers.values()) == {CUDA}:
+                assert predictor.fallback is None
+            else:
+                assert predictor.fallback is not None
+                assert predictor.fallback.startswith("Running on the CPU: ")
+                assert predictor.fallback in caplog.messages
+                assert caplog.records[-1].levelno == logging.WARNING
+
+    @pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this build offers CUDA")
+    def test_auto_without_a_gpu_falls_back_from_nothing(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(module, "GPU_FILES", ())
+        with closing(load(bundle, device="auto")) as predictor:
+            assert predictor.providers["red"] == CPU
+            assert predictor.fallback is None
+        assert not caplog.records
+
+    def test_the_cpu_was_asked_for(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gpu = tmp_path / "nvidia0"
+        gpu.touch()
+        monkeypatch.setattr(module, "GPU_FILES", (gpu,))
+        with closing(load(bundle, device="cpu")) as predictor:
+            assert set(predictor.providers.values()) == {CPU}
+            assert predictor.fallback is None
+
+    def test_a_broken_graph_is_blamed_on_the_bundle(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match="can't load member 'toy'"):
+            load(bundle_of(tmp_path, b"no graph at all"), device="auto")

@@ -1,0 +1,223 @@
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.errors import BundleError, DeadlineExceeded, InferenceError, InvalidOption
+from app.imaging.image import Image
+from app.inference.segmenter import Combine, Segmenter, SegmentOptions, Tta, load_segmenter
+from app.masks.components import drop_small_components
+from tests import factories
+from tests.factories import TOY_WEIGHTS, scene, write_toy_bundle
+
+
+def image_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> Image:
+    return Image(pixels=pixels, valid=valid, georeference=None)
+
+
+def load(folder: Path, weights: dict[str, float], **graphs: bytes) -> Segmenter:
+    bundle = write_toy_bundle(folder, weights, patch_size=32, graphs=graphs)
+    return load_segmenter(bundle, device="cpu")
+
+
+def channels(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.moveaxis(pixels, 2, 0).astype(np.float32) / np.float32(255)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("values", "complaint"),
+        [
+            ({"threshold": 0.0}, "threshold must lie between 0 and 1, got 0.0"),
+            ({"threshold": 1.0}, "threshold"),
+            ({"threshold": float("nan")}, "threshold"),
+            ({"overlap": -0.1}, "overlap must be from 0 to 0.75, got -0.1"),
+            ({"overlap": 0.76}, "overlap"),
+            ({"overlap": float("nan")}, "overlap"),
+            ({"min_area": -1.0}, "min_area must be 0 or more, got -1.0"),
+            ({"min_area": float("inf")}, "min_area"),
+            ({"min_area": float("nan")}, "min_area"),
+            ({"tta": "all"}, "tta must be one of none, flips, d4, got 'all'"),
+            ({"combine": "sum"}, "combine must be one of average, vote, got 'sum'"),
+            ({"members": ()}, "models must name each member once and at least one, got none"),
+            ({"members": ("red", "red")}, "models must name each member once.*got red, red"),
+        ],
+    )
+    def test_a_value_out_of_range_is_named(self, values: dict[str, Any], complaint: str) -> None:
+        with pytest.raises(InvalidOption, match=complaint):
+            SegmentOptions(**values)
+
+    def test_the_ends_of_each_range_are_allowed(self) -> None:
+        SegmentOptions(threshold=1e-9, overlap=0.0, min_area=0.0, members=("a",))
+        SegmentOptions(threshold=1 - 1e-9, overlap=0.75, tta="d4", combine="vote")
+
+    def test_a_member_that_is_not_there_is_named_with_those_that_are(self, toy: Segmenter) -> None:
+        options = SegmentOptions(members=("red", "pink"))
+        with pytest.raises(InvalidOption, match="among red, green, blue, got pink"):
+            toy.segment(image_of(scene(8, 8)), options)
+
+    def test_streaming_refuses_before_the_first_band(self, toy: Segmenter) -> None:
+        with pytest.raises(InvalidOption):
+            toy.bands(image_of(scene(8, 8)), SegmentOptions(members=("pink",)))
+
+
+class TestCombining:
+    def test_the_average_is_weighted_as_the_manifest_says(self, toy: Segmenter) -> None:
+        pixels = scene(40, 300)
+        found = toy.segment(image_of(pixels))
+        expected = np.tensordot(list(TOY_WEIGHTS.values()), channels(pixels), axes=1)
+        assert found.members == ("red", "green", "blue")
+        assert found.threshold == 0.5
+        assert found.probability.dtype == np.float32
+        np.testing.assert_allclose(found.probability, expected, atol=1e-6)
+        np.testing.assert_array_equal(found.mask, found.probability >= 0.5)
+
+    def test_weights_of_the_chosen_are_renormalised(self, toy: Segmenter) -> None:
+        pixels = scene(40, 30)
+        found = toy.segment(image_of(pixels), SegmentOptions(members=("red", "blue")))
+        red, _, blue = channels(pixels)
+        np.testing.assert_allclose(found.probability, (0.5 * red + 0.2 * blue) / 0.7, atol=1e-6)
+
+    def test_the_order_of_the_names_does_not_matter(self, toy: Segmenter) -> None:
+        image = image_of(scene(40, 30))
+        one = toy.segment(image, SegmentOptions(members=("blue", "red")))
+        other = toy.segment(image, SegmentOptions(members=("red", "blue")))
+        assert one.members == other.members == ("red", "blue")
+        np.testing.assert_array_equal(one.probability, other.probability)
+
+    @pytest.mark.parametrize("members", [("red",), ("red", "green"), ("red", "green", "blue")])
+    def test_a_vote_counts_members_whatever_their_weight(
+        self, toy: Segmenter, members: tuple[str, ...]
+    ) -> None:
+        pixels = scene(50, 60)
+        options = SegmentOptions(threshold=0.4, members=members, combine="vote")
+        found = toy.segment(image_of(pixels), options)
+        votes = (channels(pixels)[: len(members)] >= 0.4).sum(axis=0)
+        np.testing.assert_allclose(found.probability, votes / len(members), atol=1e-6)
+        np.testing.assert_array_equal(found.mask, 2 * votes > len(members))
+        assert 0 < found.mask.mean() < 1
+
+    def test_the_threshold_itself_is_building(self, toy: Segmenter) -> None:
+        pixels = np.array([[[50, 0, 0], [51, 0, 0], [52, 0, 0]]], np.uint8)
+        options = SegmentOptions(threshold=51 / 255, members=("red",))
+        assert toy.segment(image_of(pixels), options).mask.tolist() == [[False, True, True]]
+
+
+class TestInvalidPixels:
+    @pytest.mark.parametrize("combine", ["average", "vote"])
+    def test_they_are_never_building(self, small_toy: Segmenter, combine: Combine) -> None:
+        pixels = np.full((70, 50, 3), 255, np.uint8)
+        valid = np.random.default_rng(1).random((70, 50)) < 0.5
+        options = SegmentOptions(threshold=1e-6, combine=combine)
+        assert small_toy.segment(image_of(pixels), options).mask.all()
+        found = small_toy.segment(image_of(pixels, valid), options)
+        np.testing.assert_array_equal(found.mask, valid)
+        np.testing.assert_allclose(found.probability, valid, atol=1e-6)
+        assert (found.probability[~valid] == 0).all()
+
+    def test_they_do_not_count_towards_an_area(self, small_toy: Segmenter) -> None:
+        pixels = np.full((10, 10, 3), 255, np.uint8)
+        valid = np.zeros((10, 10), np.bool_)
+        valid[:2, :3] = True
+        for min_area, expected in ((6.0, 6), (7.0, 0)):
+            found = small_toy.segment(image_of(pixels, valid), SegmentOptions(min_area=min_area))
+            assert found.mask.sum() == expected
+
+
+def test_small_components_are_dropped_from_the_mask_alone(small_toy: Segmenter) -> None:
+    image = image_of(scene(70, 50))
+    whole = small_toy.segment(image)
+    found = small_toy.segment(image, SegmentOptions(min_area=20.0))
+    np.testing.assert_array_equal(found.mask, drop_small_components(whole.mask, 20.0))
+    np.testing.assert_array_equal(found.probability, whole.probability)
+    assert 0 < found.mask.sum() < whole.mask.sum()
+
+
+class TestTestTimeAugmentation:
+    # The symmetries of a square, spelled out: what `flips` and `d4` have to average.
+    VIEWS: dict[Tta, list[Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = {  # noqa: RUF012
+        "none": [lambda a: a],
+        "flips": [lambda a: a, lambda a: a[::-1], lambda a: a[:, ::-1], lambda a: a[::-1, ::-1]],
+        "d4": [
+            lambda a: a,
+            lambda a: a[::-1],
+            lambda a: a[:, ::-1],
+            lambda a: a[::-1, ::-1],
+            lambda a: a.T,
+            lambda a: a.T[::-1],
+            lambda a: a.T[:, ::-1],
+            lambda a: a.T[::-1, ::-1],
+        ],
+    }
+
+    @pytest.mark.parametrize("tta", ["flips", "d4"])
+    def test_a_pixelwise_member_sees_no_difference(self, small_toy: Segmenter, tta: Tta) -> None:
+        image = image_of(scene(45, 70))
+        plain = small_toy.segment(image)
+        found = small_toy.segment(image, SegmentOptions(tta=tta))
+        np.testing.assert_allclose(found.probability, plain.probability, atol=1e-6)
+
+    @pytest.mark.parametrize("tta", ["none", "flips", "d4"])
+    def test_a_member_that_looks_at_positions_is_averaged(self, tmp_path: Path, tta: Tta) -> None:
+        with closing(load(tmp_path, {"ramp": 1.0}, ramp=factories.ramp_graph(32))) as segmenter:
+            found = segmenter.segment(image_of(scene(32, 32)), SegmentOptions(tta=tta))
+        views = [view(factories.ramp_of(32)) for view in self.VIEWS[tta]]
+        assert len({view.tobytes() for view in views}) == len(views)
+        np.testing.assert_allclose(found.probability, np.mean(views, axis=0), atol=1e-6)
+
+
+class TestStopping:
+    def test_every_batch_is_preceded_by_a_checkpoint(self, small_toy: Segmenter) -> None:
+        asked = 0
+
+        def checkpoint() -> None:
+            nonlocal asked
+            asked += 1
+
+        options = SegmentOptions(overlap=0.0, tta="flips")
+        small_toy.segment(image_of(scene(96, 96)), options, checkpoint=checkpoint)
+        assert asked == -(-9 * 4 // small_toy.predictor.batch_size)
+
+    def test_a_checkpoint_stops_the_work_by_raising(self, small_toy: Segmenter) -> None:
+        asked = 0
+
+        def checkpoint() -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                raise DeadlineExceeded("too late")
+
+        with pytest.raises(DeadlineExceeded, match="too late"):
+            small_toy.segment(image_of(scene(500, 500)), checkpoint=checkpoint)
+        assert asked == 3
+        assert small_toy.segment(image_of(scene(8, 8))).mask.shape == (8, 8)
+
+
+class TestLoading:
+    def test_a_segmenter_knows_its_bundle(self, toy: Segmenter) -> None:
+        assert toy.manifest.name == "toy"
+        assert toy.predictor.members == ("red", "green", "blue")
+
+    def test_a_member_that_fails_on_the_first_patch_stops_the_start(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match=r"can't predict a black patch: .*shape \(1, 1, 32\)"):
+            load(tmp_path, {"liar": 1.0}, liar=factories.lying_graph(32))
+
+    def test_no_mask_is_made_of_nan(self, tmp_path: Path) -> None:
+        pixels = np.zeros((100, 100, 3), np.uint8)
+        weights = {"red": 0.999, "broken": 0.001}
+        graph = factories.nan_graph(32)
+        with closing(load(tmp_path, weights, broken=graph)) as segmenter:
+            assert not segmenter.segment(image_of(pixels)).mask.any()
+            pixels[99, 99] = 255
+            with pytest.raises(InferenceError, match="member 'broken' gave values from nan"):
+                segmenter.segment(image_of(pixels))
+
+    def test_a_missing_member_stops_the_start(self, tmp_path: Path) -> None:
+        bundle = write_toy_bundle(tmp_path, patch_size=32)
+        (bundle / "blue.onnx").unlink()
+        with pytest.raises(BundleError, match=r"blue\.onnx"):
+            load_segmenter(bundle, device="cpu")
