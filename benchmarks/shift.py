@@ -1,0 +1,52 @@
+"""How much a mask depends on where the patches fall.
+
+A scene of 1500 x 2000 pixels is segmented twice, the second time cut 100 pixels further right and
+down. On the area that both cuts share, a perfect stitcher would give the same mask; the share of
+pixels that differ is printed for each overlap.
+"""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from app.imaging.decode import decode_image
+from app.imaging.image import Image
+from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.settings import Settings
+
+HEIGHT, WIDTH, SHIFT = 1500, 2000, 100
+OVERLAPS = (0.0, 0.25, 0.5, 0.75)
+
+
+def differing_share(segmenter: Segmenter, image: Image, overlap: float) -> float:
+    """Return the share of pixels, 0 to 1, on which the masks of the two cuts differ."""
+    options = SegmentOptions(overlap=overlap)
+    first = segmenter.segment(Image(image.pixels[:HEIGHT, :WIDTH]), options).mask
+    second = segmenter.segment(
+        Image(image.pixels[SHIFT : SHIFT + HEIGHT, SHIFT : SHIFT + WIDTH]), options
+    ).mask
+    return float(np.mean(first[SHIFT:, SHIFT:] != second[:-SHIFT, :-SHIFT]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table for one image."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shift", description=__doc__)
+    parser.add_argument("image", type=Path, help=f"at least {WIDTH + SHIFT} x {HEIGHT + SHIFT}")
+    parser.add_argument("--bundle", type=Path, default=Settings().bundle)
+    parser.add_argument("--overlap", type=float, nargs="+", default=OVERLAPS)
+    args = parser.parse_args(arguments)
+    image = decode_image(args.image.read_bytes(), max_pixels=1_000_000_000)
+    if image.height < HEIGHT + SHIFT or image.width < WIDTH + SHIFT:
+        parser.error(f"{args.image} is {image.width} x {image.height}: too small")
+    with closing(load_segmenter(args.bundle)) as segmenter:
+        print(f"{segmenter.manifest.version} on {args.image.name}, shifted by {SHIFT} px")
+        for overlap in args.overlap:
+            share = differing_share(segmenter, image, overlap)
+            print(f"overlap {overlap:.2f}: {share:7.3%} of pixels differ", flush=True)
+
+
+if __name__ == "__main__":
+    main()

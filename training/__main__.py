@@ -1,0 +1,146 @@
+"""The command line of training: `python -m training COMMAND --help`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.errors import RooftraceError
+from training.config import load_config
+
+
+def _train(args: argparse.Namespace) -> None:
+    from training.train import train
+
+    config = load_config(args.config, args.set)
+    folder = args.run or Path("runs") / config.member
+    best = train(config, folder, resume=args.resume, progress=not args.quiet)
+    print(f"best checkpoint: {best}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from app.inference.segmenter import SegmentOptions
+    from training.data import list_tiles
+    from training.evaluate import evaluate
+    from training.export import served
+
+    options = SegmentOptions(
+        threshold=args.threshold,
+        overlap=args.overlap,
+        tta=args.tta,
+        combine=args.combine,
+        members=args.models and tuple(args.models.split(",")),
+    )
+    tiles = [tile for path in args.data for tile in list_tiles(path)]
+    with served(args.model) as segmenter:
+        report = evaluate(segmenter, tiles, options, progress=not args.quiet)
+    print(report.table())
+    if args.json:
+        report.write(args.json)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from training.export import export, load_trained
+    from training.provenance import data_sources
+
+    trained = [load_trained(path) for path in args.checkpoints]
+    export(
+        trained,
+        args.out,
+        name=args.name,
+        validation=args.validation,
+        gsd=tuple(args.gsd),
+        sources=data_sources([one.config for one in trained]),
+        notes=args.note,
+        progress=not args.quiet,
+    )
+    print(f"bundle: {args.out}")
+
+
+def _scenes(args: argparse.Namespace) -> None:
+    from training.scenes import write_scenes
+
+    write_scenes(args.folder, args.count, args.size, args.seed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="train one network from its TOML configuration")
+    command.add_argument("config", type=Path, help="such as training/configs/unet.toml")
+    command.add_argument("--run", type=Path, help="folder of the run (default: runs/MEMBER)")
+    command.add_argument("--resume", action="store_true", help="go on after the last epoch there")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override a value of the configuration, such as trainer.epochs=3 (repeatable)",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run_command=_train)
+
+    command = commands.add_parser("evaluate", help="score a bundle, or a checkpoint, on tiles")
+    command.add_argument("model", type=Path, help="folder of a bundle, or a checkpoint")
+    command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
+    command.add_argument("--threshold", type=float, help="default: the bundle's own")
+    command.add_argument("--overlap", type=float, default=0.25, help="default: %(default)s")
+    command.add_argument("--tta", default="none", help="none, flips or d4")
+    command.add_argument("--combine", default="average", help="average or vote")
+    command.add_argument("--models", metavar="NAME,NAME", help="members that vote (default: all)")
+    command.add_argument("--json", type=Path, help="write the scores, and each image's, there")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run_command=_evaluate)
+
+    command = commands.add_parser("export", help="make a bundle that can be served")
+    command.add_argument("checkpoints", type=Path, nargs="+", help="one per member")
+    command.add_argument("--out", type=Path, required=True, help="such as models/NAME")
+    command.add_argument("--name", help="name of the bundle (default: that of its folder)")
+    command.add_argument(
+        "--validation",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="folders or CSV files on which weights and threshold are chosen",
+    )
+    command.add_argument(
+        "--gsd",
+        type=float,
+        nargs=2,
+        default=[0.2, 1.2],
+        metavar=("MIN", "MAX"),
+        help="metres per pixel that the networks were trained at (default: 0.2 1.2)",
+    )
+    command.add_argument(
+        "--note", action="append", default=[], help="a line for the model card (repeatable)"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run_command=_export)
+
+    command = commands.add_parser("scenes", help="write procedural scenes with labels")
+    command.add_argument("folder", type=Path, help="gets images/ and masks/")
+    command.add_argument("--count", type=int, default=100, help="default: %(default)s")
+    command.add_argument("--size", type=int, default=512, help="pixels (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the first scene")
+    command.set_defaults(run_command=_scenes)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; problems that the user can mend are one line on stderr and status 2."""
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)  # libraries speak up from warnings on
+    try:
+        args.run_command(args)
+    except (OSError, ValueError, RooftraceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""What a training run is made of: one TOML file per network, any value overridden by `--set`.
+
+A checkpoint carries its `RunConfig`, so that resuming, exporting and the model card need no file
+but the checkpoint itself.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PATCH_SIZE = 224
+"""Side of a patch in pixels: what the networks train on and what the service cuts images into."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Section):
+    """Which segmentation_models_pytorch network, and where its encoder's weights come from."""
+
+    architecture: Literal["PSPNet", "DeepLabV3Plus", "Unet"]
+    encoder: str
+    encoder_weights: str = "none"
+    """`none` (from scratch), `imagenet` (downloaded by timm), or the path of a state dict."""
+    dropout: Share = 0.0
+    """Channel dropout before the segmentation head, on top of the architecture's own."""
+
+
+class DataConfig(_Section):
+    """Where tiles come from and how often each source is drawn."""
+
+    root: Path = Path("../shared/data")
+    """What relative folders and CSV paths below are relative to."""
+    folders: tuple[Path, ...] = ()
+    """Folders with `images/` and `masks/`, the same file stem in both."""
+    csv: tuple[Path, ...] = ()
+    """CSV files with the columns `img_id,img_path,mask_rle` (row-major RLE, `-1` when empty)."""
+    validation: tuple[Path, ...] = ()
+    """Folders or CSV files for choosing epochs; never augmented."""
+    source_weights: dict[str, float] = {}
+    """Draw probability by source (a tile's name up to its first `_`); others share what is left in
+    proportion to their pixels. `{}`: every source in proportion to its pixels."""
+    scenes: Share = 0.0
+    """Share of samples that are procedural scenes; 1.0 needs no data at all."""
+    min_building_fraction: Share = 0.0
+    """Leave out training tiles with a smaller share of building pixels (the ancestor: 0.05)."""
+    cache: bool = True
+    """Keep decoded tiles in memory."""
+
+
+class AugmentConfig(_Section):
+    """How a training patch is cut from its tile and disturbed."""
+
+    recipe: Literal["crop_nonempty", "resized_crop", "aerial"] = "aerial"
+
+
+class OptimizerConfig(_Section):
+    """Loss, optimiser and learning-rate schedule."""
+
+    loss: Literal["focal+dice", "bce", "dice", "bce+dice", "ce+lovasz"] = "bce+dice"
+    name: Literal["adam", "adamw"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    schedule: Literal["step", "cosine"] = "cosine"
+    """`step`: lr × `step_factor` every `step_epochs` epochs. `cosine`: linear warm-up, then half a
+    cosine down to zero over the whole run."""
+    step_epochs: int = Field(10, ge=1)
+    step_factor: float = Field(0.1, gt=0, le=1)
+    warmup: Share = 0.05
+    """Share of all steps over which a cosine schedule warms up."""
+    gradient_clip: float = Field(1.0, ge=0)
+    """Largest gradient norm; 0 switches clipping off."""
+
+
+class TrainerConfig(_Section):
+    """How long, on what, and how exactly repeatable."""
+
+    seed: int = 0
+    epochs: int = Field(50, ge=1)
+    steps_per_epoch: int = Field(100, ge=1)
+    batch_size: int = Field(16, ge=2)
+    """Samples per step and device; batch normalisation needs at least two."""
+    accumulate: int = Field(1, ge=1)
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "bf16-mixed"
+    devices: int | Literal["auto"] = "auto"
+    channels_last: bool = True
+    workers: int = Field(1, ge=0)
+    validate_every: int = Field(1, ge=1)
+    """Epochs between two passes over the validation tiles."""
+    patience: int = Field(0, ge=0)
+    """Validations without a better Dice until the run stops early; 0: never (the ancestor: 5)."""
+
+
+class RunConfig(_Section):
+    """One training run."""
+
+    member: Annotated[str, Field(pattern=r"^[a-z0-9_+-]+$")]
+    """The name of the trained network in the ensemble."""
+    network: NetworkConfig
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a run's TOML file and apply overrides such as `trainer.epochs=3`.
+
+    An override's value is TOML; what is not valid TOML is taken as a string.
+
+    Raises:
+        ValueError: an override without `=`, or a value that the configuration does not allow
+            (pydantic's error names the field).
+        OSError: the file can't be read.
+    """
+    with path.open("rb") as file:
+        document: dict[str, Any] = tomllib.load(file)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ValueError(
+                f"override {override!r} has no '='; write for example trainer.epochs=3"
+            )
+        *sections, name = key.strip().split(".")
+        table = document
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = _toml_value(text.strip())
+    return RunConfig.model_validate(document)
+
+
+def _toml_value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def from_checkpoint(stored: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that a checkpoint carries."""
+    return RunConfig.model_validate(stored)

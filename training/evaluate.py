@@ -1,0 +1,106 @@
+"""Score a bundle on labelled tiles, along the very path that serves it."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from app.inference.blending import Band
+from app.inference.segmenter import Combine, Segmenter, SegmentOptions, Tta
+from training.data import Tile
+from training.metrics import Counts, count, summarise
+
+Scores = Mapping[str, float]
+"""What `training.metrics.summarise` gives."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a bundle scored, and with which options; as JSON, it is these very fields.
+
+    A member alone is scored at the ensemble's threshold, as `models=NAME` is served. `dice` has
+    the ensemble's Dice of each image by name, so that any one of them can be checked by hand.
+    """
+
+    bundle: str
+    threshold: float
+    overlap: float
+    tta: Tta
+    combine: Combine
+    images: int
+    ensemble: Scores
+    members: Mapping[str, Scores]
+    sources: Mapping[str, Scores]
+    dice: Mapping[str, float]
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def table(self) -> str:
+        """Lay the scores out for a person: the ensemble, each member, the ensemble by source."""
+        rows = {"ensemble": self.ensemble}
+        rows |= {f"member {name}": scores for name, scores in self.members.items()}
+        rows |= {f"source {name}": scores for name, scores in self.sources.items()}
+        first = max(map(len, rows))
+        lines = [" " * first + "".join(f"  {column}" for column in self.ensemble)]
+        for row, scores in rows.items():
+            cells = (f"  {score:{len(column)}.4f}" for column, score in scores.items())
+            lines.append(row.ljust(first) + "".join(cells))
+        return "\n".join(lines)
+
+
+def evaluate(
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions = SegmentOptions(),
+    *,
+    progress: bool = False,
+) -> Report:
+    """Segment every tile as the service would, and score the ensemble and each member alone.
+
+    The networks run once: a member alone is its own part of the bands of the ensemble, combined
+    by the segmenter itself, so that every score belongs to a mask that the service would return.
+
+    Raises:
+        ValueError: no tiles, or two of one name.
+        InvalidOption: an option that this bundle can't honour.
+    """
+    if not tiles:
+        raise ValueError("nothing to score: no tiles")
+    ensemble: dict[str, Counts] = {}
+    members: dict[str, dict[str, Counts]] = defaultdict(dict)
+    for tile in tqdm(tiles, desc="scoring", unit="tile", disable=not progress):
+        if tile.name in ensemble:
+            raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
+        image, label = tile.read()
+        bands = list(segmenter.bands(image, options))
+        together = segmenter.combine(image, bands, options)
+        ensemble[tile.name] = count(together.mask, label)
+        for i, member in enumerate(together.members):
+            alone = segmenter.combine(
+                image,
+                [Band(band.row, band.members[i : i + 1]) for band in bands],
+                replace(options, members=(member,)),
+            )
+            members[member][tile.name] = count(alone.mask, label)
+
+    sources: dict[str, list[Counts]] = defaultdict(list)
+    for tile in tiles:
+        sources[tile.source].append(ensemble[tile.name])
+    return Report(
+        bundle=segmenter.manifest.version,
+        threshold=together.threshold,
+        overlap=options.overlap,
+        tta=options.tta,
+        combine=options.combine,
+        images=len(tiles),
+        ensemble=summarise(ensemble.values()),
+        members={name: summarise(counts.values()) for name, counts in members.items()},
+        sources={name: summarise(sources[name]) for name in sorted(sources)},
+        dice={name: counts.dice for name, counts in ensemble.items()},
+    )

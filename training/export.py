@@ -1,0 +1,272 @@
+"""Turn checkpoints into a bundle: the only writer of ONNX files and manifests.
+
+Nothing is left behind unless everything held: the bundle grows in a hidden folder beside its place
+and moves there at the very end.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from app.inference.manifest import (
+    FILE_NAME,
+    DataSource,
+    Evaluation,
+    GsdRange,
+    Manifest,
+    Member,
+    Parity,
+    Threshold,
+    load_manifest,
+)
+from app.inference.predictor import OnnxPredictor, Predictor
+from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from training.card import model_card
+from training.config import PATCH_SIZE, RunConfig
+from training.data import Tile, list_tiles
+from training.evaluate import evaluate
+from training.fit import WEIGHT_STEPS, Fit, fit, predicted, tally
+from training.network import ProbabilityNetwork, SegmentationNetwork
+from training.parity import TOLERANCE, check_parity, parity_patches
+from training.provenance import git_commit, tool_versions
+from training.train import load_network
+
+logger = logging.getLogger(__name__)
+
+CARD = "MODEL_CARD.md"
+
+_HALVED_FROM = 4096
+"""Elements from which on a weight is stored as fp16. Biases, batch normalisation, mean and standard
+deviation lie below: about 1 % of a file, so rounding them would cost precision and save nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a checkpoint holds: a network on the CPU, and how it was made."""
+
+    network: SegmentationNetwork
+    config: RunConfig
+
+
+def load_trained(path: Path) -> Trained:
+    """Load a checkpoint, strictly.
+
+    Raises:
+        ValueError: it is no checkpoint of `training`, or its weights do not fit its network.
+        OSError: the file can't be read.
+    """
+    try:
+        return Trained(*load_network(path))
+    except (RuntimeError, UnpicklingError) as error:  # torch has no class of its own for either
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} can't be loaded as a checkpoint: {reason}") from error
+
+
+def export(
+    trained: Sequence[Trained],
+    out: Path,
+    *,
+    name: str | None = None,
+    validation: Sequence[Path] = (),
+    gsd: tuple[float, float] = (0.2, 1.2),
+    sources: tuple[DataSource, ...] = (),
+    notes: Sequence[str] = (),
+    progress: bool = False,
+) -> Manifest:
+    """Write the bundle `out` with one member per trained network.
+
+    With `validation` (folders or CSV files), weights and threshold are fitted there and the bundle
+    is scored there; without, members weigh the same and the threshold is 0.5. `gsd` is the range
+    in metres per pixel that the networks were trained at. `notes` go into the card as they are.
+
+    Raises:
+        FileExistsError: `out` exists.
+        ValueError: ONNX Runtime does not reproduce torch, two members of one name, or data that
+            can't be read.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: remove it, or name another folder")
+    tiles = [tile for path in validation for tile in list_tiles(path)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / "bundle"  # not the scratch folder itself: only we may read that
+        folder.mkdir()
+        manifest = Manifest(
+            schema_version=1,
+            name=name or out.name,
+            created=datetime.now(UTC).replace(microsecond=0),
+            patch_size=PATCH_SIZE,
+            members=tuple(_write_member(folder, one, 1 / len(trained)) for one in trained),
+            threshold=Threshold(value=0.5, chosen_by="nobody: there was nothing to fit it to"),
+            gsd=GsdRange(min=gsd[0], max=gsd[1]),
+            sources=sources,
+            evaluation=None,
+            training={one.config.member: one.config.model_dump(mode="json") for one in trained},
+            git_commit=git_commit(),
+            exporter=tool_versions(),
+        )
+        with closing(OnnxPredictor(folder, manifest, device="cpu")) as predictor:
+            manifest = _with_parity(manifest, trained, predictor, parity_patches(tiles))
+            fitted = None
+            if tiles:
+                maps = predicted(
+                    Segmenter(manifest, predictor), tiles, SegmentOptions(), progress=progress
+                )
+                fitted = fit(tally(maps))
+                manifest = _with_fit(manifest, fitted, _split(validation), len(tiles))
+        _write_manifest(folder, manifest)
+        if tiles:
+            with closing(load_segmenter(folder, device="cpu")) as segmenter:
+                manifest = _with_scores(segmenter, tiles, _split(validation), progress=progress)
+            _write_manifest(folder, manifest)
+        card = model_card(manifest, fitted=fitted, notes=notes, validation=validation)
+        (folder / CARD).write_text(card)
+        load_manifest(folder)  # as the service will
+        folder.rename(out)
+    return manifest
+
+
+@contextmanager
+def served(path: Path) -> Iterator[Segmenter]:
+    """Open a bundle as the service does; a checkpoint becomes a bundle of one member first.
+
+    Raises:
+        As `load_trained`, `export` and `app.inference.segmenter.load_segmenter`.
+    """
+    with TemporaryDirectory() as scratch:
+        if path.is_file():
+            bundle = Path(scratch) / "checkpoint"
+            export([load_trained(path)], bundle)
+        else:
+            bundle = path
+        with closing(load_segmenter(bundle)) as segmenter:
+            yield segmenter
+
+
+def to_onnx(network: SegmentationNetwork) -> bytes:
+    """Export a network as one ONNX file: uint8 (N, S, S, 3) in, probability float32 (N, S, S) out.
+
+    Normalisation and sigmoid are inside, N is free, and large weights are stored as fp16.
+    """
+    example = torch.zeros(2, PATCH_SIZE, PATCH_SIZE, 3, dtype=torch.uint8)
+    program = torch.onnx.export(
+        # Batch normalisation and dropout must stand still.
+        ProbabilityNetwork(network).eval(),
+        (example,),
+        dynamo=True,  # the older exporter fails on PSPNet's pooling pyramid
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        input_names=["pixels"],
+        output_names=["probability"],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    _store_as_half(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _store_as_half(graph: onnx.GraphProto) -> None:
+    """Store large float32 weights as fp16, each with a node that casts it back.
+
+    Half the file at the same speed: ONNX Runtime runs such casts once, when it loads the graph.
+    """
+    casts = []
+    for weight in graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or values.size < _HALVED_FROM:
+            continue
+        name, stored = weight.name, f"{weight.name}_half"
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _write_member(folder: Path, trained: Trained, weight: float) -> Member:
+    """Write a member's file, and describe it; its parity and metrics are still to be measured."""
+    config = trained.config
+    logger.info("exporting %s", config.member)
+    model = to_onnx(trained.network)
+    path = folder / f"{config.member}.onnx"
+    path.write_bytes(model)
+    return Member(
+        name=config.member,
+        architecture=config.network.architecture,
+        encoder=config.network.encoder,
+        file=path.name,
+        sha256=hashlib.sha256(model).hexdigest(),
+        bytes=len(model),
+        weight=weight,
+        parity=Parity(max_abs_difference=0, patches=1, tolerance=TOLERANCE),
+        metrics={},
+    )
+
+
+def _with_parity(
+    manifest: Manifest,
+    trained: Sequence[Trained],
+    predictor: Predictor,
+    patches: NDArray[np.uint8],
+) -> Manifest:
+    members = []
+    for member, one in zip(manifest.members, trained, strict=True):
+        parity = check_parity(predictor, member.name, one.network, patches)
+        logger.info("%s: within %.2g of torch", member.name, parity.max_abs_difference)
+        members.append(member.model_copy(update={"parity": parity}))
+    return manifest.model_copy(update={"members": tuple(members)})
+
+
+def _with_fit(manifest: Manifest, fitted: Fit, split: str, images: int) -> Manifest:
+    members = tuple(
+        member.model_copy(update={"weight": weight})
+        for member, weight in zip(manifest.members, fitted.weights, strict=True)
+    )
+    chosen_by = (
+        f"highest dice_micro on {split} ({images} images), over weights in steps of "
+        f"{1 / WEIGHT_STEPS} and thresholds in steps of 0.01"
+    )
+    threshold = Threshold(value=fitted.threshold, chosen_by=chosen_by)
+    return manifest.model_copy(update={"members": members, "threshold": threshold})
+
+
+def _with_scores(
+    segmenter: Segmenter, tiles: Sequence[Tile], split: str, *, progress: bool
+) -> Manifest:
+    report = evaluate(segmenter, tiles, progress=progress)
+    manifest = segmenter.manifest
+    evaluation = Evaluation(
+        split=split,
+        date=manifest.created.date(),
+        images=report.images,
+        ensemble=dict(report.ensemble),
+        members={name: dict(scores) for name, scores in report.members.items()},
+        sources={name: dict(scores) for name, scores in report.sources.items()},
+    )
+    members = tuple(
+        member.model_copy(update={"metrics": evaluation.members[member.name]})
+        for member in manifest.members
+    )
+    return manifest.model_copy(update={"members": members, "evaluation": evaluation})
+
+
+def _split(validation: Sequence[Path]) -> str:
+    return " + ".join(path.stem for path in validation)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / FILE_NAME).write_text(manifest.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,140 @@
+"""Choose the members' weights and the threshold that score best on labelled tiles.
+
+Every pixel takes part, none is sampled. A member's probability is rounded to one of 256 levels, and
+pixels on which all members have equal levels become one entry of a table; weights are twentieths
+and thresholds hundredths, so that what remains is exact arithmetic on whole numbers. The rounding
+(at most 1/510) decides which weights and threshold are chosen, never a score that is published:
+those come from `training.evaluate`, which rounds nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from app.inference.segmenter import Segmenter, SegmentOptions
+from training.data import Tile
+
+WEIGHT_STEPS = 20
+"""Weights are multiples of 1 / 20; none is 0, or the member need not be in the bundle."""
+THRESHOLDS = range(20, 81)
+"""Thresholds that are tried, in hundredths."""
+
+_LEVELS = 256
+_TOP = (_LEVELS - 1) * WEIGHT_STEPS  # what the weighted levels of a pixel sum to at probability 1
+_MAX_MEMBERS = 7  # levels of a pixel and its label share one 64-bit code
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Weights in the members' order, a threshold, and the micro Dice at every other threshold."""
+
+    weights: tuple[float, ...]
+    threshold: float
+    curve: dict[float, float]
+
+    @property
+    def dice(self) -> float:
+        """Return the micro Dice of the rounded probabilities at the chosen threshold."""
+        return self.curve[self.threshold]
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels by what the members say of them.
+
+    `levels` is int32 (M, K): 255 x the probability of each member, rounded. `building` and
+    `background` are float64 (K,): how many pixels of that label have these levels.
+    """
+
+    levels: NDArray[np.int32]
+    building: NDArray[np.float64]
+    background: NDArray[np.float64]
+
+
+def predicted(
+    segmenter: Segmenter, tiles: Sequence[Tile], options: SegmentOptions, *, progress: bool = False
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Yield the members' probabilities (M, h, W) and the label (h, W), a band of rows at a time."""
+    for tile in tqdm(tiles, desc="fitting", unit="tile", disable=not progress):
+        image, label = tile.read()
+        for band in segmenter.bands(image, options):
+            yield band.members, label[band.rows]
+
+
+def tally(maps: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Pixels:
+    """Count the pixels of probability maps float32 (M, h, W) with their labels, bool (h, W).
+
+    Raises:
+        ValueError: no maps, or more than seven members.
+    """
+    tables, members = [], 0
+    for probabilities, label in maps:
+        members = len(probabilities)
+        if members > _MAX_MEMBERS:
+            raise ValueError(f"weights can be fitted to {_MAX_MEMBERS} members, not {members}")
+        codes = label.astype(np.uint64)
+        for i, probability in enumerate(probabilities):
+            level = np.rint(probability * (_LEVELS - 1)).astype(np.uint64)
+            codes |= level << np.uint64(1 + 8 * i)
+        tables.append(np.unique(codes, return_counts=True))
+    if not tables:
+        raise ValueError("nothing to fit weights and threshold to: no tiles")
+
+    codes, rows = np.unique(np.concatenate([codes for codes, _ in tables]), return_inverse=True)
+    counts = np.bincount(rows, weights=np.concatenate([counts for _, counts in tables]))
+    is_building = (codes & np.uint64(1)).astype(bool)
+    shifts = np.array([1 + 8 * i for i in range(members)], np.uint64)
+    levels = (codes >> shifts[:, np.newaxis]) & np.uint64(_LEVELS - 1)
+    return Pixels(
+        levels.astype(np.int32),
+        np.where(is_building, counts, 0.0),
+        np.where(is_building, 0.0, counts),
+    )
+
+
+def fit(pixels: Pixels) -> Fit:
+    """Find the weights and the threshold with the highest micro Dice.
+
+    Of equal scores, the one nearest to equal weights wins, then the one nearest to 0.5.
+    """
+    candidates = sorted(_compositions(WEIGHT_STEPS, len(pixels.levels)), key=_inequality)
+    curves = [_dice_by_threshold(pixels, weights) for weights in candidates]
+    best = int(np.argmax([curve.max() for curve in curves]))
+    curve = dict(zip((t / 100 for t in THRESHOLDS), curves[best].tolist(), strict=True))
+    highest = max(curve.values())
+    threshold = min((t for t in curve if curve[t] == highest), key=lambda t: abs(t - 0.5))
+    return Fit(tuple(k / WEIGHT_STEPS for k in candidates[best]), threshold, curve)
+
+
+def _dice_by_threshold(pixels: Pixels, weights: Sequence[int]) -> NDArray[np.float64]:
+    """Return the micro Dice at each of `THRESHOLDS` for weights in twentieths."""
+    summed = np.tensordot(np.array(weights, np.int32), pixels.levels, axes=1)
+    # Pixels by their weighted level; those at and above it, when summed from the top.
+    found, wrong = (
+        np.bincount(summed, weights=of, minlength=_TOP + 1)[::-1].cumsum()[::-1]
+        for of in (pixels.building, pixels.background)
+    )
+    # A whole number, and so without rounding: mean >= t / 100 <=> sum >= t x top / 100.
+    at = np.array([t * _TOP // 100 for t in THRESHOLDS])
+    total = found[at] + wrong[at] + found[0]
+    dice: NDArray[np.float64] = np.divide(
+        2 * found[at], total, out=np.ones(len(at)), where=total > 0
+    )
+    return dice
+
+
+def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """Write `total` as ordered sums of `parts` whole numbers above 0."""
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(1, total - parts + 2):
+        for rest in _compositions(total - first, parts - 1):
+            yield (first, *rest)
+
+
+def _inequality(weights: tuple[int, ...]) -> int:
+    return sum(weight * weight for weight in weights)

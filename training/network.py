@@ -1,0 +1,67 @@
+"""The networks, with the normalisation that belongs to them.
+
+`SegmentationNetwork` is the module that trains, that is validated and that is exported: mean and
+standard deviation stand here and nowhere else.
+"""
+
+from pathlib import Path
+from typing import cast
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from training.config import NetworkConfig
+
+MEAN = (0.485, 0.456, 0.406)
+"""Mean of RGB in [0, 1] over ImageNet. Source: torchvision's reference training scripts."""
+STD = (0.229, 0.224, 0.225)
+"""Standard deviation of RGB in [0, 1] over ImageNet. Source: as `MEAN`."""
+
+
+class SegmentationNetwork(nn.Module):
+    """Turn patches of 8-bit RGB into logits: normalisation, then one network."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Build the network and load the encoder's weights, strictly."""
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.network = _build(config)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits, float (N, S, S), for pixels, uint8 (N, S, S, 3) RGB."""
+        scaled = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return cast(Tensor, self.network(scaled)).squeeze(1)
+
+
+class ProbabilityNetwork(nn.Module):
+    """What is exported: uint8 (N, S, S, 3) RGB in, probability float32 (N, S, S) out."""
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        """Wrap a trained network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the probability of building per pixel."""
+        return torch.sigmoid(self.network(pixels).float())
+
+
+def _build(config: NetworkConfig) -> nn.Module:
+    build = {"PSPNet": smp.PSPNet, "DeepLabV3Plus": smp.DeepLabV3Plus, "Unet": smp.Unet}
+    downloaded = "imagenet" if config.encoder_weights == "imagenet" else None
+    network = build[config.architecture](config.encoder, encoder_weights=downloaded)
+    if config.encoder_weights not in {"none", "imagenet"}:
+        # Strictly: smp renames encoders between versions, and a lenient load then matches almost
+        # nothing without a word.
+        weights = torch.load(Path(config.encoder_weights), map_location="cpu", weights_only=True)
+        network.encoder.load_state_dict(weights, strict=True)
+    if config.dropout:
+        network.segmentation_head = nn.Sequential(
+            nn.Dropout2d(config.dropout), network.segmentation_head
+        )
+    return cast(nn.Module, network)

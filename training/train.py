@@ -1,0 +1,271 @@
+"""Train one network: Lightning runs the loop, this file says what a step is.
+
+A run is a folder: `last.ckpt` (after every epoch), `best.ckpt` (highest validation Dice), and the
+logs `csv/` and `tensorboard/`. Checkpoints carry the run's configuration.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from app.inference.blending import blend
+from app.inference.windows import plan_windows, read_patch
+from training.config import PATCH_SIZE, OptimizerConfig, RunConfig
+from training.data import SampleNumbers, TrainingSamples, WholeTiles, list_tiles
+from training.losses import build_loss
+from training.metrics import Counts, count
+from training.network import SegmentationNetwork
+
+_THRESHOLDS = np.arange(0.2, 0.81, 0.05)
+"""Where validation looks for the best threshold; export fits it anew on the whole ensemble."""
+
+
+class TrainingRun(lightning.LightningModule):
+    """A network, its loss and its schedule."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Build the network of `config` from the run's seed."""
+        super().__init__()
+        self.config = config
+        torch.manual_seed(config.trainer.seed)
+        self.network = SegmentationNetwork(config.network)
+        if config.trainer.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = build_loss(config.optimizer.loss)
+        self.validated: list[list[Counts]] = []
+
+    def on_train_epoch_start(self) -> None:
+        """Make dropout a function of seed and epoch, so that a resumed run repeats it."""
+        torch.manual_seed(self.config.trainer.seed + self.current_epoch)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Return the loss of one batch of patches."""
+        pixels, label = batch
+        loss = self.loss(self.network(pixels).float(), label)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the previous validation."""
+        self.validated = []
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Predict a whole tile along the served path's windows, and count at every threshold."""
+        pixels, label = (array.cpu().numpy() for array in batch)
+        probability = self.predict_tile(pixels)
+        self.validated.append([count(probability >= t, label) for t in _THRESHOLDS])
+
+    def predict_tile(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, Any]:
+        """Return probability float32 (H, W) for pixels uint8 (H, W, 3), without overlap."""
+        grid = plan_windows(*pixels.shape[:2], PATCH_SIZE, overlap=0)
+        patches = torch.from_numpy(np.stack([read_patch(pixels, w, PATCH_SIZE) for w in grid]))
+        predicted = (
+            torch.sigmoid(self.network(batch.to(self.device)).float()).cpu().numpy()
+            for batch in patches.split(self.config.trainer.batch_size)
+        )
+        bands = blend(grid, (patch[np.newaxis] for batch in predicted for patch in batch))
+        return np.concatenate([band.members[0] for band in bands])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the highest micro Dice over the thresholds, and where it lies."""
+        totals = torch.tensor(
+            [
+                [c.true_positives, c.false_positives, c.false_negatives]
+                for c in (sum(column, Counts()) for column in zip(*self.validated, strict=True))
+            ],
+            dtype=torch.float64,
+            device="cpu" if self.device.type == "mps" else self.device,
+        )
+        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        dice = [Counts(*map(int, row)).dice for row in totals.tolist()]
+        best = int(np.argmax(dice))
+        self.log("val_dice_micro", dice[best], prog_bar=True)
+        self.log("val_threshold", float(_THRESHOLDS[best]))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser, and a schedule that steps with every optimiser step."""
+        options, trainer = self.config.optimizer, self.config.trainer
+        build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]
+        optimizer = build(
+            self.network.parameters(), lr=options.lr, weight_decay=options.weight_decay
+        )
+        per_epoch = math.ceil(trainer.steps_per_epoch / trainer.accumulate)
+        factor = partial(
+            _lr_factor, options=options, per_epoch=per_epoch, steps=per_epoch * trainer.epochs
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the configuration into the checkpoint."""
+        checkpoint["config"] = self.config.model_dump(mode="json")
+
+
+def _lr_factor(step: int, *, options: OptimizerConfig, per_epoch: int, steps: int) -> float:
+    """Return what the learning rate is multiplied with at an optimiser step."""
+    if options.schedule == "step":
+        return float(options.step_factor ** (step // per_epoch // options.step_epochs))
+    warmup = max(1, round(options.warmup * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bool = True) -> Path:
+    """Train a network and return the path of its best checkpoint.
+
+    With `resume`, the run in `folder` goes on after its last complete epoch, and ends as if it had
+    never stopped; without a checkpoint there it starts from the beginning. `trainer.epochs` may
+    differ from what the run began with: a cosine schedule is then stretched or squeezed to end
+    with the new last epoch.
+
+    Raises:
+        FileExistsError: `folder` holds a run already and `resume` was not asked for.
+        ValueError: data or configuration that can't be trained on, or a checkpoint of another
+            configuration.
+    """
+    last = folder / "last.ckpt"
+    if last.exists():
+        if not resume:
+            raise FileExistsError(f"{folder} holds a run already: resume it or name another folder")
+        _check_same_run(last, config)
+
+    options = config.trainer
+    # A resumed run gets logs of its own beside the earlier ones, which CSVLogger would overwrite.
+    loggers: list[Logger] = [
+        CSVLogger(folder, name="csv", flush_logs_every_n_steps=20),
+        TensorBoardLogger(folder, name="tensorboard"),
+    ]
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=options.devices,
+        precision=options.precision,
+        max_epochs=options.epochs,
+        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=config.optimizer.gradient_clip or None,
+        check_val_every_n_epoch=options.validate_every,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # SampleNumbers deals the samples out itself
+        log_every_n_steps=20,
+        logger=loggers,
+        callbacks=_callbacks(config, folder, progress=progress),
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+    run = TrainingRun(config)
+    training, validation = _loaders(config, trainer)
+    trainer.fit(
+        run, training, validation, ckpt_path=last if last.exists() else None, weights_only=True
+    )
+    best = folder / "best.ckpt"
+    return best if best.exists() else last
+
+
+def _check_same_run(checkpoint: Path, config: RunConfig) -> None:
+    """Refuse to go on with anything but the run's length changed.
+
+    Raises:
+        ValueError: another configuration.
+    """
+    begun = RunConfig.model_validate(load_checkpoint(checkpoint)["config"])
+    length = {"epochs": config.trainer.epochs}
+    same = begun.model_copy(update={"trainer": begun.trainer.model_copy(update=length)})
+    if same != config:
+        raise ValueError(f"{checkpoint} was written by another configuration: name another folder")
+
+
+def _callbacks(config: RunConfig, folder: Path, *, progress: bool) -> list[Callback]:
+    callbacks: list[Callback] = [
+        LearningRateMonitor(),
+        # Saved when an epoch ends, before a validation that might die: at most one epoch is lost.
+        ModelCheckpoint(
+            folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+        ),
+    ]
+    if config.data.validation:
+        score: dict[str, Any] = {"monitor": "val_dice_micro", "mode": "max"}
+        callbacks.append(
+            ModelCheckpoint(folder, filename="best", enable_version_counter=False, **score)
+        )
+        if config.trainer.patience:
+            callbacks.append(EarlyStopping(patience=config.trainer.patience, **score))
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=1))
+    return callbacks
+
+
+def _loaders(
+    config: RunConfig, trainer: lightning.Trainer
+) -> tuple[DataLoader[tuple[Tensor, Tensor]], DataLoader[tuple[Tensor, Tensor]] | None]:
+    options = config.trainer
+    world = trainer.world_size
+    samples = TrainingSamples(config.data, config.augment.recipe, options.seed)
+    per_epoch = options.steps_per_epoch * options.batch_size * world
+    training = DataLoader(
+        samples,
+        batch_size=options.batch_size,
+        sampler=SampleNumbers(per_epoch, rank=trainer.global_rank, world=world),
+        num_workers=options.workers,
+        persistent_workers=options.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if options.workers else None,
+    )
+    tiles = [t for path in config.data.validation for t in list_tiles(config.data.root / path)]
+    if not tiles:
+        return training, None
+    validation = DataLoader(
+        WholeTiles(tiles[trainer.global_rank :: world]), batch_size=None, num_workers=0
+    )
+    return training, validation
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours onto the CPU, executing nothing that it holds.
+
+    Raises:
+        ValueError: no configuration inside, so it is not a checkpoint of `training`.
+    """
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "config" not in checkpoint:
+        raise ValueError(f"{path} carries no configuration: it was not written by this package")
+    return checkpoint
+
+
+def load_network(path: Path) -> tuple[SegmentationNetwork, RunConfig]:
+    """Rebuild the network of a checkpoint, strictly: every weight there and here must match.
+
+    Raises:
+        ValueError: as `load_checkpoint`.
+        RuntimeError: weights that do not fit the network.
+    """
+    checkpoint = load_checkpoint(path)
+    config = RunConfig.model_validate(checkpoint["config"])
+    # What the encoder started from is inside the checkpoint: nothing has to be downloaded again.
+    network = SegmentationNetwork(config.network.model_copy(update={"encoder_weights": "none"}))
+    prefix = "network."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    network.load_state_dict(weights, strict=True)
+    return network.eval(), config
