@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # The GPU build where an NVIDIA driver answers, else the CPU build.
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # glibc hands large blocks back to the system after every operator; keeping them made bf16 training
-# here several times faster (see training/README.md).
+# here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
 
 .PHONY: serve test check train bench clean
