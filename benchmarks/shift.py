@@ -2,7 +2,7 @@
 
 A scene of 1500 x 2000 pixels is segmented twice, the second time cut 100 pixels further right and
 down. On the area that both cuts share, a perfect stitcher would give the same mask; the share of
-pixels that differ is printed for each overlap.
+pixels that differ is printed for each overlap. Without an image, the scene is a procedural one.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
 from app.settings import Settings
+from training.scenes import generate_scene
 
 HEIGHT, WIDTH, SHIFT = 1500, 2000, 100
 OVERLAPS = (0.0, 0.25, 0.5, 0.75)
@@ -34,15 +35,21 @@ def differing_share(segmenter: Segmenter, image: Image, overlap: float) -> float
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table for one image."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shift", description=__doc__)
-    parser.add_argument("image", type=Path, help=f"at least {WIDTH + SHIFT} x {HEIGHT + SHIFT}")
+    parser.add_argument(
+        "image", type=Path, nargs="?", help=f"at least {WIDTH + SHIFT} x {HEIGHT + SHIFT} pixels"
+    )
     parser.add_argument("--bundle", type=Path, default=Settings().bundle)
     parser.add_argument("--overlap", type=float, nargs="+", default=OVERLAPS)
     args = parser.parse_args(arguments)
-    image = decode_image(args.image.read_bytes(), max_pixels=1_000_000_000)
+    if args.image:
+        image = decode_image(args.image.read_bytes(), max_pixels=1_000_000_000)
+    else:
+        image = Image(generate_scene(HEIGHT + SHIFT, WIDTH + SHIFT, seed=0, gsd=0.4).pixels)
     if image.height < HEIGHT + SHIFT or image.width < WIDTH + SHIFT:
         parser.error(f"{args.image} is {image.width} x {image.height}: too small")
     with closing(load_segmenter(args.bundle)) as segmenter:
-        print(f"{segmenter.manifest.version} on {args.image.name}, shifted by {SHIFT} px")
+        scene = args.image.name if args.image else "a procedural scene"
+        print(f"{segmenter.manifest.version} on {scene}, shifted by {SHIFT} px")
         for overlap in args.overlap:
             share = differing_share(segmenter, image, overlap)
             print(f"overlap {overlap:.2f}: {share:7.3%} of pixels differ", flush=True)

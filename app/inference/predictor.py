@@ -1,8 +1,8 @@
 """Patches in, probabilities out: the only importer of ONNX Runtime.
 
 ONNX Runtime would rather compute something somewhere than refuse: it moves from CUDA to the CPU
-without a word, reads weights from files beside the process, and lets its threads spin against
-each other. This module is where each of these is settled, once.
+without a word, reads weights from files beside the process, lets its threads spin against
+each other, and reports to its makers. This module is where each of these is settled, once.
 """
 
 import io
@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.errors import BundleError, DeviceError, InferenceError
 from app.inference.manifest import Manifest, read_model
+
+# From 1.29 on, ONNX Runtime reports to its makers unless it is told not to before it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime as ort
 
 logger = logging.getLogger(__name__)
 

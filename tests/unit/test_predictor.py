@@ -1,4 +1,5 @@
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -259,3 +260,21 @@ class TestDevice:
     def test_a_broken_graph_is_blamed_on_the_bundle(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="can't load member 'toy'"):
             load(bundle_of(tmp_path, b"no graph at all"), device="auto")
+
+
+def test_onnx_runtime_is_told_not_to_report_before_it_is_loaded() -> None:
+    """It reads the variable when it is imported, and never again."""
+    code = (
+        "import os, sys, importlib.abc\n"
+        "class Watch(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'onnxruntime':\n"
+        "            print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "import app.inference.predictor\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
