@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -29,13 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 when some inputs failed, or 2 when it could not start."""
     args = _parser().parse_args(arguments)
     try:
-        settings = load_settings()
         overrides = {
             name: value
             for name in ("bundle", "device", "host", "port")
             if (value := getattr(args, name, None)) is not None
         }
-        settings = settings.model_copy(update=overrides)
+        settings = load_settings(**overrides)
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
         )
@@ -47,19 +47,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
-    app = create_app(settings)
+    # Loaded here rather than by the server, which would answer a refusal with a traceback.
+    segmenter = load_models(settings)
+    app = create_app(settings, load=lambda _: segmenter)
     # Uvicorn's own access log would repeat ours, with the client's text unescaped in it.
     config = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
-    server.run()
-    return _OK if server.started else _REFUSED
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn drains, then raises the signal again, which would turn a good end into a bad one.
+        signal.signal(stop, signal.SIG_IGN)
+    try:
+        server.run()
+    except SystemExit:  # an address that can't be listened on; the log says so
+        return _REFUSED
+    return _OK
 
 
 def _segment(args: argparse.Namespace, settings: Settings) -> int:
     format = FORMATS[args.format]
-    args.output.mkdir(parents=True, exist_ok=True)
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidOption(f"-o {args.output} can't be a folder: {error.strerror}") from error
     targets = _targets(args.inputs, args.output, format.extension)
     options = SegmentOptions(
         threshold=args.threshold,
@@ -80,10 +91,10 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
                 target.write_bytes(pipeline.encode(result, format, stages))
             except (OSError, RooftraceError) as error:
                 failed += 1
-                print(f"error: {source}: {error}", file=sys.stderr)
+                tqdm.write(f"error: {source}: {error}", file=sys.stderr)
                 continue
             for notice in result.image.notices:
-                print(f"notice: {source}: {notice}", file=sys.stderr)
+                tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
     return _SOME_FAILED if failed else _OK
 
 
@@ -91,9 +102,10 @@ def _targets(inputs: Sequence[Path], folder: Path, extension: str) -> dict[Path,
     """Give each input a file of its own in `folder`.
 
     Raises:
-        InvalidOption: two inputs of the same name, of which one would overwrite the other.
+        InvalidOption: an input, or another input's result, would be overwritten.
     """
     targets = {source: folder / f"{source.stem}{extension}" for source in inputs}
+    sources = {source.resolve() for source in inputs}
     owners: dict[Path, Path] = {}
     for source, target in targets.items():
         if target in owners:
@@ -101,8 +113,8 @@ def _targets(inputs: Sequence[Path], folder: Path, extension: str) -> dict[Path,
                 f"{owners[target]} and {source} would both be written to {target}: "
                 "run them with different -o folders"
             )
-        if target.resolve() == source.resolve():
-            raise InvalidOption(f"{source} would be overwritten: name another -o folder")
+        if target.resolve() in sources:
+            raise InvalidOption(f"{target} would be overwritten: name another -o folder")
         owners[target] = source
     return targets
 

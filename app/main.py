@@ -56,6 +56,7 @@ def create_app(
         version=__version__,
         summary="Building masks from satellite and aerial imagery",
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,  # generated clients name methods so
         docs_url=None,  # served below, from files of our own rather than from a network
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

@@ -5,12 +5,16 @@ manifest, one that belongs to a request is a request parameter; neither is ever 
 """
 
 import difflib
-import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.errors import SettingsError
 from app.inference.predictor import Device
@@ -24,7 +28,12 @@ class Settings(BaseSettings):
     """Environment variables with the prefix `ROOFTRACE_`, or lines of a `.env` file."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,  # a limit of infinity is none
     )
 
     bundle: Path = Field(
@@ -53,21 +62,24 @@ class Settings(BaseSettings):
     )
 
 
-def load_settings() -> Settings:
-    """Read the settings from the environment and `.env`.
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment and `.env`; `overrides` go before both.
 
     Raises:
         SettingsError: a value that a setting does not allow, or a variable with our prefix that
             is no setting: a misspelt limit must not be silently without effect.
     """
-    names = {PREFIX + name.upper() for name in Settings.model_fields}
-    for variable in os.environ:
-        if variable.startswith(PREFIX) and variable not in names:
-            meant = difflib.get_close_matches(variable, names, n=1)
-            hint = f"did you mean {meant[0]}?" if meant else "`rooftrace settings` lists them"
+    sources = (EnvSettingsSource(Settings), DotEnvSettingsSource(Settings))
+    for variable in (name.upper() for source in sources for name in source.env_vars):
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name not in Settings.model_fields:
+            meant = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            hint = "`rooftrace settings` lists them"
+            if meant:
+                hint = f"did you mean {PREFIX}{meant[0].upper()}?"
             raise SettingsError(f"{variable} is not a setting: {hint}")
     try:
-        return Settings()
+        return Settings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
         variable = PREFIX + ".".join(map(str, first["loc"])).upper()

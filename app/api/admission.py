@@ -31,10 +31,14 @@ class Deadline:
             DeadlineExceeded: the moment has passed.
         """
         if self.remaining <= 0:
-            raise DeadlineExceeded(
-                f"The result was not ready within {self.seconds:g} seconds. Send a smaller image, "
-                "a smaller overlap, no tta or fewer files."
-            )
+            raise self.exceeded()
+
+    def exceeded(self) -> DeadlineExceeded:
+        """Return the error that says so."""
+        return DeadlineExceeded(
+            f"The result was not ready within {self.seconds:g} seconds. Send a smaller image, "
+            "a smaller overlap, no tta or fewer files."
+        )
 
 
 class Admission:
@@ -87,8 +91,7 @@ class Admission:
         try:
             return await asyncio.wait_for(future, max(0.0, deadline.remaining))
         except TimeoutError:
-            deadline.check()
-            raise
+            raise deadline.exceeded() from None
 
     def close(self) -> None:
         """Wait for the work that has begun, and drop the rest."""

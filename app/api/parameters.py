@@ -1,17 +1,22 @@
 """Query parameters, and how a result format is chosen. An unknown name or value is a 422."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import NotAcceptable
-from app.formats import FORMATS, Format
+from app.formats import FORMATS
 from app.inference.segmenter import Combine, SegmentOptions, Tta
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
 
 FormatName = Literal["png", "probability", "overlay", "rle"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
+
+RESULT_TYPES = {format.name: format.media_type for format in FORMATS.values()}
+BATCH_TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
+"""Media types by format; of those that a client likes equally, the first is its default."""
 
 
 class Options(BaseModel):
@@ -109,17 +114,18 @@ class BatchParameters(Options):
     """Query parameters of `POST /segment/rle`."""
 
     format: Annotated[
-        BatchFormatName,
+        BatchFormatName | None,
         Field(
             description="`json`: one object; `ndjson`: a line for each file as soon as it is "
-            "ready; `csv`: `img_id,mask_rle`, `-1` for an empty mask.",
+            "ready; `csv`: `img_id,mask_rle`, `-1` for an empty mask. Default: what `Accept` asks "
+            "for, else `json`.",
             examples=["csv"],
         ),
-    ] = "json"
+    ] = None
 
 
-def choose_format(name: str | None, accept: str | None) -> Format:
-    """Return the format that was named, else the first that `Accept` prefers, else PNG.
+def choose_format(name: str | None, accept: str, media_types: Mapping[str, str]) -> str:
+    """Return the format that was named, else the one that `Accept` prefers, else the first.
 
     Source: RFC 9110, section 12.5.1 (media ranges and weights).
 
@@ -127,13 +133,15 @@ def choose_format(name: str | None, accept: str | None) -> Format:
         NotAcceptable: no format satisfies `Accept`.
     """
     if name is not None:
-        return FORMATS[name]
+        return name
     if not accept:
-        return FORMATS["png"]
-    best = max(FORMATS.values(), key=lambda format: _weight(accept, format.media_type))
-    if _weight(accept, best.media_type) <= 0:
-        offered = ", ".join(dict.fromkeys(format.media_type for format in FORMATS.values()))
-        raise NotAcceptable(f"Accept: {accept!r} allows none of {offered}. Send one of these.")
+        return next(iter(media_types))
+    best = max(media_types, key=lambda name: _weight(accept, media_types[name]))
+    if _weight(accept, media_types[best]) <= 0:
+        offered = ", ".join(dict.fromkeys(media_types.values()))
+        raise NotAcceptable(
+            f"Accept: {accept[:200]!r} allows none of {offered}. Send one of these."
+        )
     return best
 
 

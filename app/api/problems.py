@@ -39,11 +39,23 @@ RETRY_AFTER = 2
 """Seconds that a client is asked to wait after a 503: a few patches' time."""
 
 
-def problem_of(error: errors.RooftraceError, request_id: str) -> Problem:
-    """Describe a domain error."""
-    kind = next(kind for kind in type(error).__mro__ if kind in STATUS)
+def problem_of(error: Exception, request_id: str) -> Problem:
+    """Describe an error; one that is not the client's goes to the log, and only there in detail."""
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    if kind is None:
+        logger.error("request %s failed", request_id, exc_info=error)
+        return _internal_error(request_id)
     status, title = STATUS[kind]
-    return _problem(status, title, str(error), request_id)
+    detail = str(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request %s: %s", request_id, error)
+        detail = "A model failed; the log says which."
+    return _problem(status, title, detail, request_id)
+
+
+def _internal_error(request_id: str) -> Problem:
+    detail = "This is a fault of the service, not of the request. Its log has the details."
+    return _problem(500, "Internal error", detail, request_id)
 
 
 def _problem(status: int, title: str, detail: str, request_id: str) -> Problem:
@@ -76,12 +88,7 @@ def install(app: FastAPI) -> None:
 
 
 def _domain_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.RooftraceError)
-    problem = problem_of(error, request.state.request_id)
-    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("request %s: %s", request.state.request_id, error)
-        problem = problem.model_copy(update={"detail": "A model failed; the log says which."})
-    return problem_response(problem)
+    return problem_response(problem_of(error, request.state.request_id))
 
 
 def _invalid_parameter(request: Request, error: Exception) -> Response:
@@ -90,11 +97,17 @@ def _invalid_parameter(request: Request, error: Exception) -> Response:
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"][1:])
         if item["type"] == "extra_forbidden":
-            details.append(f"{name!r} is not a parameter of {request.url.path}")
+            details.append(f"{_brief(name)} is not a parameter of {request.url.path}")
         else:
-            details.append(f"{name}={item['input']!r}: {item['msg']}")
+            details.append(f"{name}={_brief(item['input'])}: {item['msg']}")
     detail = "; ".join(details)[:1000] + ". /docs lists every parameter and its values."
     return problem_response(_problem(422, "Invalid option", detail, request.state.request_id))
+
+
+def _brief(value: object) -> str:
+    """Quote what a client sent, but not at any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _http_error(request: Request, error: Exception) -> Response:
@@ -109,35 +122,37 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _bug(request: Request, error: Exception) -> Response:
-    # The traceback goes to the log (Starlette raises the error again), never to the client.
-    problem = _problem(
-        500,
-        "Internal error",
-        "This is a fault of the service, not of the request. Its log has the details.",
-        request.state.request_id,
-    )
+    # Starlette raises the error again, and so the server logs its traceback.
+    problem = _internal_error(request.state.request_id)
     return problem_response(problem, {"X-Request-Id": request.state.request_id})
 
 
 def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, object]]:
     """Document the errors of an endpoint for OpenAPI, with an example for each."""
     documented: dict[int | str, dict[str, object]] = {}
-    for kind in kinds:
-        status, title = STATUS[kind]
-        example = _problem(
-            status, title, (kind.__doc__ or title).strip(), "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"
-        ).model_dump()
-        entry = documented.setdefault(
-            status,
-            {
-                "description": HTTPStatus(status).phrase,
-                "content": {
-                    MEDIA_TYPE: {
-                        "schema": {"$ref": "#/components/schemas/Problem"},
-                        "examples": {},
-                    }
-                },
-            },
-        )
-        entry["content"][MEDIA_TYPE]["examples"][title] = {"value": example}  # type: ignore[index]
+    for status in sorted({STATUS[kind][0] for kind in kinds}):
+        examples = {
+            title: {"value": _example(kind).model_dump()}
+            for kind in kinds
+            for of_kind, title in (STATUS[kind],)
+            if of_kind == status
+        }
+        schema = {"$ref": "#/components/schemas/Problem"}
+        documented[status] = {
+            "description": ", or ".join(examples),
+            "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
+        }
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            documented[status]["headers"] = {
+                "Retry-After": {
+                    "description": "seconds to wait before trying again",
+                    "schema": {"type": "integer", "examples": [RETRY_AFTER]},
+                }
+            }
     return documented
+
+
+def _example(kind: type[errors.RooftraceError]) -> Problem:
+    status, title = STATUS[kind]
+    detail = (kind.__doc__ or title).strip()
+    return _problem(status, title, detail, "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11")

@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.errors import MalformedUpload, UnsupportedFormat, UploadTimeout, UploadTooLarge
 from app.settings import Settings
@@ -27,13 +27,23 @@ class Upload:
 
 
 class _Form(MultiPartParser):
-    """Starlette's parser, told to keep files in memory and asked whether the form was closed."""
+    """Starlette's parser, told to keep files in memory and to insist on a form's end."""
 
     spool_max_size = 0  # 0: never to disk; the limit on the whole body bounds the memory
-    complete = False
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes], *, max_files: int) -> None:
+        stream = self._to_the_end(stream)
+        super().__init__(headers, stream, max_files=max_files, max_fields=_MAX_TEXT_FIELDS)
+        self._ended = False
 
     def on_end(self) -> None:
-        self.complete = True
+        self._ended = True
+
+    async def _to_the_end(self, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:  # raised from in here, it makes the parser close its files
+            raise MultiPartException("It ends before its closing boundary.")
 
 
 async def read_upload(request: Request, settings: Settings) -> Upload:
@@ -71,12 +81,7 @@ async def _read_form(
             f"The body's Content-Type is {content_type or 'missing'}. {hint}"
             + (f", or one of {accepted}." if field == "file" else ".")
         )
-    parser = _Form(
-        request.headers,
-        _limited(request, settings),
-        max_files=max_files,
-        max_fields=_MAX_TEXT_FIELDS,
-    )
+    parser = _Form(request.headers, _limited(request, settings), max_files=max_files)
     try:
         async with _in_time(settings):
             form = await parser.parse()
@@ -88,18 +93,19 @@ async def _read_form(
         raise MalformedUpload(
             f"The multipart form can't be read: {error.message} {hint}."
         ) from None
-    if not parser.complete:
-        raise MalformedUpload(f"The multipart form ends before its closing boundary. {hint}.")
     uploads = []
-    for name, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            raise MalformedUpload(
-                f"The form holds a text field {name!r}. Parameters belong into the query "
-                f"string, such as {request.url.path}?threshold=0.5. {hint}."
-            )
-        if name != field:
-            raise MalformedUpload(f"The form holds a file named {name!r}. {hint}.")
-        uploads.append(Upload(value.filename or "", await value.read()))
+    try:
+        for name, value in form.multi_items():
+            if not isinstance(value, UploadFile):
+                raise MalformedUpload(
+                    f"The form holds a text field {name!r}. A file comes with a file name, and a "
+                    f"parameter in the query string, {request.url.path}?threshold=0.5. {hint}."
+                )
+            if name != field:
+                raise MalformedUpload(f"The form holds a file named {name!r}. {hint}.")
+            uploads.append(Upload(value.filename or "", await value.read()))
+    finally:
+        await form.close()
     if not uploads:
         raise MalformedUpload(f"The form holds no file. {hint}.")
     return uploads
@@ -112,11 +118,14 @@ async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(announced, limit)
     received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
-            raise _too_large(f"more than {limit}", limit)
-        yield chunk
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit:
+                raise _too_large(f"more than {limit}", limit)
+            yield chunk
+    except ClientDisconnect:  # nobody reads the answer, but it is no fault of the service either
+        raise MalformedUpload("The connection closed before the body was complete.") from None
 
 
 def _too_large(came: str, limit: int) -> UploadTooLarge:

@@ -1,0 +1,108 @@
+"""The interface document: committed, complete, with an example for everything a client meets."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from app.api.problems import MEDIA_TYPE, STATUS
+from tests.contract.write_openapi import PATH, text
+
+DOCUMENT: dict[str, Any] = json.loads(text())
+
+
+def operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+OPERATIONS = dict(operations())
+EACH = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
+
+
+def inlined(schema: Any) -> Any:
+    """Replace references by what they refer to."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return inlined(DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in schema.items()}
+    return [inlined(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def test_the_committed_document_is_the_services() -> None:
+    assert PATH.read_text() == text(), (
+        "openapi.json is not what the code says. See that the change is meant, then run "
+        "`python -m tests.contract.write_openapi` and commit the file."
+    )
+
+
+def test_every_endpoint_of_the_contract_is_there() -> None:
+    assert set(OPERATIONS) == {
+        "POST /segment",
+        "POST /segment/rle",
+        "GET /models",
+        "GET /health/live",
+        "GET /health/ready",
+        "GET /metrics",
+    }
+
+
+@EACH
+def test_every_parameter_has_a_description_and_a_valid_example(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", []):
+        assert parameter["description"], parameter["name"]
+        schema = inlined(parameter["schema"])
+        assert schema["examples"], parameter["name"]
+        for example in schema["examples"]:
+            jsonschema_rs.validate(schema, example)
+
+
+@EACH
+def test_every_error_has_valid_examples(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        if status == "200":
+            continue
+        content = response["content"][MEDIA_TYPE]
+        assert set(response["content"]) == {MEDIA_TYPE}
+        assert content["examples"], status
+        for title, example in content["examples"].items():
+            jsonschema_rs.validate(inlined(content["schema"]), example["value"])
+            assert (example["value"]["status"], example["value"]["title"]) == (int(status), title)
+            assert example["value"]["detail"].endswith(".")
+
+
+def test_every_error_that_a_client_can_meet_is_documented() -> None:
+    shown = {
+        (int(status), title)
+        for operation in OPERATIONS.values()
+        for status, response in operation["responses"].items()
+        for title in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
+    }
+    # Nobody listens before the models are loaded, nor while the service drains.
+    assert shown == set(STATUS.values()) - {(503, "Not ready")}
+
+
+@EACH
+def test_names_are_fit_for_generated_clients(operation: dict[str, Any]) -> None:
+    assert operation["operationId"].isidentifier()
+    assert "__" not in operation["operationId"]
+    assert operation["summary"]
+    assert operation["description"]
+
+
+def test_every_header_of_a_result_is_documented() -> None:
+    headers = OPERATIONS["POST /segment"]["responses"]["200"]["headers"]
+    assert set(headers) == {
+        "Server-Timing",
+        "X-Request-Id",
+        "X-Model-Version",
+        "X-Execution-Provider",
+        "X-Building-Fraction",
+        "X-Notice",
+    }
+    assert all(h["description"] and h["schema"]["examples"] for h in headers.values())
+    ready = OPERATIONS["GET /health/ready"]["responses"]["503"]
+    assert set(ready["headers"]) == {"Retry-After"}

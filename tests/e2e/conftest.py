@@ -1,0 +1,108 @@
+"""A real server process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.serving import exact_bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A `rooftrace serve` that takes requests at `url`, and what it writes."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+Serve = Callable[..., Server]
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line of `rooftrace`."""
+    return [sys.executable, "-m", "app.cli", *arguments]
+
+
+def environment(bundle: Path, **settings: object) -> dict[str, str]:
+    """Return an environment with these settings and no others."""
+    ours = {f"ROOFTRACE_{name.upper()}": str(value) for name, value in settings.items()}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ROOFTRACE_")}
+    paths = {"PYTHONPATH": str(ROOT), "ROOFTRACE_BUNDLE": str(bundle)}
+    return {**inherited, "ROOFTRACE_DEVICE": "cpu", **paths, **ours}
+
+
+@contextmanager
+def running_server(folder: Path, bundle: Path, **settings: object) -> Iterator[Server]:
+    """Start a server, wait until it is ready, and see to it that it ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / f"serve-{port}.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            command("serve", "--port", str(port)),
+            cwd=folder,
+            env=environment(bundle, **settings),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        give_up = time.monotonic() + 90
+        while not is_ready(server):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < give_up, log.read_text()
+            time.sleep(0.05)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_ready(server: Server) -> bool:
+    """Ask whether it takes work."""
+    try:
+        return httpx2.get(f"{server.url}/health/ready").is_success
+    except httpx2.TransportError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy bundle, with a threshold at which rounding decides nothing."""
+    return exact_bundle(tmp_path_factory.mktemp("bundles") / "exact")
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start servers of a test's own."""
+    with ExitStack() as servers:
+        yield lambda bundle, **settings: servers.enter_context(
+            running_server(tmp_path, bundle, **settings)
+        )
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, exact: Path) -> Iterator[Server]:
+    """One server of the toy bundle, for tests that leave it as it is."""
+    with running_server(tmp_path_factory.mktemp("server"), exact) as server:
+        yield server

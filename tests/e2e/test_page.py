@@ -1,0 +1,201 @@
+"""The page for a person, in a real Chromium."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.e2e.conftest import Server
+from tests.factories import scene
+from tests.serving import THRESHOLD, decoded, encoded, toy_mask
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium or google-chrome here"),
+]
+
+# Three equal channels: the toy's probability is then value / 255, and eight bits hold it exactly.
+GREY: NDArray[np.uint8] = np.repeat(scene(60, 90)[..., :1], 3, axis=2)
+READ_CANVAS = """id => {
+  const canvas = document.getElementById(id);
+  const { data, width, height } =
+    canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return { width, height, data: Array.from(data) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """The page, which must ask nobody but its server for anything, and complain of nothing."""
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(server.url)
+    yield page
+    page.close()
+    assert asked
+    assert not [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))]
+    assert not complaints
+
+
+def choose(page: Page, folder: Path, name: str, data: bytes) -> None:
+    (folder / name).write_bytes(data)
+    page.get_by_label("Drop").set_input_files(folder / name)
+
+
+def canvas(page: Page, name: str) -> NDArray[np.uint8]:
+    """Read the pixels of a canvas, uint8 (H, W, 4)."""
+    read: dict[str, Any] = page.evaluate(READ_CANVAS, name)
+    return np.array(read["data"], np.uint8).reshape(read["height"], read["width"], 4)
+
+
+def shown_mask(page: Page) -> NDArray[np.bool_]:
+    return canvas(page, "mask")[..., 3] > 0
+
+
+def percent(mask: NDArray[np.bool_]) -> str:
+    return f"{100 * mask.mean():.1f} %"
+
+
+def test_an_image_is_shown_with_its_mask_and_figures(page: Page, tmp_path: Path) -> None:
+    choose(page, tmp_path, "tile.png", encoded(GREY))
+    expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
+    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
+    np.testing.assert_array_equal(canvas(page, "picture")[..., :3], GREY)
+    work = page.locator("#work")
+    for text in ("tile.png", "90 × 60 px", "toy-", "CPU", "infer", "decode"):
+        expect(work).to_contain_text(text)
+    expect(page.locator("#notices")).to_be_hidden()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_the_sliders(page: Page, tmp_path: Path) -> None:
+    choose(page, tmp_path, "tile.png", encoded(GREY))
+    threshold = page.get_by_label("Threshold")
+    expect(page.locator("#threshold-value")).to_have_text(str(THRESHOLD))
+    threshold.fill("0.8")
+    expect(page.get_by_text(percent(toy_mask(GREY, 0.8)))).to_be_visible()
+    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY, 0.8))
+    page.get_by_role("button", name="Back to the model").click()
+    expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
+    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
+    opacity = page.get_by_label("Opacity")
+    opacity.fill("0")
+    expect(page.locator("#mask")).to_have_css("opacity", "0")
+
+
+def test_downloads_are_the_services_own(page: Page, tmp_path: Path) -> None:
+    choose(page, tmp_path, "my.tile.png", encoded(GREY))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the mask").click()
+    assert download.value.suggested_filename == "my.tile.mask.png"
+    mask = decoded(Path(download.value.path()).read_bytes())
+    np.testing.assert_array_equal(mask == 255, toy_mask(GREY))
+    page.get_by_label("Threshold").fill("0.8")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the mask").click()
+    mask = decoded(Path(download.value.path()).read_bytes())
+    np.testing.assert_array_equal(mask == 255, toy_mask(GREY, 0.8))
+
+
+def test_a_tiff_which_no_browser_shows(page: Page, tmp_path: Path) -> None:
+    choose(page, tmp_path, "tile.tif", encoded(GREY, "TIFF"))
+    expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
+    np.testing.assert_array_equal(canvas(page, "picture")[..., :3], GREY)
+    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
+
+
+def test_the_picture_lies_under_its_mask_whatever_its_exif_says(page: Page, tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    choose(page, tmp_path, "phone.jpg", encoded(GREY, "JPEG", quality=100, exif=exif))
+    expect(page.locator("#notices")).to_contain_text("orientation")
+    assert shown_mask(page).shape == canvas(page, "picture").shape[:2] == (60, 90)
+    distance = canvas(page, "picture")[..., :3].astype(int) - GREY
+    assert np.abs(distance).mean() < 5
+
+
+def test_transparent_pixels_do_not_count(page: Page, tmp_path: Path) -> None:
+    alpha = np.zeros((60, 90, 1), np.uint8)
+    alpha[:, :45] = 255
+    choose(page, tmp_path, "half.png", encoded(np.dstack([GREY, alpha])))
+    expect(page.get_by_text(percent(toy_mask(GREY)[:, :45]))).to_be_visible()
+    page.get_by_label("Threshold").fill("0.8")
+    expect(page.get_by_text(percent(toy_mask(GREY, 0.8)[:, :45]))).to_be_visible()
+
+
+def test_an_error_shows_the_problems_detail_and_the_next_image_works(
+    page: Page, tmp_path: Path
+) -> None:
+    choose(page, tmp_path, "notes.png", b"<svg/>")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("Unsupported format")
+    expect(alert).to_contain_text("The file is an SVG drawing.")
+    expect(page.locator("#work")).to_be_hidden()
+    choose(page, tmp_path, "tile.png", encoded(GREY))
+    expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
+    expect(alert).to_be_hidden()
+
+
+def test_a_hostile_filename_is_text(page: Page, tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>.png"
+    choose(page, tmp_path, name, encoded(GREY))
+    expect(page.locator("#status")).to_have_text(name)
+    assert page.locator("img").count() == 0
+
+
+def test_it_can_be_used_without_a_mouse(page: Page, tmp_path: Path) -> None:
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Drop")).to_be_focused()
+    choose(page, tmp_path, "tile.png", encoded(GREY))
+    threshold = page.get_by_label("Threshold")
+    expect(threshold).to_be_visible()
+    threshold.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#threshold-value")).to_have_text("0.51")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(browser: Browser, server: Server, tmp_path: Path, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page.goto(server.url)
+    choose(page, tmp_path, "w" * 80 + ".png", encoded(scene(300, 900)))
+    expect(page.get_by_text("of the image is building")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 21, 24)"
+    assert dark == (scheme == "dark")
+    page.close()
+
+
+def test_the_documents_render_from_our_own_files(page: Page) -> None:
+    page.get_by_role("link", name="API").click()
+    expect(page.locator(".opblock")).to_have_count(6)
+    expect(page.locator(".opblock-summary-path").first).to_contain_text("/segment")
+    page.locator(".opblock-summary").first.click()
+    expect(page.get_by_text("threshold").first).to_be_visible()

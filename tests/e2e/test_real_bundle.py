@@ -1,0 +1,80 @@
+"""The shipped bundle on real imagery: what a client gets is what was scored."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.inference.manifest import FILE_NAME, load_manifest
+from app.inference.segmenter import load_segmenter
+from app.settings import Settings
+from tests.e2e.conftest import Server, running_server
+from tests.serving import decoded
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = Settings(_env_file=None).bundle
+VALIDATION = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data")) / "val"
+TILES = 3
+pytestmark = [
+    pytest.mark.skipif(
+        not (BUNDLE / FILE_NAME).exists(),
+        reason=f"no bundle is shipped in {BUNDLE.parent.name}/{BUNDLE.name}",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the shipped bundle."""
+    with running_server(tmp_path_factory.mktemp("real"), BUNDLE) as server:
+        yield server
+
+
+def uploaded(server: Server, image: Path) -> NDArray[np.bool_]:
+    """Upload an image file as `curl -F file=@IMAGE` does, and return the mask that comes back."""
+    with image.open("rb") as file:
+        response = httpx2.post(f"{server.url}/segment", files={"file": file}, timeout=120)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["x-model-version"] == load_manifest(BUNDLE).version
+    mask = decoded(response.content)
+    assert set(np.unique(mask)) <= {0, 255}
+    return mask == 255
+
+
+def dice(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> float:
+    """Return 2 |A ∩ B| / (|A| + |B|), and 1 for two empty ones; written out here on purpose."""
+    total = int(mask.sum()) + int(label.sum())
+    return 2 * int((mask & label).sum()) / total if total else 1.0
+
+
+def test_the_sample_picture_is_found(server: Server) -> None:
+    mask = uploaded(server, ROOT / "docs" / "sample.jpg")
+    label = decoded((ROOT / "docs" / "sample_label.png").read_bytes()) > 0
+    assert mask.shape == label.shape
+    assert dice(mask, label) >= 0.5
+
+
+@pytest.mark.skipif(not VALIDATION.is_dir(), reason="DATA_ROOT names no folder with `val`")
+def test_served_masks_are_the_scored_ones(server: Server) -> None:
+    pytest.importorskip("torch", reason="training needs torch")
+    from training.data import list_tiles
+    from training.evaluate import evaluate
+
+    by_source = {tile.source: tile for tile in list_tiles(VALIDATION)}
+    # One tile of a source, and the smaller ones: the networks take their time.
+    tiles = sorted(by_source.values(), key=lambda tile: tile.image.stat().st_size)[:TILES]
+    segmenter = load_segmenter(BUNDLE, device="cpu")
+    try:
+        report = evaluate(segmenter, tiles)
+    finally:
+        segmenter.close()
+    for tile in tiles:
+        image, label = tile.read()
+        mask = uploaded(server, tile.image)
+        assert mask.shape == (image.height, image.width)
+        assert dice(mask, label) == pytest.approx(report.dice[tile.name], abs=1e-9)

@@ -1,0 +1,290 @@
+"""The command line: the same results as over HTTP, and refusals in one line."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import __version__
+from app.cli import main
+from app.inference.manifest import load_manifest
+from app.masks.rle import decode_rle
+from app.settings import Settings
+from tests.factories import scene, write_toy_bundle
+from tests.serving import decoded, encoded, exact_bundle, toy_mask, toy_probability
+
+PIXELS = scene(40, 60)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle that the environment names, and a working directory without `.env`."""
+    bundle = exact_bundle(tmp_path / "bundle", patch_size=32)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
+    monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
+    return bundle
+
+
+@pytest.fixture
+def tile(tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "tile.png"
+    path.parent.mkdir()
+    path.write_bytes(encoded(PIXELS))
+    return path
+
+
+def rooftrace(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "app.cli", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+class TestSegment:
+    def test_the_mask_is_the_exact_one(self, bundle: Path, tile: Path, tmp_path: Path) -> None:
+        assert run("segment", tile, "-o", tmp_path / "deep" / "out") == 0
+        mask = decoded((tmp_path / "deep" / "out" / "tile.png").read_bytes())
+        np.testing.assert_array_equal(mask == 255, toy_mask(PIXELS))
+
+    def test_each_format_has_its_own_ending(self, bundle: Path, tile: Path, tmp_path: Path) -> None:
+        for name in ("png", "probability", "overlay", "rle"):
+            assert run("segment", tile, "-o", tmp_path / "out", "--format", name, "--quiet") == 0
+        written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        assert set(written) == {
+            "tile.png",
+            "tile.probability.png",
+            "tile.overlay.png",
+            "tile.json",
+        }
+        probability = decoded(written["tile.probability.png"])
+        assert np.abs(probability - 255 * toy_probability(PIXELS)).max() <= 0.5 + 1e-4
+        result = json.loads(written["tile.json"])
+        assert result["filename"] == "tile.png"
+        mask = decode_rle(result["rle"], 40, 60, "row")
+        np.testing.assert_array_equal(mask, toy_mask(PIXELS))
+
+    def test_options_reach_the_networks(self, bundle: Path, tile: Path, tmp_path: Path) -> None:
+        options = (
+            *("--threshold", "0.25021", "--overlap", "0.5", "--tta", "flips"),
+            *("--models", "blue,red", "--combine", "vote", "--min-area", "2"),
+            *("--format", "rle", "--order", "column", "--quiet"),
+        )
+        assert run("segment", tile, "-o", tmp_path, *options) == 0
+        result = json.loads((tmp_path / "tile.json").read_text())
+        red, _, blue = np.moveaxis(PIXELS / 255 >= 0.25021, 2, 0)
+        mask = decode_rle(result["rle"], 40, 60, "column")
+        assert not (mask & ~(red & blue)).any()
+        assert mask.sum() > 0.9 * (red & blue).sum()  # without the smallest specks
+
+    def test_as_a_process(self, bundle: Path, tile: Path, tmp_path: Path) -> None:
+        done = rooftrace("segment", tile, "-o", tmp_path / "out", "--quiet")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        mask = decoded((tmp_path / "out" / "tile.png").read_bytes())
+        np.testing.assert_array_equal(mask == 255, toy_mask(PIXELS))
+
+    def test_a_progress_bar_and_notices_go_to_stderr(
+        self,
+        bundle: Path,
+        tile: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        tile.write_bytes(encoded(PIXELS[..., 0]))
+        assert run("segment", tile, "-o", tmp_path / "out") == 0
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "1/1" in err
+        assert f"notice: {tile}: The image is greyscale" in err
+
+    def test_a_broken_input_loses_no_other(
+        self, bundle: Path, tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broken = tile.with_name("broken.png")
+        broken.write_bytes(tile.read_bytes()[:-40])
+        missing, folder, last = tile.with_name("none.png"), tile.parent, tile.with_name("z.png")
+        shutil.copy(tile, last)
+        out = tmp_path / "out"
+        assert run("segment", broken, missing, folder, tile, last, "-o", out, "--quiet") == 1
+        assert {path.name for path in out.iterdir()} == {"tile.png", "z.png"}
+        errors = capsys.readouterr().err.splitlines()
+        assert len(errors) == 3
+        assert errors[0].startswith(f"error: {broken}: The PNG")
+        assert "No such file" in errors[1]
+        assert "Is a directory" in errors[2]
+
+    def test_two_inputs_of_one_stem_are_refused(
+        self, bundle: Path, tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        twin = tile.with_suffix(".jpg")
+        shutil.copy(tile, twin)
+        out = tmp_path / "out"
+        assert run("segment", tile, twin, "-o", out) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert str(tile) in error
+        assert str(twin) in error
+        assert not list(out.iterdir())
+
+    def test_no_input_is_overwritten(
+        self, bundle: Path, tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = tile.read_bytes()
+        assert run("segment", tile, "-o", tile.parent) == 2
+        assert "would be overwritten" in capsys.readouterr().err
+        # Nor one by the result of another.
+        other = tile.with_name("tile.overlay.png")
+        other.write_bytes(before)
+        assert run("segment", tile, other, "-o", tile.parent, "--format", "overlay") == 2
+        assert tile.read_bytes() == other.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--threshold", "1.5"], "threshold must lie between 0 and 1, got 1.5"),
+            (["--overlap", "0.8"], "overlap must be from 0 to 0.75, got 0.8"),
+            (["--models", "pink"], "among red, green, blue, got pink"),
+            (["--min-area", "nan"], "min_area"),
+        ],
+    )
+    def test_an_option_out_of_range(
+        self,
+        bundle: Path,
+        tile: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        options: list[str],
+        words: str,
+    ) -> None:
+        assert run("segment", tile, "-o", tmp_path / "out", *options) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert words in error
+
+    def test_an_output_that_is_a_file(
+        self, bundle: Path, tile: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("segment", tile, "-o", tile) == 2
+        assert capsys.readouterr().err == f"error: -o {tile} can't be a folder: File exists\n"
+
+
+class TestModels:
+    def test_members_are_listed_and_verified(
+        self, bundle: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("models") == 0
+        first, *members = capsys.readouterr().out.splitlines()
+        assert first.startswith(load_manifest(bundle).version)
+        assert "threshold 0.5002" in first
+        assert [line.split()[0] for line in members] == ["red", "green", "blue"]
+        assert all(line.endswith("verified") for line in members)
+        assert all("CPUExecutionProvider" in line for line in members)
+
+    def test_a_named_bundle_goes_before_the_environments(
+        self, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other = write_toy_bundle(tmp_path / "other", {"green": 1.0}, patch_size=32)
+        assert run("models", "--bundle", other) == 0
+        assert "green" in capsys.readouterr().out
+
+
+def test_settings_lists_each_with_value_default_and_meaning(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROOFTRACE_DEADLINE", "7")
+    assert run("settings") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"ROOFTRACE_BUNDLE={bundle}" in lines
+    at = lines.index("ROOFTRACE_DEADLINE=7.0")
+    assert lines[at + 1] == "    seconds for a request, from its arrival; default: 120.0"
+    assert "ROOFTRACE_LANES=" in lines
+    assert len(lines) == 2 * len(Settings.model_fields)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run("--version")
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["sgment"], ["segment"], ["serve", "--port", "x"]])
+def test_what_is_no_command_shows_how(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(*arguments)
+    assert "usage: rooftrace" in capsys.readouterr().err
+
+
+COMMANDS = [["serve"], ["models"], ["segment", "in/tile.png", "-o", "out"]]
+
+
+class TestRefusals:
+    """Whatever is wrong before the work can start: one line, status 2."""
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: str(c[0]))
+    def test_a_bundle_that_is_not_there(
+        self, bundle: Path, tile: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (bundle / "manifest.json").unlink()
+        assert run(*command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {bundle}/manifest.json can't be read")
+        assert error.count("\n") == 1
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: str(c[0]))
+    def test_a_file_that_was_tampered_with(
+        self, bundle: Path, tile: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model = bytearray((bundle / "green.onnx").read_bytes())
+        model[-1] ^= 1
+        (bundle / "green.onnx").write_bytes(model)
+        assert run(*command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {bundle}/green.onnx has SHA-256")
+        assert error.count("\n") == 1
+
+    @pytest.mark.parametrize("command", [*COMMANDS, ["settings"]], ids=lambda c: str(c[0]))
+    def test_a_setting_that_is_none(
+        self,
+        bundle: Path,
+        command: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("ROOFTRACE_THRESHOLD", "0.5")
+        assert run(*command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ROOFTRACE_THRESHOLD is not a setting")
+        assert error.count("\n") == 1
+
+    def test_a_port_that_is_none(self, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("serve", "--port", "70000") == 2
+        assert capsys.readouterr().err.startswith("error: ROOFTRACE_PORT=70000")
+
+    def test_a_process_says_no_more_than_that(self, bundle: Path) -> None:
+        (bundle / "blue.onnx").write_bytes(b"")
+        done = rooftrace("serve", "--port", "0")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {bundle}/blue.onnx has 0 bytes")
+        assert done.stderr.count("\n") == 1
+
+    def test_a_port_that_is_taken(self, bundle: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            done = rooftrace("serve", "--port", str(taken.getsockname()[1]))
+        assert done.returncode == 2
+        assert "address already in use" in done.stderr
+        assert "Traceback" not in done.stderr

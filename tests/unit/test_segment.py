@@ -1,0 +1,367 @@
+"""`POST /segment`: each format, parameter and header, against the toy bundle's exact truth."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+from starlette.testclient import TestClient
+
+from app.masks.rle import PixelOrder, decode_rle
+from tests.factories import nan_graph, scene
+from tests.serving import (
+    THRESHOLD,
+    assert_problem,
+    decoded,
+    encoded,
+    exact_bundle,
+    serving,
+    toy_mask,
+    toy_probability,
+)
+
+PIXELS = scene(70, 110)
+PNG = encoded(PIXELS)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    bundle = exact_bundle(tmp_path_factory.mktemp("exact"), patch_size=32)
+    with serving(bundle) as client:
+        yield client
+
+
+def post(client: TestClient, data: bytes = PNG, name: str = "tile.png", **kwargs: Any) -> Any:
+    return client.post("/segment", files={"file": (name, data)}, **kwargs)
+
+
+def mask_of(client: TestClient, data: bytes = PNG, **params: object) -> NDArray[np.bool_]:
+    response = post(client, data, params=params)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "image/png"
+    image = decoded(response.content)
+    assert image.dtype == np.uint8
+    assert image.ndim == 2  # one channel
+    assert set(np.unique(image)) <= {0, 255}
+    return image == 255
+
+
+class TestFormats:
+    @pytest.mark.parametrize("params", [{}, {"format": "png"}])
+    def test_png_is_the_exact_mask_in_the_uploads_size(
+        self, client: TestClient, params: dict[str, str]
+    ) -> None:
+        np.testing.assert_array_equal(mask_of(client, **params), toy_mask(PIXELS))
+
+    def test_probability_is_rounded_to_eight_bits(self, client: TestClient) -> None:
+        response = post(client, params={"format": "probability"})
+        assert response.headers["content-type"] == "image/png"
+        exact = 255 * toy_probability(PIXELS)
+        assert np.abs(decoded(response.content) - exact).max() <= 0.5 + 1e-4
+
+    def test_overlay_changes_the_buildings_and_nothing_else(self, client: TestClient) -> None:
+        response = post(client, params={"format": "overlay"})
+        assert response.headers["content-type"] == "image/png"
+        overlay, mask = decoded(response.content), toy_mask(PIXELS)
+        assert overlay.shape == PIXELS.shape
+        np.testing.assert_array_equal(overlay[~mask], PIXELS[~mask])
+        assert (overlay[mask] != PIXELS[mask]).any(axis=-1).mean() > 0.99
+
+    @pytest.mark.parametrize("order", ["row", "column"])
+    def test_rle_decodes_to_the_mask_in_its_order(
+        self, client: TestClient, order: PixelOrder
+    ) -> None:
+        response = post(client, params={"format": "rle", "order": order})
+        assert response.headers["content-type"] == "application/json"
+        result, mask = response.json(), toy_mask(PIXELS)
+        np.testing.assert_array_equal(decode_rle(result.pop("rle"), 70, 110, order), mask)
+        assert result == {
+            "filename": "tile.png",
+            "width": 110,
+            "height": 70,
+            "order": order,
+            "building_pixels": mask.sum(),
+            "building_fraction": mask.mean(),
+            "notices": [],
+        }
+
+    def test_an_empty_mask_is_an_empty_rle(self, client: TestClient) -> None:
+        black = encoded(np.zeros((5, 4, 3), np.uint8))
+        result = post(client, black, params={"format": "rle"}).json()
+        assert (result["rle"], result["building_pixels"], result["building_fraction"]) == ("", 0, 0)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (32, 32), (33, 31), (200, 7)])
+    def test_any_size_comes_back_as_it_came(
+        self, client: TestClient, shape: tuple[int, int]
+    ) -> None:
+        pixels = scene(*shape)
+        np.testing.assert_array_equal(mask_of(client, encoded(pixels)), toy_mask(pixels))
+
+
+class TestAccept:
+    @pytest.mark.parametrize(
+        ("accept", "media_type"),
+        [
+            ("", "image/png"),
+            ("*/*", "image/png"),
+            ("image/*", "image/png"),
+            ("image/png", "image/png"),
+            ("application/json", "application/json"),
+            ("application/*", "application/json"),
+            ("APPLICATION/JSON", "application/json"),
+            ("application/json, image/png", "image/png"),  # equal: the first of our table
+            ("image/png;q=0.4, application/json;q=0.5", "application/json"),
+            ("image/png;q=0.5, application/json;q=0.4", "image/png"),
+            ("image/png;q=0, */*", "application/json"),  # the most specific range counts
+            ("*/*;q=0.1, application/json", "application/json"),
+            ("text/html, application/xhtml+xml, */*;q=0.8", "image/png"),
+            ("image/tiff, application/json ; q=0.2", "application/json"),
+            ("application/json; q=1.000", "application/json"),
+        ],
+    )
+    def test_the_format_that_the_client_prefers(
+        self, client: TestClient, accept: str, media_type: str
+    ) -> None:
+        response = post(client, headers={"Accept": accept})
+        assert response.status_code == 200
+        assert response.headers["content-type"] == media_type
+
+    @pytest.mark.parametrize(
+        "accept", ["text/html", "image/jpeg", "application/json;q=0", "*/*;q=0", "nonsense", ";,;"]
+    )
+    def test_none_that_we_have(self, client: TestClient, accept: str) -> None:
+        response = post(client, headers={"Accept": accept})
+        assert_problem(response, 406, "Not acceptable", accept, "image/png, application/json")
+
+    def test_several_accept_headers_are_one(self, client: TestClient) -> None:
+        accept = [("Accept", "text/html"), ("Accept", "application/json")]
+        headers = [("Content-Type", "image/png"), *accept]
+        response = client.post("/segment", content=PNG, headers=headers)
+        assert response.headers["content-type"] == "application/json"
+
+    def test_a_named_format_goes_before_it(self, client: TestClient) -> None:
+        response = post(client, params={"format": "png"}, headers={"Accept": "application/json"})
+        assert response.headers["content-type"] == "image/png"
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("JPEG", {"quality": 95})],
+    )
+    @pytest.mark.parametrize("raw", [False, True], ids=["form", "raw"])
+    @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+    def test_each_image_type_either_way(
+        self, client: TestClient, kind: str, options: dict[str, Any], raw: bool
+    ) -> None:
+        data = encoded(PIXELS, kind, **options)
+        if raw:
+            headers = {"Content-Type": f"image/{kind.lower()}", "Accept": "image/png"}
+            response = client.post("/segment", content=data, headers=headers)
+        else:
+            response = post(client, data)
+        assert response.status_code == 200, response.text
+        mask = decoded(response.content) == 255
+        if kind == "JPEG":
+            assert mask.shape == (70, 110)
+        else:
+            np.testing.assert_array_equal(mask, toy_mask(PIXELS))
+
+    def test_the_content_decides_and_not_the_declared_type(self, client: TestClient) -> None:
+        headers = {"Content-Type": "image/jpeg; charset=binary"}
+        response = client.post("/segment", content=PNG, headers=headers)
+        np.testing.assert_array_equal(decoded(response.content) == 255, toy_mask(PIXELS))
+        form = {"file": ("lie.txt", PNG, "text/plain")}
+        assert client.post("/segment", files=form).content == response.content
+
+    def test_the_orientation_of_the_stored_pixels_is_kept(self, client: TestClient) -> None:
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 6
+        data = encoded(PIXELS, "PNG", exif=exif)
+        response = post(client, data)
+        np.testing.assert_array_equal(decoded(response.content) == 255, toy_mask(PIXELS))
+        assert "orientation" in response.headers["x-notice"]
+
+
+class TestParameters:
+    @pytest.mark.parametrize("threshold", [0.0002, 0.25021, 0.9998])
+    def test_threshold(self, client: TestClient, threshold: float) -> None:
+        mask = mask_of(client, threshold=threshold)
+        np.testing.assert_array_equal(mask, toy_mask(PIXELS, threshold))
+
+    @pytest.mark.parametrize("overlap", [0, 0.5, 0.75])
+    @pytest.mark.parametrize("tta", ["none", "flips", "d4"])
+    def test_overlap_and_tta_change_no_pixel_of_a_pixelwise_network(
+        self, client: TestClient, overlap: float, tta: str
+    ) -> None:
+        mask = mask_of(client, overlap=overlap, tta=tta)
+        np.testing.assert_array_equal(mask, toy_mask(PIXELS))
+
+    @pytest.mark.parametrize("models", ["red", "green", "blue"])
+    def test_models_choose_who_votes(self, client: TestClient, models: str) -> None:
+        channel = PIXELS[..., ["red", "green", "blue"].index(models)]
+        np.testing.assert_array_equal(mask_of(client, models=models), channel / 255 >= THRESHOLD)
+
+    def test_the_weights_of_some_are_renormalised(self, client: TestClient) -> None:
+        threshold = 0.50021  # of red 5/8 and green 3/8: no multiple of 1/2040
+        mask = mask_of(client, models="green, red", threshold=threshold)
+        exact = (PIXELS.astype(int) @ np.array([5, 3, 0])) / 2040
+        np.testing.assert_array_equal(mask, exact >= threshold)
+
+    def test_combine_by_vote(self, client: TestClient) -> None:
+        votes = (PIXELS / 255 >= THRESHOLD).sum(axis=-1)
+        np.testing.assert_array_equal(mask_of(client, combine="vote"), votes >= 2)
+
+    def test_min_area_drops_what_is_smaller(self, client: TestClient) -> None:
+        pixels = np.zeros((40, 40, 3), np.uint8)
+        pixels[2:6, 2:7] = 255  # 20 pixels
+        pixels[20:23, 20:23] = 255  # 9 pixels
+        mask = mask_of(client, encoded(pixels), min_area=9.5)
+        assert mask.sum() == 20
+        assert mask[2:6, 2:7].all()
+
+    @pytest.mark.parametrize(
+        ("params", "named"),
+        [
+            ({"threshold": "0"}, "threshold='0'"),
+            ({"threshold": "1"}, "threshold='1'"),
+            ({"threshold": "-0.5"}, "threshold"),
+            ({"threshold": "nan"}, "threshold='nan'"),
+            ({"threshold": "inf"}, "threshold"),
+            ({"threshold": "half"}, "threshold='half'"),
+            ({"threshold": ""}, "threshold=''"),
+            ({"overlap": "0.76"}, "overlap='0.76'"),
+            ({"overlap": "-0.01"}, "overlap"),
+            ({"tta": "all"}, "tta='all'"),
+            ({"models": "red,pink"}, "pink"),
+            ({"models": "red,red"}, "red, red"),
+            ({"models": ""}, "models"),
+            ({"models": "red,"}, "models"),
+            ({"combine": "sum"}, "combine='sum'"),
+            ({"min_area": "-1"}, "min_area='-1'"),
+            ({"min_area": "1e999"}, "min_area"),
+            ({"order": "diagonal"}, "order='diagonal'"),
+            ({"format": "gif"}, "format='gif'"),
+            ({"format": "PNG"}, "format='PNG'"),
+            ({"treshold": "0.5"}, "'treshold' is not a parameter of /segment"),
+            ({"Threshold": "0.5"}, "'Threshold' is not a parameter"),
+            ({"threshold": ["0.5", "0.5"]}, "threshold came more than once"),
+            ({"threshold": ["0.5", "2"]}, "threshold"),
+            ({"threshold": "9" * 10_000}, "threshold"),
+            ({"x" * 10_000: "1"}, "is not a parameter"),
+        ],
+    )
+    def test_a_wrong_one_is_named(
+        self, client: TestClient, params: dict[str, Any], named: str
+    ) -> None:
+        # A body that would be a 400: parameters are settled before it is read.
+        response = client.post("/segment", params=params)
+        problem = assert_problem(response, 422, "Invalid option", named)
+        assert len(problem["detail"]) < 1200
+
+    def test_every_wrong_one_is_named(self, client: TestClient) -> None:
+        response = post(client, params={"tta": "all", "overlap": 3, "gdal": 1})
+        assert_problem(response, 422, "Invalid option", "tta='all'", "overlap='3'", "'gdal'")
+
+
+class TestHeaders:
+    def test_what_every_result_carries(self, client: TestClient) -> None:
+        response = post(client)
+        stages = re.findall(r"(\w+);dur=(\d+\.\d)", response.headers["server-timing"])
+        assert [name for name, _ in stages] == ["queue", "decode", "infer", "encode"]
+        assert 0 < sum(float(ms) for _, ms in stages) < 1000 * response.elapsed.total_seconds() + 1
+        assert response.headers["x-model-version"] == client.get("/models").json()["version"]
+        assert response.headers["x-execution-provider"] == "CPUExecutionProvider"
+        fraction = float(response.headers["x-building-fraction"])
+        assert fraction == pytest.approx(toy_mask(PIXELS).mean(), abs=1e-6)
+        assert "x-notice" not in response.headers
+
+    def test_the_fraction_is_of_the_valid_pixels(self, client: TestClient) -> None:
+        alpha = np.zeros(PIXELS.shape[:2], np.uint8)
+        alpha[:35] = 255
+        response = post(client, encoded(np.dstack([PIXELS, alpha])))
+        mask = decoded(response.content) == 255
+        assert not mask[35:].any()
+        np.testing.assert_array_equal(mask[:35], toy_mask(PIXELS)[:35])
+        fraction = float(response.headers["x-building-fraction"])
+        assert fraction == pytest.approx(mask[:35].mean(), abs=1e-6)
+
+    def test_notices_come_as_headers_and_in_json(self, client: TestClient) -> None:
+        grey = encoded(PIXELS[..., 0])
+        by_header = post(client, grey).headers["x-notice"]
+        assert by_header.startswith("The image is greyscale")
+        assert post(client, grey, params={"format": "rle"}).json()["notices"] == [by_header]
+
+    @pytest.mark.parametrize("ours", ["abcdefgh", "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11", "A" * 64])
+    def test_a_request_id_is_echoed(self, client: TestClient, ours: str) -> None:
+        assert post(client, headers={"X-Request-Id": ours}).headers["x-request-id"] == ours
+        problem = client.get("/none", headers={"X-Request-Id": ours}).json()
+        assert problem["instance"] == f"urn:rooftrace:request:{ours}"
+
+    @pytest.mark.parametrize(
+        "hostile", ["short", "A" * 65, "id with blank", 'x"><script>', "ab\x7fcdefgh"]
+    )
+    def test_one_that_could_break_a_log_line_is_replaced(
+        self, client: TestClient, hostile: str
+    ) -> None:
+        given = client.get("/health/live", headers={"X-Request-Id": hostile}).headers[
+            "x-request-id"
+        ]
+        assert re.fullmatch(r"[0-9a-f-]{36}", given)
+
+    def test_each_request_without_one_gets_its_own(self, client: TestClient) -> None:
+        ids = {client.get("/health/live").headers["x-request-id"] for _ in range(3)}
+        assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/passwd",
+        "C:\\windows\\system.ini",
+        "a\x00b.png",
+        "\u202egnp.exe",
+        "日本.png",
+        "n" * 4096,
+        "%0d%0aX-Evil: 1",
+        "<script>alert(1)</script>.png",
+    ],
+)
+def test_a_hostile_filename_is_a_label_and_nothing_else(client: TestClient, name: str) -> None:
+    raw = name.encode()
+    body = (
+        b'--B\r\nContent-Disposition: form-data; name="file"; filename="'
+        + raw
+        + b'"\r\n\r\n'
+        + PNG
+        + b"\r\n--B--\r\n"
+    )
+    response = client.post(
+        "/segment?format=rle",
+        content=body,
+        headers={"Content-Type": "multipart/form-data; boundary=B"},
+    )
+    assert response.status_code == 200, response.text
+    assert isinstance(json.loads(response.content)["filename"], str)
+    assert "x-evil" not in response.headers
+    assert name not in str(response.headers)
+
+
+def test_a_member_that_fails_is_a_500_that_gives_nothing_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = exact_bundle(tmp_path, patch_size=32, graphs={"red": nan_graph(32)})
+    with serving(bundle) as client:
+        response = post(client)
+        problem = assert_problem(response, 500, "Inference failed", "the log says which")
+        assert "red" not in problem["detail"]
+        assert response.headers["x-request-id"] in caplog.text
+        assert "member 'red' gave values from nan" in caplog.text
+        # The fault is of those pixels: the service lives.
+        black = encoded(np.zeros((5, 5, 3), np.uint8))
+        assert post(client, black).status_code == 200

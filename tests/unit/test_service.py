@@ -1,0 +1,212 @@
+"""What is around the two endpoints: health, models, metrics, the page, and paths that are not."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from app import __version__
+from app.errors import BundleError
+from app.inference.manifest import load_manifest
+from app.inference.segmenter import Segmenter
+from app.main import create_app
+from tests.factories import TOY_WEIGHTS, scene
+from tests.serving import assert_no_innards, assert_problem, encoded, serving, settings_of
+
+PNG = encoded(scene(9, 9))
+
+
+@pytest.fixture
+def client(toy_bundle: Path) -> Iterator[TestClient]:
+    with serving(toy_bundle) as client:
+        yield client
+
+
+def test_live(client: TestClient) -> None:
+    response = client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "live"})
+
+
+def test_ready(client: TestClient, toy_bundle: Path) -> None:
+    response = client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ready",
+        "model": load_manifest(toy_bundle).version,
+        "execution_providers": ["CPUExecutionProvider"],
+        "fallback": None,
+        "waiting": 0,
+    }
+
+
+def test_models(client: TestClient, toy_bundle: Path) -> None:
+    manifest = load_manifest(toy_bundle)
+    answer = client.get("/models").json()
+    assert answer["version"] == manifest.version
+    assert answer["threshold"] == {"value": 0.5, "chosen_by": "nobody: a toy"}
+    assert answer["gsd"] == {"min": 0.3, "max": 0.6}
+    assert answer["patch_size"] == 224
+    assert {m["name"]: m["weight"] for m in answer["members"]} == TOY_WEIGHTS
+    for member, described in zip(answer["members"], manifest.members, strict=True):
+        assert member["sha256"] == described.sha256
+        assert member["execution_provider"] == "CPUExecutionProvider"
+
+
+class TestMetrics:
+    def samples(self, client: TestClient) -> dict[tuple[str, tuple[str, ...]], float]:
+        response = client.get("/metrics")
+        assert response.headers["content-type"].startswith("text/plain; version=")
+        return {
+            (sample.name, tuple(v for _, v in sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(response.text)
+            for sample in family.samples
+        }
+
+    def test_what_is_counted(self, client: TestClient, toy_bundle: Path) -> None:
+        client.post("/segment", files={"file": PNG})
+        client.post("/segment", files={"file": PNG[:-20]})
+        client.post("/segment/rle", files=[("files", PNG), ("files", b"?")])
+        client.get("/health/ready")
+        samples = self.samples(client)
+        assert samples["rooftrace_requests_total", ("POST", "/segment", "200")] == 1
+        assert samples["rooftrace_requests_total", ("POST", "/segment", "422")] == 1
+        assert samples["rooftrace_requests_total", ("POST", "/segment/rle", "200")] == 1
+        assert samples["rooftrace_images_total", ("segmented",)] == 2
+        assert samples["rooftrace_images_total", ("DamagedImage",)] == 1
+        assert samples["rooftrace_images_total", ("UnsupportedFormat",)] == 1
+        assert samples["rooftrace_segmented_pixels_total", ()] == 2 * 81
+        assert samples["rooftrace_stage_duration_seconds_count", ("infer",)] == 2
+        assert samples["rooftrace_stage_duration_seconds_count", ("decode",)] == 4
+        assert samples["rooftrace_request_duration_seconds_count", ("/segment",)] == 2
+        assert samples["rooftrace_requests_waiting", ()] == 0
+        assert samples["rooftrace_cpu_fallback", ()] == 0
+        model = "CPUExecutionProvider", load_manifest(toy_bundle).version
+        assert samples["rooftrace_model_info", model] == 1
+
+    def test_no_label_is_a_clients_text(self, client: TestClient) -> None:
+        client.get("/hostile/path?hostile=query", headers={"X-Request-Id": "hostile-id"})
+        client.request("HOSTILE", "/models")
+        client.post("/segment?hostile=1", files={"file": ("hostile.png", PNG)})
+        client.post("/segment", files={"file": ("hostile.png", PNG)})
+        samples = self.samples(client)
+        assert not [key for key in samples if "hostile" in str(key).lower()]
+        assert samples["rooftrace_requests_total", ("GET", "unmatched", "404")] == 1
+        others = {name for name, labels in samples if labels[::2] == ("other", "405")}
+        assert "rooftrace_requests_total" in others
+
+
+class TestPathsAndMethods:
+    @pytest.mark.parametrize(
+        "path",
+        ["/nowhere", "/segment/png", "/web/index.html", "/../etc/passwd", "/%0d%0aX: 1"],
+    )
+    def test_unknown_paths(self, client: TestClient, path: str) -> None:
+        assert_problem(client.get(path), 404, "Not Found", "/docs")
+
+    @pytest.mark.parametrize(
+        ("method", "path", "allowed"),
+        [
+            ("GET", "/segment", "POST"),
+            ("PUT", "/segment", "POST"),
+            ("DELETE", "/segment/rle", "POST"),
+            ("POST", "/models", "GET"),
+            ("POST", "/health/live", "GET"),
+            ("POST", "/", "GET"),
+            ("BREW", "/segment", "POST"),
+        ],
+    )
+    def test_unknown_methods(
+        self, client: TestClient, method: str, path: str, allowed: str
+    ) -> None:
+        response = client.request(method, path)
+        assert_problem(response, 405, "Method Not Allowed", method, path)
+        assert allowed in response.headers["allow"]
+
+
+class _BrokenPredictor:
+    """A predictor with a bug."""
+
+    members = ("red", "green", "blue")
+    providers: Mapping[str, str] = dict.fromkeys(members, "CPUExecutionProvider")
+    fallback = None
+    batch_size = 1
+
+    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
+        raise ZeroDivisionError("/secret/path")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class TestBugs:
+    @pytest.fixture
+    def client(self, toy_bundle: Path) -> Iterator[TestClient]:
+        segmenter = Segmenter(load_manifest(toy_bundle), _BrokenPredictor())
+        app = create_app(settings_of(toy_bundle), load=lambda _: segmenter)
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield client
+
+    def test_one_is_a_problem_without_details(self, client: TestClient) -> None:
+        response = client.post("/segment", files={"file": PNG})
+        problem = assert_problem(response, 500, "Internal error", "fault of the service")
+        assert "secret" not in json.dumps(problem)
+        metrics = client.get("/metrics").text
+        assert 'rooftrace_requests_total{method="POST",path="/segment",status="500"} 1.0' in metrics
+        assert 'rooftrace_images_total{outcome="segmented"}' not in metrics
+
+    def test_one_in_a_batch_is_of_its_file(
+        self, client: TestClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        response = client.post("/segment/rle", files=[("files", PNG), ("files", b"?")])
+        assert response.status_code == 200
+        first, second = response.json()["results"]
+        assert (first["error"]["status"], second["error"]["status"]) == (500, 415)
+        assert "secret" not in response.text
+        assert_no_innards(response.text)
+        assert "ZeroDivisionError: /secret/path" in caplog.text
+
+
+def test_the_access_log_has_templates_and_ids(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "rooftrace.access")
+    client.get("/models?evil=%0aline", headers={"X-Request-Id": "my-request-id"})
+    client.get("/evil")
+    lines = [record.getMessage() for record in caplog.records if record.name == "rooftrace.access"]
+    assert len(lines) == 2
+    assert re.fullmatch(r"GET /models 200 \d+ ms my-request-id", lines[0])
+    assert re.fullmatch(r"GET unmatched 404 \d+ ms [0-9a-f-]{36}", lines[1])
+
+
+class TestPage:
+    def test_it_comes_with_everything_that_it_needs(self, client: TestClient) -> None:
+        response = client.get("/")
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        html = response.text
+        assert 'lang="en"' in html
+        assert "default-src 'none'" in html
+        addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", html)
+        assert set(addresses) - {a for a in addresses if a.startswith("data:")} == {"docs"}
+        urls = set(re.findall(r"https?://[^\s'\")]+", html))
+        assert urls == {"http://www.w3.org/2000/svg"}  # a name, not an address
+        for label in re.findall(r'<input type="range" id="(\w+)"', html):
+            assert f'<label for="{label}">' in html
+
+    def test_it_leads_to_the_documents(self, client: TestClient) -> None:
+        docs = client.get("/docs").text
+        addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", docs)
+        assert addresses
+        assert all(address.startswith("http://testserver/swagger/") for address in addresses)
+        assert client.get("/openapi.json").json()["info"]["version"] == __version__
+
+
+def test_a_bundle_that_can_not_be_loaded_refuses_to_start(tmp_path: Path) -> None:
+    app = create_app(settings_of(tmp_path / "none"))
+    with pytest.raises(BundleError, match=r"manifest\.json"), TestClient(app):
+        pass
