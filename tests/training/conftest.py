@@ -1,0 +1,54 @@
+"""A tiny run, trained once, that the tests of training share."""
+
+from pathlib import Path
+
+import pytest
+
+from training.config import load_config
+from training.scenes import write_scenes
+from training.train import train
+
+TINY = """
+member = "tiny"
+
+[network]
+architecture = "DeepLabV3Plus"
+encoder = "timm-mobilenetv3_small_minimal_100"
+
+[data]
+root = "{root}"
+folders = ["train"]
+scenes = 0.25
+
+[optimizer]
+lr = 3e-3
+
+[trainer]
+epochs = 3
+steps_per_epoch = 3
+batch_size = 2
+precision = "32-true"
+workers = 0
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a run of seconds; beside it `train` and `val`, tiles of scenes."""
+    root = tmp_path_factory.mktemp("tiny")
+    write_scenes(root / "train", 4, 300, seed=0)
+    write_scenes(root / "val", 2, 300, seed=100)
+    (root / "SOURCES.csv").write_text(
+        "name,split,licence,gsd_m\n"
+        + "".join(f"scene_{i:05d},train,CC0-1.0,{0.3 + i / 10:.1f}\n" for i in range(3))
+    )
+    path = root / "tiny.toml"
+    path.write_text(TINY.format(root=root))
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tiny run ends with."""
+    config = load_config(tiny, ['data.validation=["val"]'])
+    return train(config, tmp_path_factory.mktemp("runs") / "tiny", progress=False)

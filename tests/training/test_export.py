@@ -1,0 +1,313 @@
+"""From checkpoint to bundle: faithful, whole or not at all, and described truthfully."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from app.imaging.image import Image
+from app.inference.manifest import Manifest, load_manifest, verify_files
+from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from training.__main__ import main
+from training.card import model_card
+from training.config import PATCH_SIZE, load_config
+from training.data import list_tiles
+from training.evaluate import evaluate
+from training.export import Trained, export, load_trained, served
+from training.network import SegmentationNetwork
+from training.parity import TOLERANCE, check_parity, parity_patches
+from training.provenance import data_sources
+from training.scenes import generate_scene
+from training.train import TrainingRun
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny network and of an untrained one, made on the command line."""
+    folder = tmp_path_factory.mktemp("bundles")
+    stored = torch.load(checkpoint, weights_only=True)
+    untrained = TrainingRun(load_config(tiny, ["trainer.seed=1", "member=untrained"]))
+    stored["config"] = untrained.config.model_dump(mode="json")
+    stored["state_dict"] = untrained.state_dict()
+    torch.save(stored, folder / "untrained.ckpt")
+    out = folder / "pair"
+    arguments = [str(checkpoint), str(folder / "untrained.ckpt"), "--out", str(out), "--quiet"]
+    options = ["--validation", str(tiny.parent / "val"), "--gsd", "0.3", "0.9"]
+    notes = ["--note", "Trained by a test.", "--note", "In seconds."]
+    assert main(["export", *arguments, *options, *notes]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle: Path) -> Manifest:
+    return load_manifest(bundle)
+
+
+@pytest.fixture(scope="module")
+def segmenter(bundle: Path) -> Iterator[Segmenter]:
+    with closing(load_segmenter(bundle, device="cpu")) as segmenter:
+        yield segmenter
+
+
+def test_bundle_is_whole_and_nothing_lies_beside_it(bundle: Path, manifest: Manifest) -> None:
+    assert {path.name for path in bundle.iterdir()} == {
+        "tiny.onnx", "untrained.onnx", "manifest.json", "MODEL_CARD.md",
+    }  # fmt: skip
+    assert {path.name for path in bundle.parent.iterdir()} == {"pair", "untrained.ckpt"}
+    verify_files(bundle, manifest)
+
+
+def test_others_may_read_the_bundle_as_far_as_the_umask_lets_them(
+    bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "file").touch()
+
+    assert bundle.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    for path in bundle.iterdir():
+        assert path.stat().st_mode == (tmp_path / "plain" / "file").stat().st_mode
+
+
+def test_train_export_serve_gives_what_torch_gives(checkpoint: Path, segmenter: Segmenter) -> None:
+    """Along the windows too: what validation sees while training is what is served."""
+    network, config = load_trained(checkpoint).network, load_trained(checkpoint).config
+    run = TrainingRun(config).eval()
+    run.network = network
+    pixels = generate_scene(300, 410, seed=5).pixels
+    options = SegmentOptions(overlap=0, members=("tiny",), threshold=0.5)
+
+    found = segmenter.segment(Image(pixels, None, None), options)
+
+    with torch.inference_mode():
+        expected = run.predict_tile(pixels)
+    assert np.abs(found.probability - expected).max() <= TOLERANCE
+    assert np.ptp(expected) > 10 * TOLERANCE, "a flat map would agree with anything"
+    assert np.mean(found.mask == (expected >= 0.5)) > 0.999
+
+
+def test_published_scores_are_the_served_ones(
+    tiny: Path, manifest: Manifest, segmenter: Segmenter
+) -> None:
+    report = evaluate(segmenter, list_tiles(tiny.parent / "val"))
+
+    assert manifest.evaluation is not None
+    assert manifest.evaluation.model_dump() == {
+        "split": "val",
+        "date": manifest.created.date(),
+        "images": 2,
+        "ensemble": report.ensemble,
+        "members": report.members,
+        "sources": report.sources,
+    }
+    assert {member.name: member.metrics for member in manifest.members} == report.members
+
+
+def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:
+    trained, untrained = manifest.members
+
+    assert trained.weight > untrained.weight
+    assert "dice_micro on val (2 images)" in manifest.threshold.chosen_by
+
+
+def test_manifest_says_how_the_bundle_came_to_be(tiny: Path, manifest: Manifest) -> None:
+    assert manifest.name == "pair"
+    assert (manifest.gsd.min, manifest.gsd.max) == (0.3, 0.9)
+    assert manifest.patch_size == PATCH_SIZE
+    assert manifest.training["tiny"] == load_config(tiny, ['data.validation=["val"]']).model_dump(
+        mode="json"
+    )
+    assert manifest.exporter["torch"] == torch.__version__
+    for member in manifest.members:
+        assert 0 < member.parity.max_abs_difference <= member.parity.tolerance == TOLERANCE
+        assert member.parity.patches == 4 + 2
+
+
+def test_sources_have_licence_images_and_gsd(manifest: Manifest) -> None:
+    """Both members saw the same four tiles, of which the CSV describes three."""
+    scenes, procedural = manifest.sources
+
+    assert scenes.model_dump() == {
+        "name": "scene",
+        "licence": "CC0-1.0; not stated",
+        "images": 4,
+        "gsd": "0.3; 0.4; 0.5; not stated",
+    }
+    # Two runs of 3 epochs, 3 steps and 2 samples, a quarter of them scenes.
+    assert (procedural.name, procedural.images) == ("procedural", 9)
+
+
+def test_sources_must_be_where_the_configuration_says(tiny: Path) -> None:
+    moved = load_config(tiny, ["data.root=elsewhere"])
+
+    with pytest.raises(ValueError, match="elsewhere"):
+        data_sources([moved])
+
+
+def test_large_weights_are_halves_in_one_file(bundle: Path) -> None:
+    graph = onnx.load(bundle / "tiny.onnx", load_external_data=False).graph
+    large = [weight for weight in graph.initializer if np.prod(weight.dims) >= 4096]
+
+    assert large
+    assert {weight.data_type for weight in large} == {TensorProto.FLOAT16}
+    assert all(weight.data_location == TensorProto.DEFAULT for weight in graph.initializer)
+    small = {w.data_type for w in graph.initializer if w not in large}
+    assert TensorProto.FLOAT16 not in small
+
+
+def test_casts_of_weights_are_gone_once_the_graph_is_loaded(bundle: Path, tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+
+    ort.InferenceSession(bundle / "tiny.onnx", options, ["CPUExecutionProvider"])
+
+    def casts(path: Path) -> int:
+        return sum(node.op_type == "Cast" for node in onnx.load(path).graph.node)
+
+    assert casts(bundle / "tiny.onnx") > 10
+    assert casts(tmp_path / "loaded.onnx") == 1  # that of the pixels
+
+
+def test_patches_do_not_depend_on_their_batch(segmenter: Segmenter) -> None:
+    patches = parity_patches([])
+    names = segmenter.predictor.members
+
+    together = segmenter.predictor.predict(patches, names)
+
+    for i in range(len(patches)):
+        alone = segmenter.predictor.predict(patches[i : i + 1], names)
+        np.testing.assert_array_equal(together[:, i : i + 1], alone)
+
+
+def test_card_tells_what_the_manifest_holds(bundle: Path, manifest: Manifest) -> None:
+    card = (bundle / "MODEL_CARD.md").read_text()
+
+    assert manifest.evaluation is not None
+    for fact in (
+        manifest.version,
+        manifest.git_commit,
+        "DeepLabV3Plus (timm-mobilenetv3_small_minimal_100)",
+        "from scratch",
+        f"{manifest.threshold.value:.2f} or more",
+        manifest.threshold.chosen_by,
+        f"{manifest.evaluation.ensemble['dice_micro']:.4f}",
+        "| scene | 4 | 0.3; 0.4; 0.5; not stated | CC0-1.0; not stated |",
+        "GSD from 0.3 to 0.9 m",
+        "- Trained by a test.\n- In seconds.",
+        "--gsd 0.3 0.9 --validation",
+        f"torch {torch.__version__}",
+    ):
+        assert fact in card
+
+
+def test_card_reproduces_the_configuration_of_a_run(manifest: Manifest) -> None:
+    """Its command, run through our own parser, gives the configuration that was trained."""
+    overrides = [
+        "trainer.epochs=60",
+        'data.folders=["a", "with space"]',
+        "data.source_weights={mass = 0.5}",
+        "data.cache=false",
+        "optimizer.lr=2e-4",
+        "network.encoder_weights=imagenet",
+    ]
+    run = load_config(CONFIGS / "unet.toml", overrides)
+    told = manifest.model_copy(update={"training": {"unet": run.model_dump(mode="json")}})
+    card = model_card(told, fitted=None, notes=(), validation=())
+    (line,) = [line for line in card.splitlines() if line.startswith("python -m training train")]
+
+    _, _, _, _, path, *options = shlex.split(line)
+
+    assert options[::2] == ["--set"] * 6
+    assert load_config(CONFIGS.parents[1] / path, options[1::2]) == run
+    assert "Encoders started from: imagenet" in card
+
+
+class Drifting(SegmentationNetwork):
+    """A network that the exporter sees otherwise than torch runs it."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits = super().forward(pixels)
+        return logits if torch.compiler.is_compiling() else logits + 0.5
+
+
+def test_export_that_torch_disowns_leaves_nothing_behind(tiny: Path, tmp_path: Path) -> None:
+    config = load_config(tiny)
+    drifting = Drifting(config.network).eval()
+
+    with pytest.raises(ValueError, match="does not reproduce member 'tiny'"):
+        export([Trained(drifting, config)], tmp_path / "models" / "bundle")
+
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_tampered_weights_are_noticed(checkpoint: Path, segmenter: Segmenter) -> None:
+    network = load_trained(checkpoint).network
+    patches = parity_patches([])
+    check_parity(segmenter.predictor, "tiny", network, patches)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.2)
+
+    with pytest.raises(ValueError, match="does not reproduce member 'tiny'"):
+        check_parity(segmenter.predictor, "tiny", network, patches)
+
+
+def test_existing_bundle_is_not_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="exists already"):
+        export([load_trained(checkpoint)], tmp_path)
+
+
+def test_checkpoint_is_scored_along_the_served_path(
+    tiny: Path, checkpoint: Path, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    """As a bundle of one: the same bits as the member of the pair, at threshold 0.5."""
+    tiles = list_tiles(tiny.parent / "val")
+    options = SegmentOptions(members=("tiny",), threshold=0.5)
+
+    arguments = ["--json", str(tmp_path / "scores.json"), "--quiet"]
+    assert main(["evaluate", str(checkpoint), str(tiny.parent / "val"), *arguments]) == 0
+
+    document = json.loads((tmp_path / "scores.json").read_text())
+    expected = evaluate(segmenter, tiles, options)
+    assert document["threshold"] == 0.5
+    assert document["ensemble"] == expected.ensemble
+    assert document["dice"] == expected.dice
+
+
+def test_without_validation_members_weigh_the_same(checkpoint: Path) -> None:
+    with served(checkpoint) as segmenter:
+        manifest = segmenter.manifest
+
+    assert [member.weight for member in manifest.members] == [1]
+    assert manifest.threshold.value == 0.5
+    assert manifest.threshold.chosen_by.startswith("nobody")
+    assert manifest.evaluation is None
+    assert manifest.sources == ()
+
+
+@pytest.mark.parametrize(
+    ("member", "megabytes"), [("pspnet", 9.5), ("deeplabv3plus", 10.2), ("unet", 65.6)]
+)
+def test_every_architecture_exports_and_serves(
+    member: str, megabytes: float, tmp_path: Path
+) -> None:
+    config = load_config(CONFIGS / f"{member}.toml")
+    untrained = Trained(TrainingRun(config).network.eval(), config)
+
+    manifest = export([untrained], tmp_path / "bundle")
+
+    assert manifest.members[0].bytes < megabytes * 1e6
+    with closing(load_segmenter(tmp_path / "bundle", device="cpu")) as segmenter:
+        found = segmenter.segment(Image(generate_scene(230, 225, seed=0).pixels, None, None))
+    assert found.mask.shape == (230, 225)
+    assert np.ptp(found.probability) > 0

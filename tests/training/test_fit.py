@@ -1,0 +1,109 @@
+"""The fit finds an optimum that was planted, and scores as a slow, plain search does."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from training.fit import WEIGHT_STEPS, fit, tally
+
+Maps = tuple[NDArray[np.float32], NDArray[np.bool_]]
+
+
+def planted(weights: tuple[float, ...], threshold: float) -> Maps:
+    """Make maps whose weighted mean lies above `threshold` just where there is building.
+
+    A thin line of clearance on either side keeps the rounding to levels from mattering.
+    """
+    random = np.random.default_rng(0)
+    probabilities = random.random((len(weights), 300, 300), np.float32)
+    mean = np.tensordot(weights, probabilities, axes=1)
+    clear = np.abs(mean - threshold) > 0.004
+    # Where it is not clear, all members say what is far from the threshold.
+    probabilities[:, ~clear] = 0.0
+    return probabilities, clear & (mean > threshold)
+
+
+def dice(maps: Maps, weights: tuple[float, ...], threshold: float) -> float:
+    probabilities, label = maps
+    mask = np.tensordot(weights, probabilities, axes=1) >= threshold
+    return float(2 * np.count_nonzero(mask & label) / (mask.sum() + label.sum()))
+
+
+@pytest.mark.parametrize(
+    ("weights", "threshold"),
+    [((0.7, 0.15, 0.15), 0.3), ((0.2, 0.35, 0.45), 0.62), ((0.05, 0.95), 0.5), ((1.0,), 0.25)],
+)
+def test_recovers_a_planted_optimum(weights: tuple[float, ...], threshold: float) -> None:
+    found = fit(tally([planted(weights, threshold)]))
+
+    assert found.weights == weights
+    assert found.threshold == threshold
+    assert found.dice == 1
+
+
+def test_agrees_with_a_plain_search_over_every_pixel() -> None:
+    random = np.random.default_rng(1)
+    label = random.random((60, 60)) < 0.3
+    noise = random.normal(0, 1, (2, 60, 60)) * np.array([0.8, 1.3])[:, np.newaxis, np.newaxis]
+    probabilities = (1 / (1 + np.exp(-(2.0 * label - 1 + noise)))).astype(np.float32)
+    levels = np.rint(probabilities * 255).astype(int)
+    scores = {}
+    for k, t in product(range(1, WEIGHT_STEPS), range(20, 81)):
+        mask = 100 * (k * levels[0] + (WEIGHT_STEPS - k) * levels[1]) >= t * 255 * WEIGHT_STEPS
+        scores[k, t] = 2 * np.count_nonzero(mask & label) / (mask.sum() + label.sum())
+    (k, t), highest = max(scores.items(), key=lambda item: item[1])
+
+    found = fit(tally([(probabilities, label)]))
+
+    assert found.dice == highest
+    assert scores[round(found.weights[0] * WEIGHT_STEPS), round(found.threshold * 100)] == highest
+    best = round(found.weights[0] * WEIGHT_STEPS)
+    assert list(found.curve.values()) == [scores[best, t] for t in range(20, 81)]
+    assert dice((probabilities, label), found.weights, found.threshold) == pytest.approx(
+        highest, abs=0.01
+    )
+
+
+def test_bands_add_up_to_the_whole_map() -> None:
+    probabilities, label = planted((0.5, 0.5), 0.4)
+    bands = [(probabilities[:, i : i + 70], label[i : i + 70]) for i in range(0, 300, 70)]
+
+    assert fit(tally(bands)) == fit(tally([(probabilities, label)]))
+
+
+def test_weights_sum_to_one_and_leave_no_member_out() -> None:
+    useless = np.random.default_rng(2).random((3, 50, 50), np.float32)
+    label = useless[0] > 0.5
+
+    found = fit(tally([(useless, label)]))
+
+    assert math.fsum(found.weights) == pytest.approx(1, abs=1e-9)
+    assert min(found.weights) >= 1 / WEIGHT_STEPS
+    assert found.weights[0] > 0.5
+
+
+def test_ties_go_to_equal_weights_and_the_middle() -> None:
+    label = np.zeros((10, 10), np.bool_)
+    label[:5] = True
+    perfect = np.stack([label, label]).astype(np.float32)
+
+    found = fit(tally([(perfect, label)]))
+
+    assert (found.weights, found.threshold) == ((0.5, 0.5), 0.5)
+
+
+def test_tiles_without_a_building_score_one_where_nothing_is_found() -> None:
+    found = fit(tally([(np.full((1, 4, 4), 0.3, np.float32), np.zeros((4, 4), np.bool_))]))
+
+    assert found.threshold == 0.5
+    assert (found.curve[0.2], found.curve[0.3], found.curve[0.31]) == (0, 1, 1)
+
+
+def test_nothing_to_fit_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="no tiles"):
+        tally([])
+    with pytest.raises(ValueError, match="8"):
+        tally([(np.zeros((8, 2, 2), np.float32), np.zeros((2, 2), np.bool_))])

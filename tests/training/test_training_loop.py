@@ -1,0 +1,147 @@
+"""The whole loop on tiny scenes: it learns, it repeats, it survives being killed."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from training.config import RunConfig, load_config
+from training.data import TrainingSamples
+from training.train import TrainingRun, load_checkpoint, load_network, train
+
+bits_repeat = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a GPU's sums have no fixed order, so bits need not repeat"
+)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = load_checkpoint(path)["state_dict"]
+    return state
+
+
+def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def epoch_losses(run: Path) -> list[str]:
+    """Read the loss of each epoch, to the last digit."""
+    with (run / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
+        return [row["train_loss_epoch"] for row in csv.DictReader(file) if row["train_loss_epoch"]]
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path) -> RunConfig:
+    return load_config(tiny)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    train(config, folder, progress=False)
+    return folder
+
+
+def test_overfits_one_batch(config: RunConfig) -> None:
+    run = TrainingRun(config)
+    samples = TrainingSamples(config.data, config.augment.recipe, seed=0)
+    pixels, label = default_collate([samples[n] for n in range(4)])
+    optimizer = torch.optim.AdamW(run.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(25):
+        loss = run.loss(run.network(pixels), label)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@bits_repeat
+def test_same_seed_repeats_the_run_and_another_does_not(
+    config: RunConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    other = config.model_copy(update={"trainer": config.trainer.model_copy(update={"seed": 1})})
+
+    train(config, tmp_path / "again", progress=False)
+    train(other, tmp_path / "other", progress=False)
+
+    losses = epoch_losses(uninterrupted)
+    assert len(losses) == config.trainer.epochs
+    assert epoch_losses(tmp_path / "again") == losses
+    assert epoch_losses(tmp_path / "other") != losses
+    assert_same_bits(
+        weights(tmp_path / "again" / "last.ckpt"), weights(uninterrupted / "last.ckpt")
+    )
+
+
+@bits_repeat
+def test_killed_run_resumes_to_the_same_bits(
+    tiny: Path, config: RunConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    last = tmp_path / "last.ckpt"
+    command = [sys.executable, "-m", "training", "train", str(tiny), "--run", str(tmp_path)]
+    process = subprocess.Popen([*command, "--quiet"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
+    assert load_checkpoint(last)["epoch"] < config.trainer.epochs - 1
+
+    train(config, tmp_path, resume=True, progress=False)
+
+    assert load_checkpoint(last)["epoch"] == config.trainer.epochs - 1
+    assert_same_bits(weights(last), weights(uninterrupted / "last.ckpt"))
+
+
+def test_run_is_neither_overwritten_nor_continued_as_another(
+    config: RunConfig, uninterrupted: Path
+) -> None:
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(config, uninterrupted)
+    other = config.model_copy(update={"member": "other"})
+    with pytest.raises(ValueError, match="another configuration"):
+        train(other, uninterrupted, resume=True)
+
+
+def test_checkpoint_rebuilds_the_network_and_its_configuration(
+    tiny: Path, checkpoint: Path
+) -> None:
+    network, config = load_network(checkpoint)
+
+    assert config == load_config(tiny, ['data.validation=["val"]'])
+    assert not network.training
+    assert_same_bits(
+        {f"network.{name}": value for name, value in network.state_dict().items()},
+        weights(checkpoint),
+    )
+
+
+def test_checkpoint_with_a_weight_missing_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    stored = torch.load(checkpoint, weights_only=True)
+    del stored["state_dict"][next(iter(stored["state_dict"]))]
+    torch.save(stored, tmp_path / "poorer.ckpt")
+
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_network(tmp_path / "poorer.ckpt")
+
+
+def test_validation_keeps_the_best_epoch(checkpoint: Path) -> None:
+    with (checkpoint.parent / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
+        scores = [
+            float(row["val_dice_micro"]) for row in csv.DictReader(file) if row["val_dice_micro"]
+        ]
+
+    assert checkpoint.name == "best.ckpt"
+    assert len(scores) == 3
+    assert load_checkpoint(checkpoint)["epoch"] == scores.index(max(scores))
