@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -71,9 +72,10 @@ class TrainingRun(lightning.LightningModule):
         probability = self.predict_tile(pixels)
         self.validated.append([count(probability >= t, label) for t in _THRESHOLDS])
 
-    def predict_tile(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, Any]:
+    def predict_tile(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probability float32 (H, W) for pixels uint8 (H, W, 3), without overlap."""
-        grid = plan_windows(*pixels.shape[:2], PATCH_SIZE, overlap=0)
+        height, width = pixels.shape[:2]
+        grid = plan_windows(height, width, PATCH_SIZE, overlap=0)
         patches = torch.from_numpy(np.stack([read_patch(pixels, w, PATCH_SIZE) for w in grid]))
         predicted = (
             torch.sigmoid(self.network(batch.to(self.device)).float()).cpu().numpy()
