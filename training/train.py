@@ -51,9 +51,11 @@ class TrainingRun(lightning.LightningModule):
         self.loss = build_loss(config.optimizer.loss)
         self.validated: list[list[Counts]] = []
 
-    def on_train_epoch_start(self) -> None:
-        """Make dropout a function of seed and epoch, so that a resumed run repeats it."""
-        torch.manual_seed(self.config.trainer.seed + self.current_epoch)
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        """Make dropout a function of seed and step, so that a resumed run repeats it."""
+        options = self.config.trainer
+        step = self.current_epoch * options.steps_per_epoch + batch_idx
+        torch.manual_seed((options.seed << 32) + step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Return the loss of one batch of patches."""

@@ -87,7 +87,12 @@ class Admission:
         Raises:
             DeadlineExceeded: the result was not there in time.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+        def begin() -> T:
+            deadline.check()  # the event loop may be late to cancel what waits
+            return work()
+
+        future = asyncio.get_running_loop().run_in_executor(self._threads, begin)
         try:
             return await asyncio.wait_for(future, max(0.0, deadline.remaining))
         except TimeoutError:

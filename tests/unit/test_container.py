@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from app.settings import PREFIX, Settings
+from tests.serving import settings_of
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = ("Dockerfile", "docker/training.Dockerfile")
@@ -77,8 +78,7 @@ def health_check() -> Callable[[int], subprocess.CompletedProcess[str]]:
 def test_health_check_follows_readiness(
     toy_bundle: Path, health_check: Callable[[int], subprocess.CompletedProcess[str]]
 ) -> None:
-    settings = Settings(bundle=toy_bundle, device="cpu", concurrency=1, max_waiting=0)
-    app = create_app(settings)
+    app = create_app(settings_of(toy_bundle, concurrency=1, max_waiting=0))
 
     async def while_full(port: int) -> int:
         async with app.state.service.admission.admit():

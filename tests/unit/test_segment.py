@@ -155,7 +155,6 @@ class TestBodies:
         [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("JPEG", {"quality": 95})],
     )
     @pytest.mark.parametrize("raw", [False, True], ids=["form", "raw"])
-    @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
     def test_each_image_type_either_way(
         self, client: TestClient, kind: str, options: dict[str, Any], raw: bool
     ) -> None:
