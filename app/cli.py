@@ -17,7 +17,7 @@ from app.errors import InvalidOption, RooftraceError, StartupError
 from app.formats import FORMATS
 from app.inference.manifest import verify_files
 from app.inference.predictor import Device
-from app.inference.segmenter import Combine, SegmentOptions, Tta
+from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
 from app.main import create_app, load_models
 from app.masks.rle import PixelOrder
 from app.pipeline import Pipeline, Stages
@@ -78,6 +78,8 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         tta=args.tta,
         members=None if args.models is None else tuple(args.models.split(",")),
         combine=args.combine,
+        gsd=args.gsd,
+        resample=args.resample,
         min_area=args.min_area,
     )
     failed = 0
@@ -93,7 +95,7 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
                 failed += 1
                 tqdm.write(f"error: {source}: {error}", file=sys.stderr)
                 continue
-            for notice in result.image.notices:
+            for notice in result.notices:
                 tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
     return _SOME_FAILED if failed else _OK
 
@@ -167,7 +169,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--tta", choices=get_args(Tta), default=SegmentOptions.tta)
     command.add_argument("--models", metavar="NAME,…", help="members that vote; default: all")
     command.add_argument("--combine", choices=get_args(Combine), default=SegmentOptions.combine)
-    command.add_argument("--min-area", type=float, default=SegmentOptions.min_area, help="pixels")
+    command.add_argument("--gsd", type=float, help="metres per pixel of the inputs")
+    command.add_argument(
+        "--resample",
+        choices=get_args(Resample),
+        default=SegmentOptions.resample,
+        help="auto: with a known GSD, run the models at the GSD they were trained at",
+    )
+    command.add_argument(
+        "--min-area",
+        type=float,
+        default=SegmentOptions.min_area,
+        help="drop smaller components: m² with a known GSD, else pixels",
+    )
     command.add_argument("--order", choices=get_args(PixelOrder), default="row")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(command=_segment)

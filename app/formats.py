@@ -22,6 +22,11 @@ class Result:
     segmentation: Segmentation
     order: PixelOrder = "row"
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Return what the client should know about its own input."""
+        return self.image.notices + self.segmentation.notices
+
     @cached_property
     def building_pixels(self) -> int:
         """Count the mask's pixels."""
@@ -65,7 +70,7 @@ def rle_result(result: Result) -> RleResult:
         order=result.order,
         building_pixels=result.building_pixels,
         building_fraction=result.building_fraction,
-        notices=list(result.image.notices),
+        notices=list(result.notices),
     )
 
 

@@ -176,7 +176,7 @@ def toy_manifest(
         "patch_size": patch_size,
         "members": members,
         "threshold": {"value": threshold, "chosen_by": "nobody: a toy"},
-        "gsd": {"min": 0.3, "max": 0.6},
+        "gsd": {"min": 0.3, "max": 0.6, "reference": 0.4},
         "sources": [{"name": "noise", "licence": "CC0-1.0", "images": 12, "gsd": "0.3 to 0.6 m"}],
         "evaluation": {
             "split": "val",

@@ -30,6 +30,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         overlap=args.overlap,
         tta=args.tta,
         combine=args.combine,
+        resample=args.resample,
         members=args.models and tuple(args.models.split(",")),
     )
     tiles = [tile for path in args.data for tile in list_tiles(path)]
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overlap", type=float, default=0.25, help="default: %(default)s")
     command.add_argument("--tta", default="none", help="none, flips or d4")
     command.add_argument("--combine", default="average", help="average or vote")
+    command.add_argument("--resample", default="auto", help="auto or off")
     command.add_argument("--models", metavar="NAME,NAME", help="members that vote (default: all)")
     command.add_argument("--json", type=Path, help="write the scores, and each image's, there")
     command.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -16,9 +16,20 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no request to an index
 import albumentations as A
 import cv2
 
+from app.imaging.resample import resample
 from training.config import PATCH_SIZE
 
 cv2.setNumThreads(0)  # data workers are processes of their own; threads in them only fight
+
+Pixels = NDArray[np.uint8]
+_Cut = tuple[Pixels, ...]  # image and mask, 0 or 255 (between, where resampling mixed them)
+
+
+_AT_REFERENCE = 0.65
+"""Share of `aerial` cuts around the reference GSD; the others lie around the tile's own, since the
+service sees an upload of unknown GSD as it is."""
+_ZOOM = 1.5
+"""How far an `aerial` cut is zoomed in or out at most."""
 
 
 class Augmentation:
@@ -30,15 +41,47 @@ class Augmentation:
         Raises:
             KeyError: an unknown recipe.
         """
-        self._compose = A.Compose(_RECIPES[recipe]())
+        self._cut, transforms = _RECIPES[recipe]
+        self._compose = A.Compose(transforms())
 
     def __call__(
-        self, pixels: NDArray[np.uint8], label: NDArray[np.bool_], *, seed: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Return a patch (S, S, 3) uint8 and its label (S, S) bool from a tile of any size."""
+        self, pixels: Pixels, label: NDArray[np.bool_], *, seed: int, scale: float = 1.0
+    ) -> tuple[Pixels, NDArray[np.bool_]]:
+        """Return a patch (S, S, 3) uint8 and its label (S, S) bool from a tile of any size.
+
+        `scale` brings the tile to the reference GSD: pixels there per pixel of the tile.
+        """
+        mask = label.view(np.uint8) * np.uint8(255)
+        pixels, mask = self._cut(pixels, mask, scale, np.random.default_rng(seed))
         self._compose.set_random_seed(seed)
-        out = self._compose(image=pixels, mask=label.view(np.uint8))
-        return cast(NDArray[np.uint8], out["image"]), cast(NDArray[np.uint8], out["mask"]) > 0
+        out = self._compose(image=pixels, mask=mask)
+        return cast(Pixels, out["image"]), cast(Pixels, out["mask"]) > 127
+
+
+def _whole(pixels: Pixels, mask: Pixels, scale: float, _: np.random.Generator) -> _Cut:
+    """Bring the whole tile to the reference GSD; the recipe's transforms cut."""
+    height, width = (max(1, round(scale * side)) for side in mask.shape)
+    return resample(pixels, height, width), resample(mask, height, width)
+
+
+def _zoomed(pixels: Pixels, mask: Pixels, scale: float, random: np.random.Generator) -> _Cut:
+    """Cut a square around the reference or the tile's own GSD, and bring it to a patch's size.
+
+    Cutting first: resampling a whole tile for one patch would cost ten times as much.
+    """
+    centre = scale if random.random() < _AT_REFERENCE else 1.0
+    side = round(PATCH_SIZE / centre * _ZOOM ** random.uniform(-1, 1))
+    side = min(side, 2 * min(mask.shape) - 1)  # as far as reflection reaches
+    short = [max(0, side - length) for length in mask.shape]
+    if any(short):
+        margins = [(n // 2, n - n // 2) for n in short]
+        pixels = np.pad(pixels, (*margins, (0, 0)), mode="reflect")
+        mask = np.pad(mask, margins, mode="reflect")
+    row, col = (int(random.integers(length - side + 1)) for length in mask.shape)
+    cut = slice(row, row + side), slice(col, col + side)
+    return tuple(
+        resample(np.ascontiguousarray(of[cut]), PATCH_SIZE, PATCH_SIZE) for of in (pixels, mask)
+    )
 
 
 def _ancestor(cut: A.BasicTransform) -> list[A.BasicTransform]:
@@ -55,12 +98,8 @@ def _ancestor(cut: A.BasicTransform) -> list[A.BasicTransform]:
 
 
 def _aerial() -> list[A.BasicTransform]:
-    """Scale by 0.67 to 1.5, the square's eight symmetries, light, colour, haze and sharpness."""
-    largest, smallest = round(PATCH_SIZE * 1.5), round(PATCH_SIZE / 1.5)
+    """The square's eight symmetries, light, colour, haze and sharpness."""
     return [
-        # Slicing first: resizing a whole 1024 px tile for one patch would cost ten times as much.
-        A.RandomCrop(largest, largest, pad_if_needed=True, border_mode=cv2.BORDER_REFLECT_101),
-        A.RandomSizedCrop((smallest, largest), (PATCH_SIZE, PATCH_SIZE)),
         A.SquareSymmetry(p=1.0),
         A.RandomBrightnessContrast(0.25, 0.25, p=0.7),
         A.HueSaturationValue(12, 30, 0, p=0.5),
@@ -73,8 +112,11 @@ def _aerial() -> list[A.BasicTransform]:
     ]
 
 
-_RECIPES: dict[str, Callable[[], list[A.BasicTransform]]] = {
-    "crop_nonempty": lambda: _ancestor(A.CropNonEmptyMaskIfExists(PATCH_SIZE, PATCH_SIZE)),
-    "resized_crop": lambda: _ancestor(A.RandomResizedCrop((PATCH_SIZE, PATCH_SIZE))),
-    "aerial": _aerial,
+_RECIPES: dict[str, tuple[Callable[..., _Cut], Callable[[], list[A.BasicTransform]]]] = {
+    "crop_nonempty": (
+        _whole,
+        lambda: _ancestor(A.CropNonEmptyMaskIfExists(PATCH_SIZE, PATCH_SIZE)),
+    ),
+    "resized_crop": (_whole, lambda: _ancestor(A.RandomResizedCrop((PATCH_SIZE, PATCH_SIZE)))),
+    "aerial": (_zoomed, _aerial),
 }

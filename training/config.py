@@ -30,6 +30,9 @@ class NetworkConfig(_Section):
     """`none` (from scratch), `imagenet` (downloaded by timm), or the path of a state dict."""
     dropout: Share = 0.0
     """Channel dropout before the segmentation head, on top of the architecture's own."""
+    weights: str = "none"
+    """What the whole network starts from: `none`, or the path of a checkpoint of the same network
+    (fine-tuning). It goes before `encoder_weights`."""
 
 
 class DataConfig(_Section):
@@ -50,6 +53,9 @@ class DataConfig(_Section):
     """Share of samples that are procedural scenes; 1.0 needs no data at all."""
     min_building_fraction: Share = 0.0
     """Leave out training tiles with a smaller share of building pixels (the ancestor: 0.05)."""
+    gsd: float | None = Field(None, gt=0)
+    """Metres per pixel that tiles of known GSD are brought to, as the service will do with uploads
+    (the bundle says so); None: every tile as it is."""
     cache: bool = True
     """Keep decoded tiles in memory."""
 

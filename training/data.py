@@ -5,6 +5,7 @@ run to resume exactly, and the number of workers or GPUs does not change what is
 """
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from training.scenes import generate_scene
 
 Label = NDArray[np.bool_]
 
+SOURCES_CSV = "SOURCES.csv"
 _MAX_PIXELS = 1_000_000_000  # our own tiles: the service's limit for strangers does not apply
 _SCENE_SIZE = PATCH_SIZE * 3 // 2  # as large as the widest cut of the `aerial` recipe
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
@@ -37,6 +39,8 @@ class Tile:
     name: str
     image: Path
     label: Path | str
+    gsd: float | None = None
+    """Metres per pixel, as far as `SOURCES.csv` beside the tile's folder states it."""
 
     @property
     def source(self) -> str:
@@ -85,7 +89,8 @@ def _folder_tiles(folder: Path) -> list[Tile]:
     )
     if missing := sorted(images.keys() - masks.keys()):
         raise ValueError(f"{folder}: {len(missing)} images without a mask, such as {missing[0]}")
-    return [Tile(name, image, masks[name]) for name, image in images.items()]
+    gsd = stated_gsd(folder)
+    return [Tile(name, image, masks[name], gsd.get(name)) for name, image in images.items()]
 
 
 def _csv_tiles(path: Path) -> list[Tile]:
@@ -94,7 +99,38 @@ def _csv_tiles(path: Path) -> list[Tile]:
         expected = ["img_id", "img_path", "mask_rle"]
         if not set(expected) <= set(rows.fieldnames or ()):
             raise ValueError(f"{path} has columns {rows.fieldnames}; expected {expected}")
-        return [Tile(row["img_id"], path.parent / row["img_path"], row["mask_rle"]) for row in rows]
+        gsd = stated_gsd(path)
+        return [
+            Tile(name, path.parent / row["img_path"], row["mask_rle"], gsd.get(name))
+            for row in rows
+            for name in [row["img_id"]]
+        ]
+
+
+def described(path: Path) -> dict[str, dict[str, str]]:
+    """Read what `SOURCES.csv` beside a folder or CSV of tiles says, by tile name; {} without one.
+
+    Columns that are read: `name`, `licence` and `gsd_m`.
+    """
+    file_path = path.parent / SOURCES_CSV
+    if not file_path.exists():
+        return {}
+    with file_path.open(newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def stated_gsd(path: Path) -> dict[str, float]:
+    """Return the GSD of the tiles of a folder or CSV, by name, in metres per pixel.
+
+    A range counts as its middle, and what stands in parentheses is a remark: `~0.3-0.4 (est.)` is
+    0.35, `unknown (~0.5-1)` is not known.
+    """
+    gsd = {}
+    for name, row in described(path).items():
+        figures = re.findall(r"\d+(?:\.\d+)?", (row.get("gsd_m") or "").split("(")[0])
+        if figures:
+            gsd[name] = sum(map(float, figures)) / len(figures)
+    return gsd
 
 
 def _is_image(path: Path) -> bool:
@@ -122,6 +158,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         self._weights = _source_weights(self.tiles, config.source_weights)
         self._scenes = config.scenes
         self._seed = seed
+        self._gsd = config.gsd
         self._augment = Augmentation(recipe)
         self._cache: dict[Tile, tuple[Image, Label]] | None = {} if config.cache else None
 
@@ -130,12 +167,19 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         random = np.random.default_rng((self._seed, number))
         if random.random() < self._scenes:
             scene = generate_scene(_SCENE_SIZE, _SCENE_SIZE, seed=int(random.integers(2**31)))
-            pixels, label = scene.pixels, scene.label
+            gsd: float | None
+            pixels, label, gsd = scene.pixels, scene.label, scene.gsd
         else:
             tiles = self.tiles[random.choice(list(self.tiles), p=self._weights)]
-            image, label = self._read(tiles[random.integers(len(tiles))])
-            pixels = image.pixels
-        pixels, label = self._augment(pixels, label, seed=int(random.integers(2**31)))
+            tile = tiles[random.integers(len(tiles))]
+            image, label = self._read(tile)
+            pixels, gsd = image.pixels, tile.gsd
+        pixels, label = self._augment(
+            pixels,
+            label,
+            seed=int(random.integers(2**31)),
+            scale=gsd / self._gsd if gsd and self._gsd else 1.0,
+        )
         return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(label).float()
 
     def _read(self, tile: Tile) -> tuple[Image, Label]:
@@ -181,7 +225,7 @@ class SampleNumbers(Sampler[int]):
         return iter(range(first + self._rank, first + self._per_epoch, self._world))
 
 
-class WholeTiles(Dataset[tuple[Tensor, Tensor]]):
+class WholeTiles(Dataset[tuple[Tensor, Tensor, float]]):
     """Whole tiles as they are, for validation."""
 
     def __init__(self, tiles: Sequence[Tile]) -> None:
@@ -190,7 +234,8 @@ class WholeTiles(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._tiles)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return pixels uint8 (H, W, 3) and label bool (H, W)."""
-        image, label = self._tiles[index].read()
-        return torch.from_numpy(image.pixels.copy()), torch.from_numpy(label)
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, float]:
+        """Return pixels uint8 (H, W, 3), label bool (H, W) and GSD in metres, 0 if unknown."""
+        tile = self._tiles[index]
+        image, label = tile.read()
+        return torch.from_numpy(image.pixels.copy()), torch.from_numpy(label), tile.gsd or 0.0

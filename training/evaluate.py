@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app.inference.blending import Band
-from app.inference.segmenter import Combine, Segmenter, SegmentOptions, Tta
+from app.inference.segmenter import Combine, Resample, Segmenter, SegmentOptions, Tta
 from training.data import Tile
 from training.metrics import Counts, count, summarise
 
@@ -30,6 +30,7 @@ class Report:
     overlap: float
     tta: Tta
     combine: Combine
+    resample: Resample
     images: int
     ensemble: Scores
     members: Mapping[str, Scores]
@@ -63,6 +64,8 @@ def evaluate(
 ) -> Report:
     """Segment every tile as the service would, and score the ensemble and each member alone.
 
+    A tile's GSD, where it is known, is told as a client would tell it.
+
     The networks run once: a member alone is its own part of the bands of the ensemble, combined
     by the segmenter itself, so that every score belongs to a mask that the service would return.
 
@@ -78,14 +81,15 @@ def evaluate(
         if tile.name in ensemble:
             raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
         image, label = tile.read()
-        bands = list(segmenter.bands(image, options))
-        together = segmenter.combine(image, bands, options)
+        known = replace(options, gsd=tile.gsd)
+        bands = list(segmenter.bands(image, known))
+        together = segmenter.combine(image, bands, known)
         ensemble[tile.name] = count(together.mask, label)
         for i, member in enumerate(together.members):
             alone = segmenter.combine(
                 image,
                 [Band(band.row, band.members[i : i + 1]) for band in bands],
-                replace(options, members=(member,)),
+                replace(known, members=(member,)),
             )
             members[member][tile.name] = count(alone.mask, label)
 
@@ -98,6 +102,7 @@ def evaluate(
         overlap=options.overlap,
         tta=options.tta,
         combine=options.combine,
+        resample=options.resample,
         images=len(tiles),
         ensemble=summarise(ensemble.values()),
         members={name: summarise(counts.values()) for name, counts in members.items()},

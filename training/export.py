@@ -110,7 +110,7 @@ def export(
             patch_size=PATCH_SIZE,
             members=tuple(_write_member(folder, one, 1 / len(trained)) for one in trained),
             threshold=Threshold(value=0.5, chosen_by="nobody: there was nothing to fit it to"),
-            gsd=GsdRange(min=gsd[0], max=gsd[1]),
+            gsd=GsdRange(min=gsd[0], max=gsd[1], reference=_reference_gsd(trained)),
             sources=sources,
             evaluation=None,
             training={one.config.member: one.config.model_dump(mode="json") for one in trained},
@@ -215,6 +215,18 @@ def _write_member(folder: Path, trained: Trained, weight: float) -> Member:
         parity=Parity(max_abs_difference=0, patches=1, tolerance=TOLERANCE),
         metrics={},
     )
+
+
+def _reference_gsd(trained: Sequence[Trained]) -> float | None:
+    """Return the GSD that imagery is brought to.
+
+    Raises:
+        ValueError: the members were trained at different ones, but see the same pixels.
+    """
+    references = {one.config.member: one.config.data.gsd for one in trained}
+    if len(set(references.values())) > 1:
+        raise ValueError(f"members must be trained at one data.gsd, got {references}")
+    return trained[0].config.data.gsd
 
 
 def _with_parity(

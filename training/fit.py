@@ -8,7 +8,7 @@ those come from `training.evaluate`, which rounds nothing.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def predicted(
     """Yield the members' probabilities (M, h, W) and the label (h, W), a band of rows at a time."""
     for tile in tqdm(tiles, desc="fitting", unit="tile", disable=not progress):
         image, label = tile.read()
-        for band in segmenter.bands(image, options):
+        for band in segmenter.bands(image, replace(options, gsd=tile.gsd)):
             yield band.members, label[band.rows]
 
 

@@ -1,6 +1,5 @@
 """Where a bundle comes from: the imagery behind its members, the code, and the tools."""
 
-import csv
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,11 +8,8 @@ from pathlib import Path
 
 from app.inference.manifest import DataSource
 from training.config import DataConfig, RunConfig
-from training.data import Tile, TrainingSamples
+from training.data import Tile, TrainingSamples, described
 from training.scenes import GSD_RANGE
-
-SOURCES_CSV = "SOURCES.csv"
-"""Lies beside the folders of tiles; its columns `name`, `licence` and `gsd_m` are read."""
 
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "segmentation-models-pytorch", "timm")
 
@@ -28,18 +24,18 @@ def data_sources(configs: Sequence[RunConfig]) -> tuple[DataSource, ...]:
     Raises:
         ValueError: the tiles of a run are not where its configuration says.
     """
-    described: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, str]] = {}
     tiles: dict[str, set[Tile]] = defaultdict(set)
     scenes = 0.0
     for config in configs:
         for path in (*config.data.folders, *config.data.csv):
-            described |= _described((config.data.root / path).parent / SOURCES_CSV)
+            rows |= described(config.data.root / path)
         samples = TrainingSamples(config.data, config.augment.recipe, config.trainer.seed)
         for source, of_source in samples.tiles.items():
             tiles[source].update(of_source)
         options = config.trainer
         scenes += config.data.scenes * options.epochs * options.steps_per_epoch * options.batch_size
-    sources = [_source(name, tiles[name], described) for name in sorted(tiles)]
+    sources = [_source(name, tiles[name], rows) for name in sorted(tiles)]
     if scenes:
         low, high = GSD_RANGE
         sources.append(
@@ -76,20 +72,13 @@ def tool_versions() -> dict[str, str]:
     return {tool: version(tool) for tool in _TOOLS}
 
 
-def _described(path: Path) -> dict[str, dict[str, str]]:
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
-
-
-def _source(name: str, tiles: set[Tile], described: dict[str, dict[str, str]]) -> DataSource:
-    rows = [described.get(tile.name, {}) for tile in tiles]
+def _source(name: str, tiles: set[Tile], rows: dict[str, dict[str, str]]) -> DataSource:
+    of_tiles = [rows.get(tile.name, {}) for tile in tiles]
     return DataSource(
         name=name,
-        licence=_values(row.get("licence") for row in rows),
+        licence=_values(row.get("licence") for row in of_tiles),
         images=len(tiles),
-        gsd=_values(row.get("gsd_m") for row in rows),
+        gsd=_values(row.get("gsd_m") for row in of_tiles),
     )
 
 

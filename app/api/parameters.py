@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import NotAcceptable
 from app.formats import FORMATS
-from app.inference.segmenter import Combine, SegmentOptions, Tta
+from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
 
@@ -67,11 +67,28 @@ class Options(BaseModel):
             examples=["vote"],
         ),
     ] = SegmentOptions.combine
+    gsd: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="Metres per pixel of the upload. Default: unknown.",
+            examples=[0.3],
+        ),
+    ] = None
+    resample: Annotated[
+        Resample,
+        Field(
+            description="`auto`: with a known GSD, run the models at the GSD that they were "
+            "trained at, and bring the result back to the upload's grid. `off`: as it is.",
+            examples=["off"],
+        ),
+    ] = SegmentOptions.resample
     min_area: Annotated[
         float,
         Field(
             ge=0,
-            description="Drop connected components smaller than this many pixels.",
+            description="Drop connected components smaller than this: in m² when the GSD is "
+            "known, else in pixels.",
             examples=[20],
         ),
     ] = SegmentOptions.min_area
@@ -92,6 +109,8 @@ class Options(BaseModel):
             tta=self.tta,
             members=members,
             combine=self.combine,
+            gsd=self.gsd,
+            resample=self.resample,
             min_area=self.min_area,
         )
 

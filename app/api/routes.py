@@ -134,7 +134,7 @@ async def segment(
         "X-Building-Fraction": f"{result.building_fraction:.6f}",
     }
     response = Response(body, media_type=format.media_type, headers=headers)
-    _add_notices(response, result.image.notices)
+    _add_notices(response, result.notices)
     return response
 
 

@@ -75,15 +75,22 @@ class Threshold(_Model):
 
 
 class GsdRange(_Model):
-    """The GSD that the members were trained at, in metres per pixel."""
+    """The GSD that the members were trained at, in metres per pixel.
+
+    `reference` is what imagery of known GSD is resampled to before the members see it, in training
+    as in serving; None if they were trained on every image as it is.
+    """
 
     min: PositiveFloat
     max: PositiveFloat
+    reference: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
             raise ValueError(f"min {self.min} exceeds max {self.max}")
+        if self.reference is not None and not self.min <= self.reference <= self.max:
+            raise ValueError(f"reference {self.reference} lies outside {self.min} to {self.max}")
         return self
 
 

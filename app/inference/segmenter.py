@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from app.errors import BundleError, InferenceError, InvalidOption
 from app.imaging.image import Image
+from app.imaging.resample import resample_rows
 from app.inference.blending import Band, blend
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.predictor import Device, OnnxPredictor, Predictor
-from app.inference.windows import MAX_OVERLAP, plan_windows, read_patch
+from app.inference.resampling import Size, resample_bands, seen_size
+from app.inference.windows import MAX_OVERLAP, WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
 
 Tta = Literal["none", "flips", "d4"]
 Combine = Literal["average", "vote"]
+Resample = Literal["auto", "off"]
 Checkpoint = Callable[[], None]
 """Called before every batch of patches; stops the work by raising."""
 
@@ -45,8 +48,12 @@ class SegmentOptions:
     """Which members vote, their weights renormalised; None for all."""
     combine: Combine = "average"
     """Weighted mean of the probabilities, or strict majority of the thresholded members."""
+    gsd: float | None = None
+    """Metres per pixel of the image, None if unknown."""
+    resample: Resample = "auto"
+    """Show an image of known GSD to the members at the GSD that they were trained at, or `off`."""
     min_area: float = 0.0
-    """Drop connected components smaller than this many pixels."""
+    """Drop connected components smaller than this: in m² where the GSD is known, else pixels."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 < self.threshold < 1:
@@ -55,9 +62,12 @@ class SegmentOptions:
             raise InvalidOption(f"overlap must be from 0 to {MAX_OVERLAP}, got {self.overlap}")
         if not (self.min_area >= 0 and math.isfinite(self.min_area)):
             raise InvalidOption(f"min_area must be 0 or more, got {self.min_area}")
+        if self.gsd is not None and not (self.gsd > 0 and math.isfinite(self.gsd)):
+            raise InvalidOption(f"gsd must be more than 0 metres per pixel, got {self.gsd}")
         for name, value, choices in (
             ("tta", self.tta, get_args(Tta)),
             ("combine", self.combine, get_args(Combine)),
+            ("resample", self.resample, get_args(Resample)),
         ):
             if value not in choices:
                 raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -74,13 +84,15 @@ class Segmentation:
 
     `probability` is float32 (H, W) in [0, 1]: the weighted mean, or the share of members that
     voted for building. `mask` is bool (H, W). Where the image is invalid they are 0 and False.
-    `threshold` and `members` say what was used.
+    `threshold` and `members` say what was used, `notices` what the client should know, ASCII, one
+    sentence each.
     """
 
     probability: NDArray[np.float32]
     mask: NDArray[np.bool_]
     threshold: float
     members: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
 
 def keep_going() -> None:
@@ -134,8 +146,9 @@ class Segmenter:
         # A strict majority: of two members, both must agree.
         mask = probability > 0.5 if options.combine == "vote" else probability >= threshold
         if options.min_area > 0:
-            mask = drop_small_components(mask, options.min_area)
-        return Segmentation(probability, mask, threshold, members)
+            pixel_area = options.gsd**2 if options.gsd else 1.0
+            mask = drop_small_components(mask, options.min_area / pixel_area)
+        return Segmentation(probability, mask, threshold, members, self._notices(options))
 
     def bands(
         self,
@@ -153,16 +166,35 @@ class Segmenter:
             As `segment`.
         """
         members = self.chosen_members(options)
-        grid = plan_windows(image.height, image.width, self.manifest.patch_size, options.overlap)
+        seen = seen_size(image.height, image.width, self._scale(options))
+        grid = plan_windows(*seen, self.manifest.patch_size, options.overlap)
         orientations = _ORIENTATIONS[options.tta]
         patches = (
-            orientation.apply(read_patch(image.pixels, window, grid.patch))
-            for window in grid
+            orientation.apply(patch)
+            for patch in _patches(image, grid)
             for orientation in orientations
         )
         oriented = self._predict(patches, members, checkpoint)
         upright = (_upright(views, orientations) for views in _batched(oriented, len(orientations)))
-        return _hide_invalid(blend(grid, upright), image)
+        bands = resample_bands(blend(grid, upright), seen, (image.height, image.width))
+        return _hide_invalid(bands, image)
+
+    def _scale(self, options: SegmentOptions) -> float:
+        """Return how many pixels the members see per pixel of the image."""
+        gsd = self.manifest.gsd
+        if options.gsd is None or options.resample == "off" or gsd.reference is None:
+            return 1.0
+        # Enlarged beyond what training enlarged, an image would cost more and show no more.
+        return min(options.gsd, gsd.max) / gsd.reference
+
+    def _notices(self, options: SegmentOptions) -> tuple[str, ...]:
+        trained = self.manifest.gsd
+        if options.gsd is None or trained.min <= options.gsd <= trained.max:
+            return ()
+        return (
+            f"The GSD of {options.gsd:g} m lies outside the {trained.min:g} to {trained.max:g} m "
+            "that the models were trained at: expect a poorer mask.",
+        )
 
     def _predict(
         self, patches: Iterable[NDArray[np.uint8]], members: tuple[str, ...], checkpoint: Checkpoint
@@ -247,6 +279,15 @@ _ORIENTATIONS: dict[Tta, tuple[_Orientation, ...]] = {
     "flips": tuple(_Orientation(turns, mirrored) for turns in (0, 2) for mirrored in (False, True)),
     "d4": tuple(_Orientation(turns, mirrored) for turns in range(4) for mirrored in (False, True)),
 }
+
+
+def _patches(image: Image, grid: WindowGrid) -> Iterator[NDArray[np.uint8]]:
+    """Cut the patches of a grid from an image, which is resampled row of windows by row."""
+    size: Size = (grid.height, grid.width)
+    for window in grid:
+        if window.col == 0:
+            rows = resample_rows(image.pixels, size, window.row, window.row + window.height)
+        yield read_patch(rows, replace(window, row=0), grid.patch)
 
 
 def _upright(

@@ -18,6 +18,7 @@ encoder = "timm-mobilenetv3_small_minimal_100"
 [data]
 root = "{root}"
 folders = ["train"]
+gsd = 0.5
 scenes = 0.25
 
 [optimizer]
@@ -40,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_scenes(root / "val", 2, 300, seed=100)
     (root / "SOURCES.csv").write_text(
         "name,split,licence,gsd_m\n"
-        + "".join(f"scene_{i:05d},train,CC0-1.0,{0.3 + i / 10:.1f}\n" for i in range(3))
+        + "".join(f"scene_{i:05d},train,CC0-1.0,{0.3 + i % 100 / 10:.1f}\n" for i in (0, 1, 2, 100))
     )
     path = root / "tiny.toml"
     path.write_text(TINY.format(root=root))

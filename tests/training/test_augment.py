@@ -64,6 +64,28 @@ def test_label_moves_with_the_image(recipe: str) -> None:
         assert np.mean(bright == label) > 0.97, f"seed {seed}"
 
 
+@pytest.mark.parametrize("recipe", ["crop_nonempty", "aerial"])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 2.5])
+def test_tiles_are_brought_to_the_reference_gsd(recipe: str, scale: float) -> None:
+    """Stripes of 40 pixels are about 40 x scale wide in the patches (jitter aside).
+
+    `resized_crop` zooms to any share of the tile, so nothing of the sort can be said of it.
+    """
+    stripes = np.arange(600) // 40 % 2 == 1
+    label = np.broadcast_to(stripes, (600, 600)).copy()
+    pixels = np.where(label[..., np.newaxis], 220, 40).repeat(3, axis=2).astype(np.uint8)
+    augment = Augmentation(recipe)
+
+    widths = []
+    for seed in range(25):
+        patch = augment(pixels, label, seed=seed, scale=scale)[1]
+        lines = np.concatenate([patch, patch.T])
+        edges = np.count_nonzero(np.diff(lines, axis=1), axis=1).max()
+        widths.append(PATCH_SIZE / max(1, edges))
+
+    assert 0.6 < np.median(widths) / (40 * scale) < 1.7
+
+
 def test_ancestor_recipe_cuts_where_there_is_building() -> None:
     label = np.zeros((1000, 1000), np.bool_)
     label[930:960, 930:960] = True

@@ -210,12 +210,37 @@ def test_two_processes_share_out_each_epoch_and_never_repeat(per_epoch: int) -> 
 
 def test_validation_tiles_come_whole_and_untouched(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 300, 3), np.uint8)
-    write_tile(tmp_path, "mass_1", pixels, pixels[..., 1] > 99)
+    write_tile(tmp_path / "val", "mass_1", pixels, pixels[..., 1] > 99)
+    (tmp_path / "SOURCES.csv").write_text("name,gsd_m\nmass_1,1.17\n")
 
-    read, label = WholeTiles(list_tiles(tmp_path))[0]
+    read, label, gsd = WholeTiles(list_tiles(tmp_path / "val"))[0]
 
     np.testing.assert_array_equal(read.numpy(), pixels)
     np.testing.assert_array_equal(label.numpy(), pixels[..., 1] > 99)
+    assert gsd == 1.17
+
+
+@pytest.mark.parametrize(
+    ("stated", "gsd"),
+    [
+        ("0.3", 0.3),
+        ("~0.3 (est.)", 0.3),
+        ("~0.3-0.4 (est., 4x downsample of drone ortho)", 0.35),
+        ("~0.2 (est., original ~0.05)", 0.2),
+        ("unknown (~0.5-1)", None),
+        ("", None),
+    ],
+)
+def test_gsd_is_read_from_the_sources_beside_the_folder(
+    tmp_path: Path, stated: str, gsd: float | None
+) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    write_tile(tmp_path / "train", "mass_1", pixels, pixels[..., 1] > 0)
+    (tmp_path / "SOURCES.csv").write_text(f'name,gsd_m\nmass_1,"{stated}"\n')
+
+    (tile,) = list_tiles(tmp_path / "train")
+
+    assert tile.gsd == pytest.approx(gsd)
 
 
 def test_source_of_a_name_without_underscore_is_the_name() -> None:

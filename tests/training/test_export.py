@@ -85,12 +85,12 @@ def test_train_export_serve_gives_what_torch_gives(checkpoint: Path, segmenter: 
     run = TrainingRun(config).eval()
     run.network = network
     pixels = generate_scene(300, 410, seed=5).pixels
-    options = SegmentOptions(overlap=0, members=("tiny",), threshold=0.5)
+    options = SegmentOptions(overlap=0, members=("tiny",), threshold=0.5, gsd=0.4)
 
     found = segmenter.segment(Image(pixels, None, None), options)
 
     with torch.inference_mode():
-        expected = run.predict_tile(pixels)
+        expected = run.predict_tile(pixels, gsd=0.4)
     # Relative to the map's own range: a nearly flat map would agree with anything.
     assert np.abs(found.probability - expected).max() <= 0.1 * np.ptp(expected)
     assert np.mean(found.mask == (expected >= 0.5)) > 0.999
@@ -122,7 +122,7 @@ def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:
 
 def test_manifest_says_how_the_bundle_came_to_be(tiny: Path, manifest: Manifest) -> None:
     assert manifest.name == "pair"
-    assert (manifest.gsd.min, manifest.gsd.max) == (0.3, 0.9)
+    assert manifest.gsd.model_dump() == {"min": 0.3, "max": 0.9, "reference": 0.5}
     assert manifest.patch_size == PATCH_SIZE
     assert manifest.training["tiny"] == load_config(tiny, ['data.validation=["val"]']).model_dump(
         mode="json"

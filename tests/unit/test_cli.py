@@ -155,6 +155,7 @@ class TestSegment:
             (["--overlap", "0.8"], "overlap must be from 0 to 0.75, got 0.8"),
             (["--models", "pink"], "among red, green, blue, got pink"),
             (["--min-area", "nan"], "min_area"),
+            (["--gsd", "-1"], "gsd"),
         ],
     )
     def test_an_option_out_of_range(

@@ -60,6 +60,9 @@ def test_a_written_bundle_loads_and_verifies(bundle: Path) -> None:
         pytest.param(lambda m: m["threshold"].update(value=0), "threshold", id="threshold 0"),
         pytest.param(lambda m: m["gsd"].update(min=0.7), "min 0.7 exceeds max 0.6", id="GSD"),
         pytest.param(lambda m: m["gsd"].update(min=0), "gsd.min", id="GSD 0"),
+        pytest.param(
+            lambda m: m["gsd"].update(reference=0.7), "0.7 lies outside 0.3 to 0.6", id="reference"
+        ),
     ],
 )
 def test_a_wrong_field_is_named_in_one_sentence(bundle: Path, change: Change, where: str) -> None:

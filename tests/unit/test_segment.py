@@ -216,6 +216,11 @@ class TestParameters:
         votes = (PIXELS / 255 >= THRESHOLD).sum(axis=-1)
         np.testing.assert_array_equal(mask_of(client, combine="vote"), votes >= 2)
 
+    def test_a_gsd_outside_the_trained_range_is_noticed(self, client: TestClient) -> None:
+        response = post(client, params={"gsd": 5})
+        assert response.headers["X-Notice"].startswith("The GSD of 5 m lies outside")
+        assert "X-Notice" not in post(client, params={"gsd": 0.5}).headers
+
     def test_min_area_drops_what_is_smaller(self, client: TestClient) -> None:
         pixels = np.zeros((40, 40, 3), np.uint8)
         pixels[2:6, 2:7] = 255  # 20 pixels
@@ -243,6 +248,9 @@ class TestParameters:
             ({"models": "red,"}, "models"),
             ({"combine": "sum"}, "combine='sum'"),
             ({"min_area": "-1"}, "min_area='-1'"),
+            ({"gsd": "0"}, "gsd='0'"),
+            ({"gsd": "30cm"}, "gsd='30cm'"),
+            ({"resample": "on"}, "resample='on'"),
             ({"min_area": "1e999"}, "min_area"),
             ({"order": "diagonal"}, "order='diagonal'"),
             ({"format": "gif"}, "format='gif'"),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
@@ -41,6 +42,10 @@ class TestOptions:
             ({"min_area": -1.0}, "min_area must be 0 or more, got -1.0"),
             ({"min_area": float("inf")}, "min_area"),
             ({"min_area": float("nan")}, "min_area"),
+            ({"gsd": 0.0}, "gsd must be more than 0 metres per pixel, got 0.0"),
+            ({"gsd": float("inf")}, "gsd"),
+            ({"gsd": float("nan")}, "gsd"),
+            ({"resample": "on"}, "resample must be one of auto, off, got 'on'"),
             ({"tta": "all"}, "tta must be one of none, flips, d4, got 'all'"),
             ({"combine": "sum"}, "combine must be one of average, vote, got 'sum'"),
             ({"members": ()}, "models must name each member once and at least one, got none"),
@@ -135,6 +140,69 @@ def test_small_components_are_dropped_from_the_mask_alone(small_toy: Segmenter) 
     np.testing.assert_array_equal(found.mask, drop_small_components(whole.mask, 20.0))
     np.testing.assert_array_equal(found.probability, whole.probability)
     assert 0 < found.mask.sum() < whole.mask.sum()
+
+
+class TestGsd:
+    """The toy bundle was trained at 0.4 m, from 0.3 to 0.6 m."""
+
+    @pytest.mark.parametrize(
+        ("gsd", "scale"), [(0.2, 0.5), (0.4, 1.0), (0.5, 1.25), (0.6, 1.5), (9.0, 1.5)]
+    )
+    def test_members_see_the_image_at_the_gsd_they_were_trained_at(
+        self, tmp_path: Path, gsd: float, scale: float
+    ) -> None:
+        """A member that answers by position gives away the size of what it was shown."""
+        with closing(load(tmp_path, {"ramp": 1.0}, ramp=factories.ramp_graph(32))) as segmenter:
+            found = segmenter.segment(image_of(scene(20, 20)), SegmentOptions(gsd=gsd))
+        seen = round(20 * scale)
+        ramp = PIL.Image.fromarray(np.ascontiguousarray(factories.ramp_of(32)[:seen, :seen]))
+        expected = np.asarray(ramp.resize((20, 20), PIL.Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(found.probability, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(300, 90), (33, 200), (1, 1)])
+    def test_the_mask_comes_back_on_the_uploads_grid(
+        self, small_toy: Segmenter, shape: tuple[int, int]
+    ) -> None:
+        height, width = shape
+        smooth = np.full((*shape, 3), 40, np.uint8)
+        smooth[height // 3 :, width // 2 :] = 200
+        expected = small_toy.segment(image_of(smooth)).mask
+        for gsd in (0.15, 0.3, 0.55, 0.6):
+            found = small_toy.segment(image_of(smooth), SegmentOptions(gsd=gsd))
+            # The edge itself may move by less than a pixel of the coarser grid, along its length.
+            assert np.count_nonzero(found.mask != expected) <= 3 * (height + width)
+            assert found.mask.shape == shape
+
+    @pytest.mark.parametrize(
+        "options", [SegmentOptions(gsd=0.2, resample="off"), SegmentOptions(gsd=0.4)]
+    )
+    def test_nothing_is_resampled_without_need(
+        self, small_toy: Segmenter, options: SegmentOptions
+    ) -> None:
+        image = image_of(scene(70, 50))
+        plain, found = small_toy.segment(image), small_toy.segment(image, options)
+        np.testing.assert_array_equal(found.probability, plain.probability)
+
+    def test_invalid_pixels_of_the_upload_stay_invalid(self, small_toy: Segmenter) -> None:
+        valid = np.random.default_rng(1).random((70, 50)) < 0.5
+        image = image_of(np.full((70, 50, 3), 255, np.uint8), valid)
+        found = small_toy.segment(image, SegmentOptions(gsd=0.3))
+        np.testing.assert_array_equal(found.mask, valid)
+
+    def test_a_gsd_outside_the_trained_range_is_noticed(self, small_toy: Segmenter) -> None:
+        image = image_of(scene(8, 8))
+        for gsd in (None, 0.3, 0.6):
+            assert small_toy.segment(image, SegmentOptions(gsd=gsd)).notices == ()
+        for gsd in (0.29, 2.5):
+            (notice,) = small_toy.segment(image, SegmentOptions(gsd=gsd)).notices
+            assert f"The GSD of {gsd} m lies outside the 0.3 to 0.6 m" in notice
+
+    def test_areas_are_in_square_metres_where_the_gsd_is_known(self, small_toy: Segmenter) -> None:
+        pixels = np.zeros((10, 10, 3), np.uint8)
+        pixels[2:4, 2:5] = 255  # 6 pixels: 0.96 m² at 0.4 m
+        for min_area, expected in ((0.95, 6), (0.97, 0)):
+            options = SegmentOptions(gsd=0.4, min_area=min_area)
+            assert small_toy.segment(image_of(pixels), options).mask.sum() == expected
 
 
 class TestTestTimeAugmentation:
