@@ -59,6 +59,13 @@ def _export(args: argparse.Namespace) -> None:
     print(f"bundle: {args.out}")
 
 
+def _restore(args: argparse.Namespace) -> None:
+    from training.restore import restore
+
+    for path in restore(args.bundle, args.data, args.out):
+        print(f"checkpoint: {path}")
+
+
 def _scenes(args: argparse.Namespace) -> None:
     from training.scenes import write_scenes
 
@@ -121,6 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run_command=_export)
+
+    command = commands.add_parser(
+        "restore", help="turn a bundle back into checkpoints, to fine-tune them"
+    )
+    command.add_argument("bundle", type=Path, help="folder of the bundle")
+    command.add_argument("data", type=Path, help="a folder or CSV of tiles to go on training with")
+    command.add_argument("--out", type=Path, required=True, help="gets one checkpoint per member")
+    command.set_defaults(run_command=_restore)
 
     command = commands.add_parser("scenes", help="write procedural scenes with labels")
     command.add_argument("folder", type=Path, help="gets images/ and masks/")

@@ -180,7 +180,9 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
             seed=int(random.integers(2**31)),
             scale=gsd / self._gsd if gsd and self._gsd else 1.0,
         )
-        return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(label).float()
+        # A copy only if it is needed: torch wants memory that it may write to.
+        owned = np.require(pixels, requirements=["C", "W"])
+        return torch.from_numpy(owned), torch.from_numpy(label).float()
 
     def _read(self, tile: Tile) -> tuple[Image, Label]:
         if self._cache is None:

@@ -48,8 +48,6 @@ class TrainingRun(lightning.LightningModule):
         self.config = config
         torch.manual_seed(config.trainer.seed)
         self.network = SegmentationNetwork(config.network)
-        if config.network.weights != "none":
-            _load_weights(self.network, load_checkpoint(Path(config.network.weights)))
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = build_loss(config.optimizer.loss)
@@ -153,7 +151,7 @@ def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bo
     Raises:
         FileExistsError: `folder` holds a run already and `resume` was not asked for.
         ValueError: data or configuration that can't be trained on, or a checkpoint of another
-            configuration.
+            configuration or, in `network.weights`, of another network.
     """
     last = folder / "last.ckpt"
     if last.exists():
@@ -184,6 +182,12 @@ def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bo
         enable_model_summary=False,
     )
     run = TrainingRun(config)
+    if config.network.weights != "none" and not last.exists():
+        start = Path(config.network.weights)
+        try:
+            _load_weights(run.network, load_checkpoint(start))
+        except RuntimeError as error:  # torch has no class of its own
+            raise ValueError(f"{start} holds weights of another network: {error}") from error
     training, validation = _loaders(config, trainer)
     trainer.fit(
         run, training, validation, ckpt_path=last if last.exists() else None, weights_only=True

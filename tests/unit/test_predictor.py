@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.errors import BundleError, DeviceError, InferenceError
 from app.inference import predictor as module
 from app.inference.manifest import load_manifest
-from app.inference.predictor import CPU, CUDA, Device, OnnxPredictor, usable_cores
+from app.inference.predictor import CPU, CUDA, Device, OnnxPredictor, cpu_quota, usable_cores
 from tests import factories
 from tests.factories import write_toy_bundle
 
@@ -75,6 +75,24 @@ def test_a_predictor_says_what_it_is(toy: OnnxPredictor) -> None:
     assert toy.batch_size == 4
 
 
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, sys.maxsize),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, sys.maxsize),
+        ({}, sys.maxsize),
+    ],
+)
+def test_a_containers_quota_is_seen(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpu_quota(tmp_path) == cores
+
+
 def test_lanes_default_to_the_usable_cores(bundle: Path) -> None:
     with closing(load(bundle)) as predictor:
         assert predictor.batch_size == 2 * usable_cores()
@@ -99,6 +117,7 @@ def test_a_closed_predictor_leaves_no_thread(bundle: Path) -> None:
 COUNT_THREADS = """
 import sys
 from pathlib import Path
+import sys
 import numpy as np, onnxruntime as ort
 from app.inference.manifest import load_manifest
 from app.inference.predictor import CPU, OnnxPredictor
