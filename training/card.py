@@ -6,8 +6,9 @@ from shlex import quote
 from typing import Any
 
 from app.inference.manifest import Evaluation, Manifest
-from training.config import RunConfig, load_config
+from training.config import PATCH_SIZE, RunConfig, load_config
 from training.fit import Fit
+from training.metrics import BOUNDARY_PIXELS, FEW_PIXELS, OBJECT_IOU
 from training.parity import AGREEMENT
 from training.provenance import trained_on
 
@@ -124,7 +125,12 @@ def _scores(evaluation: Evaluation | None, fitted: Fit | None) -> str:
         f"On {evaluation.images} images of {evaluation.split}, through the path that serves, with "
         "its default options; members alone at the ensemble's threshold. `_micro` counts the "
         "pixels of all images together, `_imagewise` is the mean over images, and an image "
-        "without buildings in mask and label scores 1. Weights and threshold were chosen on these "
+        "without buildings in mask and label scores 1; `dice_built` is the mean over the images "
+        f"with buildings. `object_f1` counts components as found from an IoU of {OBJECT_IOU} on, "
+        f"`boundary_f1` boundaries within {BOUNDARY_PIXELS} px; `empty_false_positives` is the "
+        f"share of {PATCH_SIZE} px patches without a building (of {FEW_PIXELS} px) on which one "
+        "was found; `calibration_error` says how far, on average, a probability lies from the "
+        "share of buildings among pixels of that probability. Weights and threshold were chosen on these "
         "same images, so the scores are a little too good.\n\n"
         f"{_table(('', *evaluation.ensemble), cells)}\n\n"
         "The ensemble's `dice_micro` at other thresholds (probabilities rounded to 1/255):\n\n"

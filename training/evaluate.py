@@ -11,7 +11,7 @@ from tqdm import tqdm
 from app.inference.blending import Band
 from app.inference.segmenter import Combine, Resample, Segmenter, SegmentOptions, Tta
 from training.data import Tile
-from training.metrics import Counts, count, summarise
+from training.metrics import Comparison, compare, summarise
 
 Scores = Mapping[str, float]
 """What `training.metrics.summarise` gives."""
@@ -75,8 +75,8 @@ def evaluate(
     """
     if not tiles:
         raise ValueError("nothing to score: no tiles")
-    ensemble: dict[str, Counts] = {}
-    members: dict[str, dict[str, Counts]] = defaultdict(dict)
+    ensemble: dict[str, Comparison] = {}
+    members: dict[str, dict[str, Comparison]] = defaultdict(dict)
     for tile in tqdm(tiles, desc="scoring", unit="tile", disable=not progress):
         if tile.name in ensemble:
             raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
@@ -84,16 +84,16 @@ def evaluate(
         known = replace(options, gsd=tile.gsd)
         bands = list(segmenter.bands(image, known))
         together = segmenter.combine(image, bands, known)
-        ensemble[tile.name] = count(together.mask, label)
+        ensemble[tile.name] = compare(together.mask, together.probability, label)
         for i, member in enumerate(together.members):
             alone = segmenter.combine(
                 image,
                 [Band(band.row, band.members[i : i + 1]) for band in bands],
                 replace(known, members=(member,)),
             )
-            members[member][tile.name] = count(alone.mask, label)
+            members[member][tile.name] = compare(alone.mask, alone.probability, label)
 
-    sources: dict[str, list[Counts]] = defaultdict(list)
+    sources: dict[str, list[Comparison]] = defaultdict(list)
     for tile in tiles:
         sources[tile.source].append(ensemble[tile.name])
     return Report(
@@ -105,7 +105,7 @@ def evaluate(
         resample=options.resample,
         images=len(tiles),
         ensemble=summarise(ensemble.values()),
-        members={name: summarise(counts.values()) for name, counts in members.items()},
+        members={name: summarise(images.values()) for name, images in members.items()},
         sources={name: summarise(sources[name]) for name in sorted(sources)},
-        dice={name: counts.dice for name, counts in ensemble.items()},
+        dice={name: compared.pixels.dice for name, compared in ensemble.items()},
     )

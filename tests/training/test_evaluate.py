@@ -16,7 +16,7 @@ from tests.factories import scene, write_toy_bundle
 from training.__main__ import main
 from training.data import Tile, list_tiles
 from training.evaluate import evaluate
-from training.metrics import count, summarise
+from training.metrics import compare, summarise
 
 OPTIONS = (
     SegmentOptions(),
@@ -52,12 +52,13 @@ def test_scores_are_those_of_the_served_masks(
     counts = {}
     for tile in tiles:
         image, label = tile.read()
-        counts[tile.name] = count(small_toy.segment(image, options).mask, label)
+        found = small_toy.segment(image, options)
+        counts[tile.name] = compare(found.mask, found.probability, label)
 
     report = evaluate(small_toy, tiles, options)
 
     assert report.ensemble == summarise(counts.values())
-    assert report.dice == {name: found.dice for name, found in counts.items()}
+    assert report.dice == {name: found.pixels.dice for name, found in counts.items()}
     assert report.sources == {
         "accra": summarise([counts["accra_1"]]),
         "mass": summarise([counts["mass_1"], counts["mass_2"]]),

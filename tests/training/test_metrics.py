@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from training.metrics import Counts, count, summarise
+from training.metrics import Comparison, Counts, Share, compare, count, summarise
 
 
 def test_count_agrees_with_sets_of_pixels() -> None:
@@ -38,18 +39,100 @@ def test_scores_without_buildings_or_without_finds(
     assert found == (dice, iou, precision, recall)
 
 
+def comparison(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> Comparison:
+    return compare(mask, mask.astype(np.float32), label)
+
+
+def boxes(*corners: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """Draw boxes (top, left, bottom, right) into 300 x 300 pixels."""
+    drawn = np.zeros((300, 300), np.bool_)
+    for top, left, bottom, right in corners:
+        drawn[top:bottom, left:right] = True
+    return drawn
+
+
 def test_micro_pools_pixels_and_imagewise_averages_images() -> None:
-    large, small, empty = Counts(90, 10, 10), Counts(1, 1, 3), Counts(0, 0, 0)
+    label = boxes((10, 10, 20, 20))
+    half, nothing = boxes((10, 10, 20, 15)), boxes()
 
-    scores = summarise(iter([large, small, empty]))
-
-    assert scores == pytest.approx(
-        {
-            "dice_micro": 2 * 91 / (2 * 91 + 11 + 13),
-            "iou_micro": 91 / (91 + 11 + 13),
-            "precision_micro": 91 / 102,
-            "recall_micro": 91 / 104,
-            "dice_imagewise": (180 / 200 + 2 / 6 + 1) / 3,
-            "iou_imagewise": (90 / 110 + 1 / 5 + 1) / 3,
-        }
+    scores = summarise(
+        iter([comparison(half, label), comparison(nothing, nothing), comparison(half, nothing)])
     )
+
+    assert scores["dice_micro"] == 2 * 50 / (2 * 50 + 50 + 50)
+    assert scores["iou_micro"] == 50 / 150
+    assert scores["precision_micro"] == 50 / 100
+    assert scores["recall_micro"] == 50 / 100
+    assert scores["dice_imagewise"] == pytest.approx((100 / 150 + 1 + 0) / 3)
+    assert scores["iou_imagewise"] == pytest.approx((50 / 100 + 1 + 0) / 3)
+    assert scores["dice_built"] == pytest.approx(100 / 150)
+
+
+def test_objects_agree_when_more_than_half_of_their_union_is_shared() -> None:
+    label = boxes((0, 0, 10, 10), (50, 50, 60, 60), (100, 0, 110, 10), (200, 200, 220, 220))
+    mask = boxes(
+        (0, 0, 10, 6),  # 0.6 of the first
+        (50, 50, 60, 55),  # half of the second is not more than half
+        (100, 0, 110, 5), (100, 6, 110, 10),  # the third, torn in two
+        (202, 200, 222, 220),  # the fourth, a little lower
+        (250, 0, 260, 10),  # of nothing
+    )  # fmt: skip
+
+    assert comparison(mask, label).objects == Counts(2, 4, 2)
+
+
+def test_components_that_touch_at_a_corner_are_one_object() -> None:
+    touching = boxes((0, 0, 5, 5), (5, 5, 10, 10))
+
+    assert comparison(touching, touching).objects == Counts(1, 0, 0)
+
+
+@pytest.mark.parametrize(("shift", "near"), [(0, True), (3, True), (4, False)])
+def test_a_boundary_may_lie_three_pixels_off(shift: int, near: bool) -> None:
+    label, mask = boxes((0, 0, 300, 100)), boxes((0, 0, 300, 100 + shift))
+
+    compared = comparison(mask, label)
+
+    # The image's own edge bounds nothing: one straight line of 300 pixels each.
+    assert compared.drawn == compared.labelled == Share(300 if near else 0, 300)
+    assert summarise([compared])["boundary_f1"] == float(near)
+
+
+def test_boundary_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
+    one, two = boxes((10, 10, 30, 30)), boxes((10, 10, 30, 30), (100, 100, 120, 120))
+
+    scores = summarise([comparison(one, two)])
+
+    assert scores["boundary_f1"] == pytest.approx(2 * 1 * 0.5 / 1.5)
+    assert summarise([comparison(boxes(), two)])["boundary_f1"] == 0
+
+
+def test_empty_patches_count_those_that_were_not_left_alone() -> None:
+    label = boxes((0, 0, 1, 19), (0, 230, 10, 240))  # 19 pixels do not make a patch built
+    mask = boxes((100, 100, 101, 119), (230, 0, 240, 2))  # 19 pixels are not a find, 20 are
+
+    compared = comparison(mask, label)
+
+    assert compared.clean == Share(2, 3)
+    assert summarise([compared])["empty_false_positives"] == pytest.approx(1 / 3)
+
+
+def test_calibration_error_is_how_far_probabilities_lie_from_frequencies() -> None:
+    label = boxes((0, 0, 300, 120))  # 40 %
+    probability = np.full(label.shape, 0.7, np.float32)
+
+    honest = compare(label, label.astype(np.float32), label)
+    bold = compare(probability > 0.5, probability, label)
+
+    assert summarise([honest])["calibration_error"] == 0
+    assert summarise([bold])["calibration_error"] == pytest.approx(0.3, abs=1e-6)
+    number, buildings, _ = bold.binned
+    assert (number.sum(), buildings.sum()) == (90000, 36000)
+
+
+def test_an_image_without_anything_is_perfect() -> None:
+    scores = summarise([comparison(boxes(), boxes())])
+
+    errors = {"empty_false_positives", "calibration_error"}
+    assert {score for score in scores if scores[score] == 0} == errors
+    assert {scores[score] for score in scores if score not in errors} == {1.0}
