@@ -59,6 +59,36 @@ def _export(args: argparse.Namespace) -> None:
     print(f"bundle: {args.out}")
 
 
+def _submit(args: argparse.Namespace) -> None:
+    from app.inference.segmenter import SegmentOptions
+    from training.competition import submit
+    from training.export import served
+
+    options = SegmentOptions(
+        threshold=args.threshold, tta=args.tta, combine=args.combine, gsd=args.gsd
+    )
+    with served(args.model) as segmenter:
+        new = submit(
+            segmenter,
+            args.tiles,
+            args.out,
+            options,
+            resume=args.resume,
+            progress=not args.quiet,
+        )
+    print(f"submission: {args.out} ({new} new rows)")
+
+
+def _score(args: argparse.Namespace) -> None:
+    from training.competition import score
+
+    found = score(args.submission, args.labels, side=args.size)
+    print(
+        f"mean Dice {found.dice:.4f} over {found.images} images; {found.both_empty} that are empty "
+        "in submission and labels were left out"
+    )
+
+
 def _restore(args: argparse.Namespace) -> None:
     from training.restore import restore
 
@@ -128,6 +158,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run_command=_export)
+
+    command = commands.add_parser("submit", help="make the competition's submission CSV")
+    command.add_argument("model", type=Path, help="folder of a bundle, or a checkpoint")
+    command.add_argument("tiles", type=Path, help="CSV with img_id,img_path, such as test.csv")
+    command.add_argument("--out", type=Path, required=True, help="such as submission.csv")
+    command.add_argument("--resume", action="store_true", help="go on after the last row there")
+    command.add_argument("--threshold", type=float, help="default: the bundle's own")
+    command.add_argument("--tta", default="none", help="none, flips or d4")
+    command.add_argument("--combine", default="average", help="average or vote")
+    command.add_argument("--gsd", type=float, help="metres per pixel of the tiles")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run_command=_submit)
+
+    command = commands.add_parser("score", help="score a submission as the competition did")
+    command.add_argument("submission", type=Path, help="CSV with img_id,mask_rle")
+    command.add_argument("labels", type=Path, help="CSV with img_id,mask_rle")
+    command.add_argument("--size", type=int, default=224, help="side of a tile (%(default)s)")
+    command.set_defaults(run_command=_score)
 
     command = commands.add_parser(
         "restore", help="turn a bundle back into checkpoints, to fine-tune them"

@@ -27,6 +27,7 @@ from training.scenes import generate_scene
 Label = NDArray[np.bool_]
 
 SOURCES_CSV = "SOURCES.csv"
+_MAX_RLE = 1 << 30  # the encoding of a large mask exceeds the csv module's own 128 KiB
 _MAX_PIXELS = 1_000_000_000  # our own tiles: the service's limit for strangers does not apply
 _SCENE_SIZE = PATCH_SIZE * 3 // 2  # as large as the widest cut of the `aerial` recipe
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
@@ -94,17 +95,29 @@ def _folder_tiles(folder: Path) -> list[Tile]:
 
 
 def _csv_tiles(path: Path) -> list[Tile]:
+    gsd = stated_gsd(path)
+    return [
+        Tile(name, path.parent / row["img_path"], row["mask_rle"], gsd.get(name))
+        for row in read_rows(path, ("img_id", "img_path", "mask_rle"))
+        for name in [row["img_id"]]
+    ]
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Read the rows of one of the competition's CSV files, which have at least `columns`.
+
+    Raises:
+        ValueError: a column is missing, or a row has fewer fields.
+    """
+    csv.field_size_limit(_MAX_RLE)
     with path.open(newline="") as file:
         rows = csv.DictReader(file)
-        expected = ["img_id", "img_path", "mask_rle"]
-        if not set(expected) <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path} has columns {rows.fieldnames}; expected {expected}")
-        gsd = stated_gsd(path)
-        return [
-            Tile(name, path.parent / row["img_path"], row["mask_rle"], gsd.get(name))
-            for row in rows
-            for name in [row["img_id"]]
-        ]
+        if not set(columns) <= set(rows.fieldnames or ()):
+            raise ValueError(f"{path} has columns {rows.fieldnames}; expected {list(columns)}")
+        for row in rows:
+            if any(row[column] is None for column in columns):
+                raise ValueError(f"{path}, line {rows.line_num}: expected {list(columns)}")
+            yield row
 
 
 def described(path: Path) -> dict[str, dict[str, str]]:
