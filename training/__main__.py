@@ -19,10 +19,10 @@ def _train(args: argparse.Namespace) -> None:
     print(f"best checkpoint: {best}")
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> int:
     from app.inference.segmenter import SegmentOptions
     from training.data import list_tiles
-    from training.evaluate import evaluate
+    from training.evaluate import Gate, evaluate
     from training.export import served
 
     options = SegmentOptions(
@@ -33,12 +33,17 @@ def _evaluate(args: argparse.Namespace) -> None:
         resample=args.resample,
         members=args.models and tuple(args.models.split(",")),
     )
+    gates = [Gate.parse(text) for text in args.gate]
     tiles = [tile for path in args.data for tile in list_tiles(path)]
     with served(args.model) as segmenter:
         report = evaluate(segmenter, tiles, options, progress=not args.quiet)
     print(report.table())
     if args.json:
         report.write(args.json)
+    complaints = [complaint for gate in gates if (complaint := gate.complaint(report))]
+    for complaint in complaints:
+        print(f"gate: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -130,6 +135,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resample", default="auto", help="auto or off")
     command.add_argument("--models", metavar="NAME,NAME", help="members that vote (default: all)")
     command.add_argument("--json", type=Path, help="write the scores, and each image's, there")
+    command.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="NAME>=BOUND",
+        help="status 1 unless the ensemble's score keeps it; also NAME<=BOUND (repeatable)",
+    )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run_command=_evaluate)
 
@@ -200,11 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)  # libraries speak up from warnings on
     try:
-        args.run_command(args)
+        status: int | None = args.run_command(args)
     except (OSError, ValueError, RooftraceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 if __name__ == "__main__":

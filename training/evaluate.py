@@ -1,10 +1,12 @@
 """Score a bundle on labelled tiles, along the very path that serves it."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from tqdm import tqdm
 
@@ -53,6 +55,42 @@ class Report:
             cells = (f"  {score:{len(column)}.4f}" for column, score in scores.items())
             lines.append(row.ljust(first) + "".join(cells))
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A bound that a score of the ensemble has to keep, such as `dice_micro>=0.7`."""
+
+    score: str
+    least: bool
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `NAME>=BOUND` or `NAME<=BOUND`.
+
+        Raises:
+            ValueError: neither of them.
+        """
+        parts = re.fullmatch(r"(\w+)(>=|<=)([0-9.]+)", text.replace(" ", ""))
+        if parts is None:
+            raise ValueError(f"gate {text!r} is neither NAME>=BOUND nor NAME<=BOUND")
+        return cls(parts[1], parts[2] == ">=", float(parts[3]))
+
+    def complaint(self, report: Report) -> str | None:
+        """Say how a report breaks the bound; None if it keeps it.
+
+        Raises:
+            ValueError: an unknown score.
+        """
+        if self.score not in report.ensemble:
+            known = ", ".join(report.ensemble)
+            raise ValueError(f"there is no score {self.score!r} to gate; there are {known}")
+        value = report.ensemble[self.score]
+        if value >= self.bound if self.least else value <= self.bound:
+            return None
+        limit = "at least" if self.least else "at most"
+        return f"{self.score} is {value:.4f}, must be {limit} {self.bound:g}"
 
 
 def evaluate(

@@ -137,6 +137,31 @@ def test_command_prints_a_table_and_writes_json(
 
 
 @pytest.mark.parametrize(
+    ("gates", "status", "said"),
+    [
+        (["dice_micro>=0.1", "empty_false_positives <= 1"], 0, ""),
+        (["dice_micro>=0.99"], 1, "must be at least 0.99"),
+        (["dice_micro>=0.1", "dice_micro<=0.2"], 1, "must be at most 0.2"),
+        (["dice>=0.1"], 2, "there is no score 'dice' to gate; there are dice_micro, "),
+        (["dice_micro>0.1"], 2, "gate 'dice_micro>0.1' is neither NAME>=BOUND nor NAME<=BOUND"),
+    ],
+)
+def test_a_gate_fails_the_command_when_a_bound_is_broken(
+    folder: Path,
+    toy_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    gates: list[str],
+    status: int,
+    said: str,
+) -> None:
+    flags = [flag for gate in gates for flag in ("--gate", gate)]
+
+    assert main(["evaluate", str(toy_bundle), str(folder), "--quiet", *flags]) == status
+
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["nowhere", "{folder}"], "manifest.json can't be read"),
