@@ -64,6 +64,22 @@ def _export(args: argparse.Namespace) -> None:
     print(f"bundle: {args.out}")
 
 
+def _fit(args: argparse.Namespace) -> None:
+    from training.export import refit
+
+    manifest = refit(
+        args.bundle,
+        args.out,
+        validation=args.data,
+        notes=args.note,
+        progress=not args.quiet,
+    )
+    for member in manifest.members:
+        print(f"{member.name}: weight {member.weight:g}")
+    print(f"threshold: {manifest.threshold.value:g}")
+    print(f"bundle: {args.out}")
+
+
 def _submit(args: argparse.Namespace) -> None:
     from app.inference.segmenter import SegmentOptions
     from training.competition import submit
@@ -170,6 +186,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run_command=_export)
+
+    command = commands.add_parser(
+        "fit", help="copy a bundle, with weights and threshold fitted to other tiles"
+    )
+    command.add_argument("bundle", type=Path, help="folder of the bundle")
+    command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
+    command.add_argument("--out", type=Path, required=True, help="such as models/NAME")
+    command.add_argument(
+        "--note", action="append", default=[], help="a line for the model card (repeatable)"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run_command=_fit)
 
     command = commands.add_parser("submit", help="make the competition's submission CSV")
     command.add_argument("model", type=Path, help="folder of a bundle, or a checkpoint")

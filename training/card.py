@@ -7,7 +7,6 @@ from typing import Any
 
 from app.inference.manifest import Evaluation, Manifest
 from training.config import PATCH_SIZE, RunConfig, load_config
-from training.fit import Fit
 from training.metrics import BOUNDARY_PIXELS, FEW_PIXELS, OBJECT_IOU
 from training.parity import AGREEMENT
 from training.provenance import trained_on
@@ -15,16 +14,14 @@ from training.provenance import trained_on
 _CONFIGS = Path(__file__).parent / "configs"
 
 
-def model_card(
-    manifest: Manifest, *, fitted: Fit | None, notes: Sequence[str], validation: Sequence[Path]
-) -> str:
+def model_card(manifest: Manifest, *, notes: Sequence[str], validation: Sequence[Path]) -> str:
     """Write the card in Markdown: from the manifest and the notes, and nothing besides."""
     runs = [RunConfig.model_validate(run) for run in manifest.training.values()]
     sections = {
         "Members": _members(manifest),
         "Training data": _data(manifest),
         "Recipe": _recipe(runs),
-        "Scores": _scores(manifest.evaluation, fitted),
+        "Scores": _scores(manifest.evaluation),
         "Use and limits": _limits(manifest),
         "Reproduce": _commands(manifest, runs, validation),
         "Notes": "\n".join(f"- {note}" for note in notes),
@@ -39,11 +36,14 @@ def _summary(manifest: Manifest, runs: Iterable[RunConfig]) -> str:
         f"{member.architecture} ({member.encoder})" for member in manifest.members
     )
     begun = {run.network.encoder_weights for run in runs}
+    continued = sorted({run.network.weights for run in runs} - {"none"})
     start = (
         "Trained from scratch: no pretrained weights."
         if begun == {"none"}
         else f"Encoders started from: {', '.join(sorted(begun))}."
     )
+    if continued:
+        start += f" This run went on from: {', '.join(continued)}."
     size = manifest.patch_size
     return (
         f"Finds buildings in RGB images taken from above: for each {size} x {size} patch, the "
@@ -111,16 +111,19 @@ def _recipe(runs: Iterable[RunConfig]) -> str:
     return _table(header, rows) + "\n\n`training` in `manifest.json` has every setting."
 
 
-def _scores(evaluation: Evaluation | None, fitted: Fit | None) -> str:
-    if evaluation is None or fitted is None:
+def _scores(evaluation: Evaluation | None) -> str:
+    if evaluation is None:
         return "None: the bundle was exported without validation images."
     rows: dict[str, Mapping[str, float]] = {"**ensemble**": evaluation.ensemble}
     rows |= {f"{name} alone": scores for name, scores in evaluation.members.items()}
     rows |= {f"ensemble on {name}": scores for name, scores in evaluation.sources.items()}
     cells = [(row, *(f"{score:.4f}" for score in scores.values())) for row, scores in rows.items()]
     curve = [
-        (f"{t:.2f}", f"{dice:.4f}") for t, dice in fitted.curve.items() if round(t * 100) % 5 == 0
+        (threshold, f"{dice:.4f}")
+        for threshold, dice in evaluation.threshold_curve.items()
+        if threshold.endswith(("0", "5"))
     ]
+    unseen = [(source, f"{dice:.4f}") for source, dice in evaluation.held_out.items()]
     return (
         f"On {evaluation.images} images of {evaluation.split}, through the path that serves, with "
         "its default options; members alone at the ensemble's threshold. `_micro` counts the "
@@ -135,7 +138,10 @@ def _scores(evaluation: Evaluation | None, fitted: Fit | None) -> str:
         "little too good.\n\n"
         f"{_table(('', *evaluation.ensemble), cells)}\n\n"
         "The ensemble's `dice_micro` at other thresholds (probabilities rounded to 1/255):\n\n"
-        f"{_table(('threshold', 'dice_micro'), curve)}"
+        f"{_table(('threshold', 'dice_micro'), curve)}\n\n"
+        "The ensemble's `dice_micro` on each source, with weights and threshold fitted to the "
+        "other sources alone:\n\n"
+        f"{_table(('source', 'dice_micro'), unseen)}"
     )
 
 

@@ -6,6 +6,7 @@ and moves there at the very end.
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -30,14 +31,15 @@ from app.inference.manifest import (
     Parity,
     Threshold,
     load_manifest,
+    verify_files,
 )
 from app.inference.predictor import OnnxPredictor, Predictor
 from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
 from training.card import model_card
 from training.config import PATCH_SIZE, RunConfig
-from training.data import Tile, list_tiles
+from training.data import list_tiles
 from training.evaluate import evaluate
-from training.fit import WEIGHT_STEPS, Fit, fit, predicted, tally
+from training.fit import WEIGHT_STEPS, fit, held_out, tally_sources
 from training.network import ProbabilityNetwork, SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.provenance import git_commit, tool_versions
@@ -96,17 +98,12 @@ def export(
         ValueError: ONNX Runtime does not reproduce torch, two members of one name, or data that
             can't be read.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists already: remove it, or name another folder")
     tiles = [tile for path in validation for tile in list_tiles(path)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        folder = Path(scratch) / "bundle"  # not the scratch folder itself: only we may read that
-        folder.mkdir()
+    with _staged(out) as folder:
         manifest = Manifest(
             schema_version=1,
             name=name or out.name,
-            created=datetime.now(UTC).replace(microsecond=0),
+            created=_now(),
             patch_size=PATCH_SIZE,
             members=tuple(_write_member(folder, one, 1 / len(trained)) for one in trained),
             threshold=Threshold(value=0.5, chosen_by="nobody: there was nothing to fit it to"),
@@ -119,23 +116,53 @@ def export(
         )
         with closing(OnnxPredictor(folder, manifest, device="cpu")) as predictor:
             manifest = _with_parity(manifest, trained, predictor, parity_patches(tiles))
-            fitted = None
-            if tiles:
-                maps = predicted(
-                    Segmenter(manifest, predictor), tiles, SegmentOptions(), progress=progress
-                )
-                fitted = fit(tally(maps))
-                manifest = _with_fit(manifest, fitted, _split(validation), len(tiles))
-        _write_manifest(folder, manifest)
-        if tiles:
-            with closing(load_segmenter(folder, device="cpu")) as segmenter:
-                manifest = _with_scores(segmenter, tiles, _split(validation), progress=progress)
-            _write_manifest(folder, manifest)
-        card = model_card(manifest, fitted=fitted, notes=notes, validation=validation)
-        (folder / CARD).write_text(card)
+        manifest = _fitted_and_scored(folder, manifest, validation, progress=progress)
+        (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
+    return manifest
+
+
+def refit(
+    bundle: Path,
+    out: Path,
+    *,
+    validation: Sequence[Path],
+    notes: Sequence[str] = (),
+    progress: bool = False,
+) -> Manifest:
+    """Write a copy of `bundle` to `out`, with weights and threshold fitted to other tiles.
+
+    Raises:
+        FileExistsError: `out` exists.
+        ValueError: data that can't be read.
+        BundleError: the bundle is broken.
+    """
+    manifest = load_manifest(bundle)
+    verify_files(bundle, manifest)
+    with _staged(out) as folder:
+        for member in manifest.members:
+            shutil.copyfile(bundle / member.file, folder / member.file)
+        manifest = manifest.model_copy(update={"name": out.name, "created": _now()})
+        manifest = _fitted_and_scored(folder, manifest, validation, progress=progress)
+        (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
+    return manifest
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` if nothing was raised and the service can read it."""
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: remove it, or name another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / "bundle"  # not the scratch folder itself: only we may read that
+        folder.mkdir()
+        yield folder
         load_manifest(folder)  # as the service will
         folder.rename(out)
-    return manifest
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @contextmanager
@@ -243,24 +270,32 @@ def _with_parity(
     return manifest.model_copy(update={"members": tuple(members)})
 
 
-def _with_fit(manifest: Manifest, fitted: Fit, split: str, images: int) -> Manifest:
+def _fitted_and_scored(
+    folder: Path, manifest: Manifest, validation: Sequence[Path], *, progress: bool
+) -> Manifest:
+    """Fit weights and threshold, score the outcome, and write the manifest into the bundle."""
+    _write_manifest(folder, manifest)
+    tiles = [tile for path in validation for tile in list_tiles(path)]
+    if not tiles:
+        return manifest
+    split = " + ".join(path.stem for path in validation)
+    with closing(load_segmenter(folder, device="cpu")) as segmenter:
+        sources = tally_sources(segmenter, tiles, SegmentOptions(), progress=progress)
+    fitted = fit(list(sources.values()))
     members = tuple(
         member.model_copy(update={"weight": weight})
         for member, weight in zip(manifest.members, fitted.weights, strict=True)
     )
     chosen_by = (
-        f"highest dice_micro on {split} ({images} images), over weights in steps of "
+        f"highest dice_micro on {split} ({len(tiles)} images), over weights in steps of "
         f"{1 / WEIGHT_STEPS} and thresholds in steps of 0.01"
     )
     threshold = Threshold(value=fitted.threshold, chosen_by=chosen_by)
-    return manifest.model_copy(update={"members": members, "threshold": threshold})
+    manifest = manifest.model_copy(update={"members": members, "threshold": threshold})
+    _write_manifest(folder, manifest)
 
-
-def _with_scores(
-    segmenter: Segmenter, tiles: Sequence[Tile], split: str, *, progress: bool
-) -> Manifest:
-    report = evaluate(segmenter, tiles, progress=progress)
-    manifest = segmenter.manifest
+    with closing(load_segmenter(folder, device="cpu")) as segmenter:
+        report = evaluate(segmenter, tiles, progress=progress)
     evaluation = Evaluation(
         split=split,
         date=manifest.created.date(),
@@ -268,16 +303,16 @@ def _with_scores(
         ensemble=dict(report.ensemble),
         members={name: dict(scores) for name, scores in report.members.items()},
         sources={name: dict(scores) for name, scores in report.sources.items()},
+        threshold_curve={f"{t:.2f}": dice for t, dice in fitted.curve.items()},
+        held_out=held_out(sources),
     )
     members = tuple(
         member.model_copy(update={"metrics": evaluation.members[member.name]})
         for member in manifest.members
     )
-    return manifest.model_copy(update={"members": members, "evaluation": evaluation})
-
-
-def _split(validation: Sequence[Path]) -> str:
-    return " + ".join(path.stem for path in validation)
+    manifest = manifest.model_copy(update={"members": members, "evaluation": evaluation})
+    _write_manifest(folder, manifest)
+    return manifest
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

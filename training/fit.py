@@ -7,7 +7,7 @@ and thresholds hundredths, so that what remains is exact arithmetic on whole num
 those come from `training.evaluate`, which rounds nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,14 +54,27 @@ class Pixels:
     background: NDArray[np.float64]
 
 
-def predicted(
+def tally_sources(
     segmenter: Segmenter, tiles: Sequence[Tile], options: SegmentOptions, *, progress: bool = False
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Yield the members' probabilities (M, h, W) and the label (h, W), a band of rows at a time."""
-    for tile in tqdm(tiles, desc="fitting", unit="tile", disable=not progress):
-        image, label = tile.read()
-        for band in segmenter.bands(image, replace(options, gsd=tile.gsd)):
-            yield band.members, label[band.rows]
+) -> dict[str, Pixels]:
+    """Segment every tile as the service would, and tally the pixels of each source.
+
+    Raises:
+        ValueError: no tiles, or more than seven members.
+    """
+    if not tiles:
+        raise ValueError("nothing to fit weights and threshold to: no tiles")
+
+    def maps(of: Sequence[Tile]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        for tile in of:
+            image, label = tile.read()
+            for band in segmenter.bands(image, replace(options, gsd=tile.gsd)):
+                yield band.members, label[band.rows]
+            bar.update()
+
+    with tqdm(total=len(tiles), desc="fitting", unit="tile", disable=not progress) as bar:
+        sources = sorted({tile.source for tile in tiles})
+        return {name: tally(maps([t for t in tiles if t.source == name])) for name in sources}
 
 
 def tally(maps: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Pixels:
@@ -95,18 +108,39 @@ def tally(maps: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Pixe
     )
 
 
-def fit(pixels: Pixels) -> Fit:
-    """Find the weights and the threshold with the highest micro Dice.
+def fit(parts: Sequence[Pixels]) -> Fit:
+    """Find the weights and the threshold with the highest micro Dice over all `parts`.
 
     Of equal scores, the one nearest to equal weights wins, then the one nearest to 0.5.
     """
-    candidates = sorted(_compositions(WEIGHT_STEPS, len(pixels.levels)), key=_inequality)
+    levels = np.concatenate([part.levels for part in parts], axis=1)
+    counts = (
+        np.concatenate(of) for of in zip(*((p.building, p.background) for p in parts), strict=True)
+    )
+    pixels = Pixels(levels, *counts)
+    candidates = sorted(_compositions(WEIGHT_STEPS, len(levels)), key=_inequality)
     curves = [_dice_by_threshold(pixels, weights) for weights in candidates]
     best = int(np.argmax([curve.max() for curve in curves]))
     curve = dict(zip((t / 100 for t in THRESHOLDS), curves[best].tolist(), strict=True))
     highest = max(curve.values())
     threshold = min((t for t in curve if curve[t] == highest), key=lambda t: abs(t - 0.5))
     return Fit(tuple(k / WEIGHT_STEPS for k in candidates[best]), threshold, curve)
+
+
+def held_out(sources: Mapping[str, Pixels]) -> dict[str, float]:
+    """Return the micro Dice on each source, with weights and threshold fitted to the others.
+
+    This is what a fit is worth on imagery that it has not seen (the networks may have seen more);
+    {} when there is but one source.
+    """
+    found = {}
+    for name, pixels in sources.items():
+        if others := [part for source, part in sources.items() if source != name]:
+            fitted = fit(others)
+            weights = [round(weight * WEIGHT_STEPS) for weight in fitted.weights]
+            at = THRESHOLDS.index(round(fitted.threshold * 100))
+            found[name] = float(_dice_by_threshold(pixels, weights)[at])
+    return found
 
 
 def _dice_by_threshold(pixels: Pixels, weights: Sequence[int]) -> NDArray[np.float64]:

@@ -104,7 +104,11 @@ class DataSource(_Model):
 
 
 class Evaluation(_Model):
-    """Scores on one split on one day: of the ensemble, of each member, and by source."""
+    """Scores on one split on one day: of the ensemble, of each member, and by source.
+
+    `threshold_curve` is the ensemble's micro Dice at other thresholds, by threshold; `held_out` the
+    micro Dice on each source with weights and threshold fitted to the other sources.
+    """
 
     split: str
     date: date
@@ -112,6 +116,8 @@ class Evaluation(_Model):
     ensemble: dict[str, float]
     members: dict[str, dict[str, float]]
     sources: dict[str, dict[str, float]]
+    threshold_curve: dict[str, float] = {}
+    held_out: dict[str, float] = {}
 
 
 class Manifest(_Model):

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.fit import WEIGHT_STEPS, fit, tally
+from training.fit import WEIGHT_STEPS, Fit, Pixels, fit, held_out, tally
 
 Maps = tuple[NDArray[np.float32], NDArray[np.bool_]]
+
+
+def fit_one(pixels: Pixels) -> Fit:
+    return fit([pixels])
 
 
 def planted(weights: tuple[float, ...], threshold: float) -> Maps:
@@ -37,7 +41,7 @@ def dice(maps: Maps, weights: tuple[float, ...], threshold: float) -> float:
     [((0.7, 0.15, 0.15), 0.3), ((0.2, 0.35, 0.45), 0.62), ((0.05, 0.95), 0.5), ((1.0,), 0.25)],
 )
 def test_recovers_a_planted_optimum(weights: tuple[float, ...], threshold: float) -> None:
-    found = fit(tally([planted(weights, threshold)]))
+    found = fit_one(tally([planted(weights, threshold)]))
 
     assert found.weights == weights
     assert found.threshold == threshold
@@ -56,7 +60,7 @@ def test_agrees_with_a_plain_search_over_every_pixel() -> None:
         scores[k, t] = 2 * np.count_nonzero(mask & label) / (mask.sum() + label.sum())
     (k, t), highest = max(scores.items(), key=lambda item: item[1])
 
-    found = fit(tally([(probabilities, label)]))
+    found = fit_one(tally([(probabilities, label)]))
 
     assert found.dice == highest
     assert scores[round(found.weights[0] * WEIGHT_STEPS), round(found.threshold * 100)] == highest
@@ -71,14 +75,14 @@ def test_bands_add_up_to_the_whole_map() -> None:
     probabilities, label = planted((0.5, 0.5), 0.4)
     bands = [(probabilities[:, i : i + 70], label[i : i + 70]) for i in range(0, 300, 70)]
 
-    assert fit(tally(bands)) == fit(tally([(probabilities, label)]))
+    assert fit_one(tally(bands)) == fit_one(tally([(probabilities, label)]))
 
 
 def test_weights_sum_to_one_and_leave_no_member_out() -> None:
     useless = np.random.default_rng(2).random((3, 50, 50), np.float32)
     label = useless[0] > 0.5
 
-    found = fit(tally([(useless, label)]))
+    found = fit_one(tally([(useless, label)]))
 
     assert math.fsum(found.weights) == pytest.approx(1, abs=1e-9)
     assert min(found.weights) >= 1 / WEIGHT_STEPS
@@ -90,13 +94,13 @@ def test_ties_go_to_equal_weights_and_the_middle() -> None:
     label[:5] = True
     perfect = np.stack([label, label]).astype(np.float32)
 
-    found = fit(tally([(perfect, label)]))
+    found = fit_one(tally([(perfect, label)]))
 
     assert (found.weights, found.threshold) == ((0.5, 0.5), 0.5)
 
 
 def test_tiles_without_a_building_score_one_where_nothing_is_found() -> None:
-    found = fit(tally([(np.full((1, 4, 4), 0.3, np.float32), np.zeros((4, 4), np.bool_))]))
+    found = fit_one(tally([(np.full((1, 4, 4), 0.3, np.float32), np.zeros((4, 4), np.bool_))]))
 
     assert found.threshold == 0.5
     assert (found.curve[0.2], found.curve[0.3], found.curve[0.31]) == (0, 1, 1)
@@ -107,3 +111,19 @@ def test_nothing_to_fit_to_is_refused() -> None:
         tally([])
     with pytest.raises(ValueError, match="8"):
         tally([(np.zeros((8, 2, 2), np.float32), np.zeros((2, 2), np.bool_))])
+
+
+def test_held_out_scores_come_from_a_fit_to_the_others() -> None:
+    """Two sources want threshold 0.3, one wants 0.62: it is the one that a fit to others fails."""
+    low, high = tally([planted((0.5, 0.5), 0.3)]), tally([planted((0.5, 0.5), 0.62)])
+
+    found = held_out({"a": low, "b": low, "c": high})
+
+    assert found["a"] == pytest.approx(fit([low, high]).dice, abs=0.2)
+    assert found["c"] == pytest.approx(dice(planted((0.5, 0.5), 0.62), (0.5, 0.5), 0.3), abs=0.01)
+    assert held_out({"a": low}) == {}
+
+
+def test_fitting_to_parts_is_fitting_to_the_whole() -> None:
+    one, two = planted((0.2, 0.8), 0.4), planted((0.6, 0.4), 0.5)
+    assert fit([tally([one]), tally([two])]) == fit([tally([one, two])])
