@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--tta", choices=get_args(Tta), default=SegmentOptions.tta)
     command.add_argument("--models", metavar="NAME,…", help="members that vote; default: all")
     command.add_argument("--combine", choices=get_args(Combine), default=SegmentOptions.combine)
-    command.add_argument("--gsd", type=float, help="metres per pixel of the inputs")
+    command.add_argument("--gsd", type=float, help="metres per pixel; default: the file's own")
     command.add_argument(
         "--resample",
         choices=get_args(Resample),

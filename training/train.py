@@ -80,7 +80,8 @@ class TrainingRun(lightning.LightningModule):
         """Return probability float32 (H, W) for pixels uint8 (H, W, 3), without overlap."""
         height, width = pixels.shape[:2]
         reference = self.config.data.gsd
-        seen = seen_size(height, width, gsd / reference if gsd and reference else 1.0)
+        scale = gsd / reference if gsd and reference else 1.0
+        seen = seen_size(height, width, (scale, scale))
         pixels = resample(pixels, *seen)
         grid = plan_windows(*seen, PATCH_SIZE, overlap=0)
         patches = torch.from_numpy(np.stack([read_patch(pixels, w, PATCH_SIZE) for w in grid]))

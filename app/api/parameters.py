@@ -71,7 +71,7 @@ class Options(BaseModel):
         float | None,
         Field(
             gt=0,
-            description="Metres per pixel of the upload. Default: unknown.",
+            description="Metres per pixel of the upload. Default: what its georeference says.",
             examples=[0.3],
         ),
     ] = None

@@ -17,7 +17,7 @@ lies on them.
 |                           | four bands, the first three; a notice for each band left out      |
 | TIFF blocks never written | `valid` False there, and a notice                                 |
 | a transform               | `georeference`, with the CRS if it is named; a notice where the   |
-|                           | transform is of no use                                            |
+|                           | transform is of no use; and the GSD on the ground                 |
 """
 
 from app.imaging.image import Image

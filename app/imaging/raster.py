@@ -11,7 +11,7 @@ from rasterio.io import DatasetReader
 
 from app.errors import DamagedImage, UnsupportedImage
 from app.imaging.gdal import GDAL_ERRORS, open_in_memory
-from app.imaging.georeference import GeoReference
+from app.imaging.georeference import GeoReference, Gsd
 from app.imaging.ifd import directory_offsets, orientation
 from app.imaging.image import Image
 from app.imaging.limits import check_pixel_count
@@ -50,6 +50,7 @@ def decode_raster(data: bytes, *, max_pixels: int) -> Image:
             if written is not None:
                 notices.append("The TIFF has blocks that were never written: they are invalid.")
             georeference = _read_georeference(source, notices)
+            gsd = _ground_gsd(source, georeference, notices)
             if len(source.subdatasets) > 1:
                 notices.append(f"The TIFF has {len(source.subdatasets)} pages: the first was used.")
     except GDAL_ERRORS as error:
@@ -61,7 +62,7 @@ def decode_raster(data: bytes, *, max_pixels: int) -> Image:
             f"TIFF orientation {turned} was not applied: "
             "the result lies on the pixels as they are stored."
         )
-    return Image(pixels, _all_of(masks), georeference, tuple(notices))
+    return Image(pixels, _all_of(masks), georeference, tuple(notices), gsd)
 
 
 def _check_layout(source: DatasetReader, max_pixels: int) -> None:
@@ -211,3 +212,17 @@ def _read_georeference(source: DatasetReader, notices: list[str]) -> GeoReferenc
     crs: str | None = source.crs.to_wkt() if source.crs is not None else None
     a, b, c, d, e, f = transform[:6]
     return GeoReference(crs, (a, b, c, d, e, f))
+
+
+def _ground_gsd(
+    source: DatasetReader, georeference: GeoReference | None, notices: list[str]
+) -> Gsd | None:
+    """Return the GSD where the georeference tells it; where it should but can't, add a notice."""
+    if georeference is None:
+        return None
+    gsd = georeference.gsd(source.height, source.width)
+    if gsd is None:
+        notices.append(
+            "The TIFF's georeference does not tell its GSD: give gsd= in metres per pixel."
+        )
+    return gsd

@@ -12,9 +12,12 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-def seen_size(height: int, width: int, scale: float) -> Size:
-    """Return the size at which the members see an image; `scale` is its GSD over theirs."""
-    return max(1, round(height * scale)), max(1, round(width * scale))
+def seen_size(height: int, width: int, scale: tuple[float, float]) -> Size:
+    """Return the size at which the members see an image.
+
+    `scale` is the image's GSD over theirs, down and across: they see square pixels.
+    """
+    return max(1, round(height * scale[0])), max(1, round(width * scale[1]))
 
 
 def resample_bands(bands: Iterable[Band], seen: Size, size: Size) -> Iterator[Band]:

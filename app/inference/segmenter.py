@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import BundleError, InferenceError, InvalidOption
+from app.imaging.georeference import Gsd
 from app.imaging.image import Image
 from app.imaging.resample import resample_rows
 from app.inference.blending import Band, blend
@@ -49,7 +50,7 @@ class SegmentOptions:
     combine: Combine = "average"
     """Weighted mean of the probabilities, or strict majority of the thresholded members."""
     gsd: float | None = None
-    """Metres per pixel of the image, None if unknown."""
+    """Metres per pixel of the image; None for what the image says itself, if it does."""
     resample: Resample = "auto"
     """Show an image of known GSD to the members at the GSD that they were trained at, or `off`."""
     min_area: float = 0.0
@@ -146,9 +147,9 @@ class Segmenter:
         # A strict majority: of two members, both must agree.
         mask = probability > 0.5 if options.combine == "vote" else probability >= threshold
         if options.min_area > 0:
-            pixel_area = options.gsd**2 if options.gsd else 1.0
-            mask = drop_small_components(mask, options.min_area / pixel_area)
-        return Segmentation(probability, mask, threshold, members, self._notices(options))
+            gsd = _gsd(image, options)
+            mask = drop_small_components(mask, options.min_area / (math.prod(gsd) if gsd else 1))
+        return Segmentation(probability, mask, threshold, members, self._notices(image, options))
 
     def bands(
         self,
@@ -166,7 +167,7 @@ class Segmenter:
             As `segment`.
         """
         members = self.chosen_members(options)
-        seen = seen_size(image.height, image.width, self._scale(options))
+        seen = seen_size(image.height, image.width, self._scale(image, options))
         grid = plan_windows(*seen, self.manifest.patch_size, options.overlap)
         orientations = _ORIENTATIONS[options.tta]
         patches = (
@@ -179,20 +180,21 @@ class Segmenter:
         bands = resample_bands(blend(grid, upright), seen, (image.height, image.width))
         return _hide_invalid(bands, image)
 
-    def _scale(self, options: SegmentOptions) -> float:
-        """Return how many pixels the members see per pixel of the image."""
-        gsd = self.manifest.gsd
-        if options.gsd is None or options.resample == "off" or gsd.reference is None:
-            return 1.0
+    def _scale(self, image: Image, options: SegmentOptions) -> tuple[float, float]:
+        """Return how many pixels the members see per pixel of the image, down and across."""
+        gsd, trained = _gsd(image, options), self.manifest.gsd
+        if gsd is None or options.resample == "off" or trained.reference is None:
+            return 1.0, 1.0
         # Enlarged beyond what training enlarged, an image would cost more and show no more.
-        return min(options.gsd, gsd.max) / gsd.reference
+        down, across = (min(metres, trained.max) / trained.reference for metres in gsd)
+        return down, across
 
-    def _notices(self, options: SegmentOptions) -> tuple[str, ...]:
-        trained = self.manifest.gsd
-        if options.gsd is None or trained.min <= options.gsd <= trained.max:
+    def _notices(self, image: Image, options: SegmentOptions) -> tuple[str, ...]:
+        gsd, trained = _gsd(image, options), self.manifest.gsd
+        if gsd is None or trained.min <= (mean := math.sqrt(math.prod(gsd))) <= trained.max:
             return ()
         return (
-            f"The GSD of {options.gsd:g} m lies outside the {trained.min:g} to {trained.max:g} m "
+            f"The GSD of {mean:.3g} m lies outside the {trained.min:g} to {trained.max:g} m "
             "that the models were trained at: expect a poorer mask.",
         )
 
@@ -279,6 +281,11 @@ _ORIENTATIONS: dict[Tta, tuple[_Orientation, ...]] = {
     "flips": tuple(_Orientation(turns, mirrored) for turns in (0, 2) for mirrored in (False, True)),
     "d4": tuple(_Orientation(turns, mirrored) for turns in range(4) for mirrored in (False, True)),
 }
+
+
+def _gsd(image: Image, options: SegmentOptions) -> Gsd | None:
+    """Return what the client said of the GSD, else what the image says itself."""
+    return image.gsd if options.gsd is None else (options.gsd, options.gsd)
 
 
 def _patches(image: Image, grid: WindowGrid) -> Iterator[NDArray[np.uint8]]:

@@ -55,5 +55,5 @@ def test_rows_leave_as_soon_as_they_can() -> None:
 
 
 def test_an_image_always_has_a_pixel() -> None:
-    assert seen_size(3, 1000, 1e-9) == (1, 1)
-    assert seen_size(3, 1000, 2.4) == (7, 2400)
+    assert seen_size(3, 1000, (1e-9, 1e-9)) == (1, 1)
+    assert seen_size(3, 1000, (2.4, 0.5)) == (7, 500)

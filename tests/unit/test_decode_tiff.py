@@ -307,6 +307,47 @@ def test_a_georeference_without_a_usable_transform_is_dropped_with_a_notice(scal
     assert image.notices == ("The TIFF's georeference has no usable transform: it was ignored.",)
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform", "expected"),
+    [
+        # On the central meridian, where UTM's scale is 0.9996.
+        ("EPSG:32633", UTM, (0.5 / 0.9996, 0.5 / 0.9996)),
+        ("EPSG:32633", Affine(0.3, 0.4, 5e5, 0.4, -0.3, 4e6), (0.5 / 0.9996, 0.5 / 0.9996)),
+        ("EPSG:32633", Affine(0.5, 0, 5e5, 0, -2.0, 4e6), (2 / 0.9996, 0.5 / 0.9996)),
+        # A minute of latitude is 1852 m or so, of longitude half of that at 60 degrees.
+        ("EPSG:4326", Affine(1e-5 / 6, 0, 10, 0, -1e-5 / 6, 60), (0.1857, 0.0930)),
+        ("EPSG:3857", Affine(1, 0, 0, 0, -1, 8_399_738), (0.5004, 0.5013)),
+        # Feet.
+        ("EPSG:2263", Affine(1, 0, 980_000, 0, -1, 200_000), (0.3048, 0.3048)),
+    ],
+)
+def test_gsd_is_in_metres_on_the_ground(
+    crs: str, transform: Affine, expected: tuple[float, float]
+) -> None:
+    image = decode(tiff(BANDS[:3], crs=crs, transform=transform))
+    assert image.gsd == pytest.approx(expected, rel=2e-3)
+    assert image.notices == ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"transform": UTM},  # of which system?
+        {"crs": "EPSG:4326", "transform": UTM},  # nowhere on earth
+    ],
+)
+def test_a_georeference_that_does_not_tell_the_gsd_is_noticed(options: dict[str, object]) -> None:
+    image = decode(tiff(BANDS[:3], **options))
+    assert image.gsd is None
+    assert image.notices == (
+        "The TIFF's georeference does not tell its GSD: give gsd= in metres per pixel.",
+    )
+
+
+def test_an_image_without_georeference_has_no_gsd() -> None:
+    assert decode(tiff(BANDS[:3])).gsd is None
+
+
 # Pages
 
 

@@ -183,6 +183,26 @@ class TestGsd:
         plain, found = small_toy.segment(image), small_toy.segment(image, options)
         np.testing.assert_array_equal(found.probability, plain.probability)
 
+    def test_the_images_own_gsd_counts_unless_the_client_gives_one(self, tmp_path: Path) -> None:
+        pixels = scene(20, 20)
+        own = Image(pixels, gsd=(0.2, 0.6))
+        with closing(load(tmp_path, {"ramp": 1.0}, ramp=factories.ramp_graph(32))) as segmenter:
+            found = segmenter.segment(own)
+            given = segmenter.segment(own, SegmentOptions(gsd=0.2))
+            expected = segmenter.segment(image_of(pixels), SegmentOptions(gsd=0.2))
+        ramp = np.ascontiguousarray(factories.ramp_of(32)[:10, :30])
+        back = PIL.Image.fromarray(ramp).resize((20, 20), PIL.Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(found.probability, np.asarray(back), atol=1e-5)
+        np.testing.assert_array_equal(given.probability, expected.probability)
+
+    def test_pixels_that_are_not_square_have_an_area(self, small_toy: Segmenter) -> None:
+        pixels = np.zeros((10, 10, 3), np.uint8)
+        pixels[2:4, 2:5] = 255  # 6 pixels of 0.4 x 0.5 m: 1.2 m²
+        for min_area, expected in ((1.19, 6), (1.21, 0)):
+            options = SegmentOptions(resample="off", min_area=min_area)
+            found = small_toy.segment(Image(pixels, gsd=(0.4, 0.5)), options)
+            assert found.mask.sum() == expected
+
     def test_invalid_pixels_of_the_upload_stay_invalid(self, small_toy: Segmenter) -> None:
         valid = np.random.default_rng(1).random((70, 50)) < 0.5
         image = image_of(np.full((70, 50, 3), 255, np.uint8), valid)
