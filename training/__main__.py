@@ -30,13 +30,14 @@ def _evaluate(args: argparse.Namespace) -> int:
         overlap=args.overlap,
         tta=args.tta,
         combine=args.combine,
-        resample=args.resample,
         members=args.models and tuple(args.models.split(",")),
     )
     gates = [Gate.parse(text) for text in args.gate]
     tiles = [tile for path in args.data for tile in list_tiles(path)]
     with served(args.model) as segmenter:
-        report = evaluate(segmenter, tiles, options, progress=not args.quiet)
+        report = evaluate(
+            segmenter, tiles, options, tell_gsd=args.tell_gsd, progress=not args.quiet
+        )
     print(report.table())
     if args.json:
         report.write(args.json)
@@ -148,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overlap", type=float, default=0.25, help="default: %(default)s")
     command.add_argument("--tta", default="none", help="none, flips or d4")
     command.add_argument("--combine", default="average", help="average or vote")
-    command.add_argument("--resample", default="auto", help="auto or off")
+    command.add_argument(
+        "--tell-gsd", action="store_true", help="tell the GSD of tiles where SOURCES.csv states it"
+    )
     command.add_argument("--models", metavar="NAME,NAME", help="members that vote (default: all)")
     command.add_argument("--json", type=Path, help="write the scores, and each image's, there")
     command.add_argument(

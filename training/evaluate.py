@@ -98,11 +98,13 @@ def evaluate(
     tiles: Sequence[Tile],
     options: SegmentOptions = SegmentOptions(),
     *,
+    tell_gsd: bool = False,
     progress: bool = False,
 ) -> Report:
     """Segment every tile as the service would, and score the ensemble and each member alone.
 
-    A tile's GSD, where it is known, is told as a client would tell it.
+    With `tell_gsd`, the GSD of a tile is told where it is known, as a client may tell it; without,
+    the scores are those of uploads that say nothing of it.
 
     The networks run once: a member alone is its own part of the bands of the ensemble, combined
     by the segmenter itself, so that every score belongs to a mask that the service would return.
@@ -119,15 +121,15 @@ def evaluate(
         if tile.name in ensemble:
             raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
         image, label = tile.read()
-        known = replace(options, gsd=tile.gsd)
-        bands = list(segmenter.bands(image, known))
-        together = segmenter.combine(image, bands, known)
+        told = replace(options, gsd=tile.gsd) if tell_gsd else options
+        bands = list(segmenter.bands(image, told))
+        together = segmenter.combine(image, bands, told)
         ensemble[tile.name] = compare(together.mask, together.probability, label)
         for i, member in enumerate(together.members):
             alone = segmenter.combine(
                 image,
                 [Band(band.row, band.members[i : i + 1]) for band in bands],
-                replace(known, members=(member,)),
+                replace(told, members=(member,)),
             )
             members[member][tile.name] = compare(alone.mask, alone.probability, label)
 

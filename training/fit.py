@@ -8,7 +8,7 @@ those come from `training.evaluate`, which rounds nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ def tally_sources(
     def maps(of: Sequence[Tile]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         for tile in of:
             image, label = tile.read()
-            for band in segmenter.bands(image, replace(options, gsd=tile.gsd)):
+            for band in segmenter.bands(image, options):
                 yield band.members, label[band.rows]
             bar.update()
 

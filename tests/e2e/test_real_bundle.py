@@ -76,6 +76,6 @@ def test_served_masks_are_the_scored_ones(server: Server) -> None:
         segmenter.close()
     for tile in tiles:
         image, label = tile.read()
-        mask = uploaded(server, tile.image, tile.gsd)
+        mask = uploaded(server, tile.image)
         assert mask.shape == (image.height, image.width)
         assert dice(mask, label) == pytest.approx(report.dice[tile.name], abs=1e-9)
