@@ -21,7 +21,7 @@ from app.inference.predictor import Device
 
 PREFIX = "ROOFTRACE_"
 
-_SHIPPED_BUNDLE = Path(__file__).parents[1] / "models" / "rooftrace-1"
+_SHIPPED_BUNDLE = Path(__file__).parents[1] / "models" / "rooftrace-2"
 
 
 class Settings(BaseSettings):

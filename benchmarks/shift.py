@@ -17,20 +17,16 @@ from app.imaging.image import Image
 from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
 from app.settings import Settings
 from training.scenes import generate_scene
+from training.seams import HEIGHT, WIDTH, cut_twice
 
-HEIGHT, WIDTH, SHIFT = 1500, 2000, 100
+SHIFT = 100
 OVERLAPS = (0.0, 0.25, 0.5, 0.75)
 
 
 def differing_share(segmenter: Segmenter, image: Image, overlap: float) -> float:
     """Return the share of pixels, 0 to 1, on which the masks of the two cuts differ."""
-    options = SegmentOptions(overlap=overlap)
-    height, width = min(HEIGHT, image.height - SHIFT), min(WIDTH, image.width - SHIFT)
-    first, second = (
-        segmenter.segment(Image(image.pixels[at : at + height, at : at + width]), options).mask
-        for at in (0, SHIFT)
-    )
-    return float(np.mean(first[SHIFT:, SHIFT:] != second[:-SHIFT, :-SHIFT]))
+    first, second = cut_twice(segmenter, image, SegmentOptions(overlap=overlap), SHIFT)
+    return float(np.mean(first != second))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ def _train(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from app.inference.segmenter import SegmentOptions
     from training.data import list_tiles
-    from training.evaluate import Gate, evaluate
+    from training.evaluate import SEAM_TILES, Gate, examine
     from training.export import served
 
     options = SegmentOptions(
@@ -34,13 +34,27 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     gates = [Gate.parse(text) for text in args.gate]
     tiles = [tile for path in args.data for tile in list_tiles(path)]
+    if args.html and args.html.is_dir():  # better said now than after the work
+        raise ValueError(f"{args.html} is a directory; --html takes the file to write")
+    seam_tiles = (SEAM_TILES if args.html else 0) if args.seams is None else args.seams
     with served(args.model) as segmenter:
-        report = evaluate(
-            segmenter, tiles, options, tell_gsd=args.tell_gsd, progress=not args.quiet
+        found = examine(
+            segmenter,
+            tiles,
+            options,
+            tell_gsd=args.tell_gsd,
+            at_gsd=args.at_gsd,
+            seam_tiles=seam_tiles,
+            progress=not args.quiet,
         )
-    print(report.table())
-    if args.json:
-        report.write(args.json)
+        report = found.report
+        print(report.table())
+        if args.json:
+            report.write(args.json)
+        if args.html:
+            from training.report import write_page
+
+            write_page(args.html, found, segmenter, tiles, options, progress=not args.quiet)
     complaints = [complaint for gate in gates if (complaint := gate.complaint(report))]
     for complaint in complaints:
         print(f"gate: {complaint}", file=sys.stderr)
@@ -154,6 +168,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--models", metavar="NAME,NAME", help="members that vote (default: all)")
     command.add_argument("--json", type=Path, help="write the scores, and each image's, there")
+    command.add_argument(
+        "--html", type=Path, help="write a page there: scores, plots, the worst images, seams"
+    )
+    command.add_argument(
+        "--at-gsd",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="GSD",
+        help="score again on tiles of known GSD resampled to so many metres per pixel",
+    )
+    command.add_argument(
+        "--seams",
+        type=int,
+        metavar="N",
+        help="segment the N largest tiles twice more, cut a third of a patch further on, and "
+        "measure the share of building that changes (default: 3 with --html, otherwise 0)",
+    )
     command.add_argument(
         "--gate",
         action="append",

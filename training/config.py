@@ -54,8 +54,8 @@ class DataConfig(_Section):
     min_building_fraction: Share = 0.0
     """Leave out training tiles with a smaller share of building pixels (the ancestor: 0.05)."""
     gsd: float | None = Field(None, gt=0)
-    """Metres per pixel that tiles of known GSD are brought to, as the service will do with uploads
-    (the bundle says so); None: every tile as it is."""
+    """Metres per pixel around which most cuts of tiles of known GSD are made; the bundle says so,
+    and the service enlarges coarser uploads to it. None: every tile as it is."""
     cache: bool = True
     """Keep decoded tiles in memory."""
 

@@ -240,7 +240,7 @@ class SampleNumbers(Sampler[int]):
         return iter(range(first + self._rank, first + self._per_epoch, self._world))
 
 
-class WholeTiles(Dataset[tuple[Tensor, Tensor, float]]):
+class WholeTiles(Dataset[tuple[Tensor, Tensor]]):
     """Whole tiles as they are, for validation."""
 
     def __init__(self, tiles: Sequence[Tile]) -> None:
@@ -249,8 +249,7 @@ class WholeTiles(Dataset[tuple[Tensor, Tensor, float]]):
     def __len__(self) -> int:
         return len(self._tiles)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, float]:
-        """Return pixels uint8 (H, W, 3), label bool (H, W) and GSD in metres, 0 if unknown."""
-        tile = self._tiles[index]
-        image, label = tile.read()
-        return torch.from_numpy(image.pixels.copy()), torch.from_numpy(label), tile.gsd or 0.0
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return pixels uint8 (H, W, 3) and label bool (H, W)."""
+        image, label = self._tiles[index].read()
+        return torch.from_numpy(image.pixels.copy()), torch.from_numpy(label)

@@ -1,6 +1,11 @@
-"""Score a bundle on labelled tiles, along the very path that serves it."""
+"""Score a bundle on labelled tiles, along the very path that serves it.
+
+Also how the scores change with GSD, and masks with where the patches fall; both cost inference of
+their own and are measured only where somebody asks for them.
+"""
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,15 +13,41 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from tqdm import tqdm
 
+from app.imaging.image import Image
+from app.imaging.resample import resample
 from app.inference.blending import Band
-from app.inference.segmenter import Combine, Resample, Segmenter, SegmentOptions, Tta
-from training.data import Tile
-from training.metrics import Comparison, compare, summarise
+from app.inference.resampling import Size, seen_size
+from app.inference.segmenter import Combine, Segmenter, SegmentOptions, Tta
+from training.data import Label, Tile, read_image
+from training.metrics import Comparison, Share, compare, summarise
+from training.seams import cut_twice
 
 Scores = Mapping[str, float]
 """What `training.metrics.summarise` gives."""
+
+FINEST = 0.8
+"""Share of a tile's own GSD below which it is not brought: enlarging it shows nothing that a finer
+sensor would have seen. Not 1, because many GSDs are estimates, or the middle of a range."""
+SEAM_TILES = 3
+"""How many tiles are enough to measure seams on."""
+_SHIFT = 1 / 3  # of a patch; only an overlap of 2/3 would let the patches of both cuts coincide
+
+
+@dataclass(frozen=True)
+class AtGsd:
+    """How the ensemble scored on so many tiles, resampled to `gsd` metres per pixel.
+
+    Fine GSDs are those of fewer tiles, and of other places: `native` has the scores of these very
+    tiles at their own GSD, to compare with.
+    """
+
+    gsd: float
+    tiles: int
+    scores: Scores
+    native: Scores
 
 
 @dataclass(frozen=True)
@@ -25,6 +56,9 @@ class Report:
 
     A member alone is scored at the ensemble's threshold, as `models=NAME` is served. `dice` has
     the ensemble's Dice of each image by name, so that any one of them can be checked by hand.
+
+    `by_gsd` is empty and `seam_difference` None where they were not measured. The latter is the
+    share of building pixels, 0 to 1, that are building in one cut of a scene only: `examine`.
     """
 
     bundle: str
@@ -32,12 +66,14 @@ class Report:
     overlap: float
     tta: Tta
     combine: Combine
-    resample: Resample
+    gsd_told: bool
     images: int
     ensemble: Scores
     members: Mapping[str, Scores]
     sources: Mapping[str, Scores]
     dice: Mapping[str, float]
+    by_gsd: Sequence[AtGsd] = ()
+    seam_difference: float | None = None
 
     def write(self, path: Path) -> None:
         """Write the report as JSON."""
@@ -45,15 +81,21 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def table(self) -> str:
-        """Lay the scores out for a person: the ensemble, each member, the ensemble by source."""
+        """Lay the scores out for a person: the ensemble, each member, the ensemble by source.
+
+        Below them the ensemble by GSD and at seams, as far as they were measured.
+        """
         rows = {"ensemble": self.ensemble}
         rows |= {f"member {name}": scores for name, scores in self.members.items()}
         rows |= {f"source {name}": scores for name, scores in self.sources.items()}
+        rows |= {f"at {at.gsd:g} m ({at.tiles} tiles)": at.scores for at in self.by_gsd}
         first = max(map(len, rows))
         lines = [" " * first + "".join(f"  {column}" for column in self.ensemble)]
         for row, scores in rows.items():
             cells = (f"  {score:{len(column)}.4f}" for column, score in scores.items())
             lines.append(row.ljust(first) + "".join(cells))
+        if self.seam_difference is not None:
+            lines.append(f"seam difference: {self.seam_difference:.4f}")
         return "\n".join(lines)
 
 
@@ -93,6 +135,14 @@ class Gate:
         return f"{self.score} is {value:.4f}, must be {limit} {self.bound:g}"
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A report, and what it was made of: the ensemble compared with each image's label, by name."""
+
+    report: Report
+    images: Mapping[str, Comparison]
+
+
 def evaluate(
     segmenter: Segmenter,
     tiles: Sequence[Tile],
@@ -113,39 +163,181 @@ def evaluate(
         ValueError: no tiles, or two of one name.
         InvalidOption: an option that this bundle can't honour.
     """
+    return examine(segmenter, tiles, options, tell_gsd=tell_gsd, progress=progress).report
+
+
+def told(options: SegmentOptions, tile: Tile, *, tell_gsd: bool) -> SegmentOptions:
+    """Return the options with which a tile is scored."""
+    return replace(options, gsd=tile.gsd) if tell_gsd else options
+
+
+def examine(
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions = SegmentOptions(),
+    *,
+    tell_gsd: bool = False,
+    at_gsd: Sequence[float] = (),
+    seam_tiles: int = 0,
+    progress: bool = False,
+) -> Evaluated:
+    """Evaluate, and keep what each image's scores are made of.
+
+    With `at_gsd`, in metres per pixel, the ensemble is scored again at each of these: on every tile
+    of known GSD g that can be brought there, which is to `FINEST` x g and anything coarser.
+
+    With `seam_tiles`, so many of the largest tiles are cut and segmented twice, the second time a
+    third of a patch further right and down, at the same options but as uploads of unknown GSD: a
+    third of a patch is one for the members too then, and resampling adds nothing of its own. The
+    share of pixels that are building in only one cut, of those that are in either, is the seam
+    difference; None if no tile is large enough to have seams.
+
+    Raises:
+        ValueError: no tiles, two of one name, or a GSD that no tile can be brought to.
+        InvalidOption: an option that this bundle can't honour.
+    """
     if not tiles:
         raise ValueError("nothing to score: no tiles")
+    if seam_tiles < 0:
+        raise ValueError(f"seams can be measured on 0 or more tiles, not on {seam_tiles}")
+    at = {gsd: _that_can_be_brought_to(gsd, tiles) for gsd in sorted(set(at_gsd))}
+    ensemble, members = _compare_all(
+        segmenter, tiles, options, tell_gsd=tell_gsd, progress=progress
+    )
+
+    sources: dict[str, list[Comparison]] = defaultdict(list)
+    for tile in tiles:
+        sources[tile.source].append(ensemble[tile.name])
+    report = Report(
+        bundle=segmenter.manifest.version,
+        threshold=options.threshold or segmenter.manifest.threshold.value,
+        overlap=options.overlap,
+        tta=options.tta,
+        combine=options.combine,
+        gsd_told=tell_gsd,
+        images=len(tiles),
+        ensemble=summarise(ensemble.values()),
+        members={name: summarise(images.values()) for name, images in members.items()},
+        sources={name: summarise(sources[name]) for name in sorted(sources)},
+        dice={name: compared.pixels.dice for name, compared in ensemble.items()},
+        by_gsd=[
+            AtGsd(
+                gsd,
+                len(some),
+                scores=_scores_at(gsd, segmenter, some, options, progress=progress),
+                native=summarise(ensemble[tile.name] for tile in some),
+            )
+            for gsd, some in at.items()
+        ],
+        seam_difference=_seam_difference(
+            segmenter,
+            sorted(tiles, key=lambda tile: ensemble[tile.name].binned[0].sum(), reverse=True),
+            options,
+            seam_tiles,
+            progress=progress,
+        ),
+    )
+    return Evaluated(report, ensemble)
+
+
+def _bring_to(gsd: float, tile: Tile) -> tuple[Image, Label]:
+    """Read a tile of known GSD, resampled to `gsd` metres per pixel: image and label, bool (h, w).
+
+    A pixel is labelled, and valid, when more than half of what it is made of is.
+    """
+    assert tile.gsd is not None
+    image, label = tile.read()
+    size = seen_size(image.height, image.width, (tile.gsd / gsd, tile.gsd / gsd))
+    valid = None if image.valid is None else _resampled(image.valid, size)
+    return Image(resample(image.pixels, *size), valid), _resampled(label, size)
+
+
+def _resampled(mask: Label, size: Size) -> Label:
+    return resample(np.multiply(mask, 255, dtype=np.uint8), *size) > 127
+
+
+def _that_can_be_brought_to(gsd: float, tiles: Sequence[Tile]) -> list[Tile]:
+    if not (gsd > 0 and math.isfinite(gsd)):
+        raise ValueError(f"tiles can be resampled to more than 0 metres per pixel, not to {gsd}")
+    known = [tile.gsd for tile in tiles if tile.gsd is not None]
+    if not known:
+        raise ValueError("there is no tile of known GSD to resample: SOURCES.csv states them")
+    some = [tile for tile in tiles if tile.gsd is not None and gsd >= FINEST * tile.gsd]
+    if not some:
+        raise ValueError(f"no tile can be brought to {gsd:g} m: the finest has {min(known):g} m")
+    return some
+
+
+def _compare_all(
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions,
+    *,
+    tell_gsd: bool,
+    progress: bool,
+) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]]]:
+    """Compare the masks of the ensemble, and of each member alone, with the labels, by name."""
     ensemble: dict[str, Comparison] = {}
     members: dict[str, dict[str, Comparison]] = defaultdict(dict)
     for tile in tqdm(tiles, desc="scoring", unit="tile", disable=not progress):
         if tile.name in ensemble:
             raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
         image, label = tile.read()
-        told = replace(options, gsd=tile.gsd) if tell_gsd else options
-        bands = list(segmenter.bands(image, told))
-        together = segmenter.combine(image, bands, told)
+        scored = told(options, tile, tell_gsd=tell_gsd)
+        bands = list(segmenter.bands(image, scored))
+        together = segmenter.combine(image, bands, scored)
         ensemble[tile.name] = compare(together.mask, together.probability, label)
         for i, member in enumerate(together.members):
             alone = segmenter.combine(
                 image,
                 [Band(band.row, band.members[i : i + 1]) for band in bands],
-                replace(told, members=(member,)),
+                replace(scored, members=(member,)),
             )
             members[member][tile.name] = compare(alone.mask, alone.probability, label)
+    return ensemble, members
 
-    sources: dict[str, list[Comparison]] = defaultdict(list)
-    for tile in tiles:
-        sources[tile.source].append(ensemble[tile.name])
-    return Report(
-        bundle=segmenter.manifest.version,
-        threshold=together.threshold,
-        overlap=options.overlap,
-        tta=options.tta,
-        combine=options.combine,
-        resample=options.resample,
-        images=len(tiles),
-        ensemble=summarise(ensemble.values()),
-        members={name: summarise(images.values()) for name, images in members.items()},
-        sources={name: summarise(sources[name]) for name in sorted(sources)},
-        dice={name: compared.pixels.dice for name, compared in ensemble.items()},
-    )
+
+def _scores_at(
+    gsd: float,
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions,
+    *,
+    progress: bool,
+) -> Scores:
+    """Score the ensemble on tiles brought to a GSD, which it is told."""
+    at = replace(options, gsd=gsd)
+    compared = []
+    for tile in tqdm(tiles, desc=f"at {gsd:g} m", unit="tile", disable=not progress):
+        image, label = _bring_to(gsd, tile)
+        found = segmenter.segment(image, at)
+        compared.append(compare(found.mask, found.probability, label))
+    return summarise(compared)
+
+
+def _seam_difference(
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions,
+    count: int,
+    *,
+    progress: bool,
+) -> float | None:
+    """Cut the first `count` tiles that have seams twice: the share of building that differs."""
+    patch = segmenter.manifest.patch_size
+    shift = round(_SHIFT * patch)
+    unknown = replace(options, gsd=None)
+    agreed, measured = Share(), 0
+    with tqdm(total=count, desc="seams", unit="tile", disable=not (progress and count)) as bar:
+        for tile in tiles:
+            if measured == count:
+                break
+            image = read_image(tile.image)
+            if min(image.height, image.width) - shift <= patch:
+                continue  # one patch from side to side: there may be no seam
+            first, second = cut_twice(segmenter, image, unknown, shift)
+            building = int(np.count_nonzero(first | second))
+            agreed += Share(int(np.count_nonzero(first & second)), building)
+            measured += 1
+            bar.update()
+    return 1 - agreed.ratio if measured else None

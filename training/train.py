@@ -25,9 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from app.imaging.resample import resample
 from app.inference.blending import blend
-from app.inference.resampling import resample_bands, seen_size
 from app.inference.windows import plan_windows, read_patch
 from training.config import PATCH_SIZE, OptimizerConfig, RunConfig
 from training.data import SampleNumbers, TrainingSamples, WholeTiles, list_tiles
@@ -70,27 +68,22 @@ class TrainingRun(lightning.LightningModule):
         """Forget the previous validation."""
         self.validated = []
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, float], _: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Predict a whole tile along the served path's windows, and count at every threshold."""
-        pixels, label = (array.cpu().numpy() for array in batch[:2])
-        probability = self.predict_tile(pixels, batch[2])
+        pixels, label = (array.cpu().numpy() for array in batch)
+        probability = self.predict_tile(pixels)
         self.validated.append([count(probability >= t, label) for t in _THRESHOLDS])
 
-    def predict_tile(self, pixels: NDArray[np.uint8], gsd: float) -> NDArray[np.float32]:
+    def predict_tile(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probability float32 (H, W) for pixels uint8 (H, W, 3), without overlap."""
         height, width = pixels.shape[:2]
-        reference = self.config.data.gsd
-        scale = gsd / reference if gsd and reference else 1.0
-        seen = seen_size(height, width, (scale, scale))
-        pixels = resample(pixels, *seen)
-        grid = plan_windows(*seen, PATCH_SIZE, overlap=0)
+        grid = plan_windows(height, width, PATCH_SIZE, overlap=0)
         patches = torch.from_numpy(np.stack([read_patch(pixels, w, PATCH_SIZE) for w in grid]))
         predicted = (
             torch.sigmoid(self.network(batch.to(self.device)).float()).cpu().numpy()
             for batch in patches.split(self.config.trainer.batch_size)
         )
         bands = blend(grid, (patch[np.newaxis] for batch in predicted for patch in batch))
-        bands = resample_bands(bands, seen, (height, width))
         return np.concatenate([band.members[0] for band in bands])
 
     def on_validation_epoch_end(self) -> None:
@@ -232,7 +225,7 @@ def _callbacks(config: RunConfig, folder: Path, *, progress: bool) -> list[Callb
 
 def _loaders(
     config: RunConfig, trainer: lightning.Trainer
-) -> tuple[DataLoader[tuple[Tensor, Tensor]], DataLoader[tuple[Tensor, Tensor, float]] | None]:
+) -> tuple[DataLoader[tuple[Tensor, Tensor]], DataLoader[tuple[Tensor, Tensor]] | None]:
     options = config.trainer
     world = trainer.world_size
     samples = TrainingSamples(config.data, config.augment.recipe, options.seed)

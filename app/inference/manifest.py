@@ -77,8 +77,8 @@ class Threshold(_Model):
 class GsdRange(_Model):
     """The GSD that the members were trained at, in metres per pixel.
 
-    `reference` is what imagery of known GSD is resampled to before the members see it, in training
-    as in serving; None if they were trained on every image as it is.
+    With a `reference`, members are shown imagery of known GSD at a GSD from `min` to `reference`:
+    coarser imagery is enlarged, finer shrunk. None if they are shown every image as it is.
     """
 
     min: PositiveFloat

@@ -185,9 +185,11 @@ class Segmenter:
         gsd, trained = _gsd(image, options), self.manifest.gsd
         if gsd is None or options.resample == "off" or trained.reference is None:
             return 1.0, 1.0
+        mean = math.sqrt(math.prod(gsd))
+        shown = min(max(mean, trained.min), trained.reference)
         # Enlarged beyond what training enlarged, an image would cost more and show no more.
-        down, across = (min(metres, trained.max) / trained.reference for metres in gsd)
-        return down, across
+        shown *= max(1.0, mean / trained.max)
+        return gsd[0] / shown, gsd[1] / shown
 
     def _notices(self, image: Image, options: SegmentOptions) -> tuple[str, ...]:
         gsd, trained = _gsd(image, options), self.manifest.gsd

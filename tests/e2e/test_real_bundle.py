@@ -34,11 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def uploaded(server: Server, image: Path, gsd: float | None = None) -> NDArray[np.bool_]:
+def uploaded(server: Server, image: Path) -> NDArray[np.bool_]:
     """Upload an image file as `curl -F file=@IMAGE` does, and return the mask that comes back."""
-    url, query = f"{server.url}/segment", {"gsd": gsd} if gsd else {}
     with image.open("rb") as file:
-        response = httpx2.post(url, files={"file": file}, params=query, timeout=120)
+        response = httpx2.post(f"{server.url}/segment", files={"file": file}, timeout=120)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-model-version"] == load_manifest(BUNDLE).version

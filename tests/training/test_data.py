@@ -211,13 +211,11 @@ def test_two_processes_share_out_each_epoch_and_never_repeat(per_epoch: int) -> 
 def test_validation_tiles_come_whole_and_untouched(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 300, 3), np.uint8)
     write_tile(tmp_path / "val", "mass_1", pixels, pixels[..., 1] > 99)
-    (tmp_path / "SOURCES.csv").write_text("name,gsd_m\nmass_1,1.17\n")
 
-    read, label, gsd = WholeTiles(list_tiles(tmp_path / "val"))[0]
+    read, label = WholeTiles(list_tiles(tmp_path / "val"))[0]
 
     np.testing.assert_array_equal(read.numpy(), pixels)
     np.testing.assert_array_equal(label.numpy(), pixels[..., 1] > 99)
-    assert gsd == 1.17
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,26 @@
 """Scores belong to the masks that the service returns, to the last bit."""
 
 import json
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.errors import InvalidOption
 from app.imaging.image import Image
 from app.inference.blending import Band
-from app.inference.segmenter import Segmenter, SegmentOptions
-from tests.factories import scene, write_toy_bundle
+from app.inference.predictor import Predictor
+from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.windows import plan_windows
+from tests.factories import ramp_graph, scene, write_toy_bundle
 from training.__main__ import main
 from training.data import Tile, list_tiles
-from training.evaluate import evaluate
+from training.evaluate import evaluate, examine
 from training.metrics import compare, summarise
 
 OPTIONS = (
@@ -169,16 +174,25 @@ def test_a_gate_fails_the_command_when_a_bound_is_broken(
         (["{bundle}", "{folder}", "--threshold", "2"], "threshold must lie between 0 and 1"),
         (["{bundle}", "{folder}", "--tta", "all"], "tta must be one of"),
         (["{folder}/images/mass_1.png", "{folder}"], "can't be loaded as a checkpoint"),
+        (["{bundle}", "{folder}", "--at-gsd", "0.5"], "there is no tile of known GSD"),
+        (["{bundle}", "{surveyed}", "--at-gsd", "0.1"], "to 0.1 m: the finest has 0.2 m"),
+        (["{bundle}", "{surveyed}", "--at-gsd", "1", "-2"], "more than 0 metres per pixel"),
+        (["{bundle}", "{folder}", "--seams", "-1"], "0 or more tiles, not on -1"),
+        (["{bundle}", "{folder}", "--html", "{folder}"], "directory"),
     ],
 )
 def test_command_says_mistakes_in_one_line(
     folder: Path,
+    surveyed: Path,
     toy_bundle: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     said: str,
 ) -> None:
-    filled = [argument.format(folder=folder, bundle=toy_bundle) for argument in arguments]
+    filled = [
+        argument.format(folder=folder, surveyed=surveyed, bundle=toy_bundle)
+        for argument in arguments
+    ]
 
     assert main(["evaluate", *filled]) == 2
 
@@ -186,3 +200,167 @@ def test_command_says_mistakes_in_one_line(
     assert said in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+RED = SegmentOptions(members=("red",))
+
+
+@pytest.fixture(scope="module")
+def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiles at 0.2, 0.5 and 1 m and of no known GSD; red is the label, and half of that in blue."""
+    folder = tmp_path_factory.mktemp("surveyed") / "tiles"
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for i, name in enumerate(("fine", "middle", "coarse", "unknown")):
+        label = np.zeros((80, 100 + 2 * i), np.uint8)
+        label[20:60, 30 : 50 + i] = 255
+        blue = label * (np.arange(80) < 40)[:, np.newaxis]
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), np.dstack([blue, label * 0, label]))
+        cv2.imwrite(str(folder / "masks" / f"{name}.png"), label)
+    (folder.parent / "SOURCES.csv").write_text("name,gsd_m\nfine,0.2\nmiddle,~0.5\ncoarse,1.0\n")
+    return folder
+
+
+def test_a_perfect_member_is_perfect_at_every_gsd(small_toy: Segmenter, surveyed: Path) -> None:
+    options = replace(RED, resample="off")
+
+    report = examine(
+        small_toy, list_tiles(surveyed), options, at_gsd=[2, 0.45, 0.2, 0.33, 2, 0.83]
+    ).report
+
+    # A tile goes down to 0.8 of its own GSD, so the one of 1 m is in at 0.83 m.
+    assert [(at.gsd, at.tiles) for at in report.by_gsd] == [
+        (0.2, 1),
+        (0.33, 1),
+        (0.45, 2),
+        (0.83, 3),
+        (2, 3),
+    ]
+    for at in report.by_gsd:
+        assert at.scores["dice_micro"] == at.scores["object_f1"] == at.native["dice_micro"] == 1.0
+
+
+def test_scores_at_a_gsd_are_those_of_the_tiles_as_they_are_there(
+    small_toy: Segmenter, surveyed: Path
+) -> None:
+    tiles = list_tiles(surveyed)
+    blue = replace(RED, members=("blue",))
+
+    report = examine(small_toy, tiles, blue, at_gsd=[0.4]).report
+
+    # At 0.4 m, the members' own GSD, half of each building is found, whatever the kernel.
+    (at,) = report.by_gsd
+    assert (at.tiles, at.scores["precision_micro"]) == (2, 1.0)
+    assert at.scores["recall_micro"] == pytest.approx(0.5, abs=0.02)
+    known = [tile for tile in tiles if tile.name in ("fine", "middle")]
+    assert at.native == evaluate(small_toy, known, blue).ensemble
+
+
+def test_the_segmenter_is_told_the_gsd_that_a_tile_was_brought_to(
+    small_toy: Segmenter, surveyed: Path
+) -> None:
+    fine = [tile for tile in list_tiles(surveyed) if tile.name == "fine"]
+    image, label = fine[0].read()
+    halved = np.ascontiguousarray(image.pixels[::2, ::2])  # its edges lie at even pixels
+    found = small_toy.segment(Image(halved), replace(RED, gsd=0.4))
+
+    report = examine(small_toy, fine, RED, at_gsd=[0.4]).report
+
+    assert (found.mask == label[::2, ::2]).all()
+    assert report.by_gsd[0].scores["dice_micro"] == 1.0
+
+
+def test_a_member_that_looks_at_pixels_alone_has_no_seams(
+    small_toy: Segmenter, surveyed: Path
+) -> None:
+    report = examine(small_toy, list_tiles(surveyed), RED, seam_tiles=2).report
+
+    assert report.seam_difference == 0
+
+
+def test_seam_difference_is_the_building_that_only_one_cut_has(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / "tiles" / part).mkdir(parents=True)
+    for name, size in (("large", (90, 80)), ("long", (40, 500)), ("small", (60, 70))):
+        for part in ("images", "masks"):
+            cv2.imwrite(str(tmp_path / "tiles" / part / f"{name}.png"), scene(*size))
+    tiles = list_tiles(tmp_path / "tiles")
+    patch = 32
+    bundle = write_toy_bundle(
+        tmp_path / "toy", {"ramp": 1.0}, patch_size=patch, graphs={"ramp": ramp_graph(patch)}
+    )
+    shift, options = 11, SegmentOptions(overlap=0.5, threshold=0.4)
+    with closing(load_segmenter(bundle, device="cpu")) as segmenter:
+
+        def expected(*names: str) -> float:
+            differ = either = 0
+            for tile in tiles:
+                if tile.name in names:
+                    pixels = tile.read()[0].pixels
+                    one = segmenter.segment(Image(pixels[:-shift, :-shift]), options).mask
+                    other = segmenter.segment(Image(pixels[shift:, shift:]), options).mask
+                    one, other = one[shift:, shift:], other[:-shift, :-shift]
+                    differ += np.count_nonzero(one ^ other)
+                    either += np.count_nonzero(one | other)
+            return differ / either
+
+        def measured(count: int, tiles: Sequence[Tile] = tiles) -> float | None:
+            return examine(segmenter, tiles, options, seam_tiles=count).report.seam_difference
+
+        assert measured(0) is None
+        # The long one has the most pixels, but fits into one patch from top to bottom.
+        assert measured(1) == pytest.approx(expected("large"))
+        assert measured(9) == pytest.approx(expected("large", "small"))
+        assert expected("large") != expected("large", "small")
+        assert 0.1 < expected("large") < 1
+        assert measured(3, [tile for tile in tiles if tile.name == "long"]) is None
+
+
+class Counting:
+    """A predictor that counts the patches that another one is given."""
+
+    def __init__(self, inner: Predictor) -> None:
+        self.patches = 0
+        self._inner = inner
+        self.members, self.batch_size = inner.members, inner.batch_size
+
+    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
+        self.patches += len(patches)
+        return self._inner.predict(patches, members)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def test_gsd_and_seams_cost_nothing_unless_they_are_asked_for(
+    small_toy: Segmenter, tiles: list[Tile]
+) -> None:
+    counting = Counting(small_toy.predictor)
+    segmenter = Segmenter(small_toy.manifest, counting)
+    sizes = [tile.read()[1].shape for tile in tiles]
+
+    report = examine(segmenter, tiles).report
+
+    assert counting.patches == sum(len(plan_windows(*size, 32, 0.25)) for size in sizes)
+    assert (report.by_gsd, report.seam_difference) == ([], None)
+    assert report == evaluate(small_toy, tiles)
+
+
+def test_command_writes_gsd_and_seams_into_table_and_json(
+    surveyed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
+    out = tmp_path / "toy.json"
+    arguments = ["--at-gsd", "1", "0.4", "--seams", "1", "--json", str(out), "--quiet"]
+
+    assert main(["evaluate", str(bundle), str(surveyed), "--models", "red", *arguments]) == 0
+
+    document = json.loads(out.read_text())
+    assert [(at["gsd"], at["tiles"]) for at in document["by_gsd"]] == [(0.4, 2), (1, 3)]
+    assert set(document["by_gsd"][0]["scores"]) == set(document["ensemble"])
+    assert document["seam_difference"] == 0
+    *_, fine, coarse, seams = capsys.readouterr().out.splitlines()
+    assert fine.startswith("at 0.4 m (2 tiles)")
+    assert coarse.startswith("at 1 m (3 tiles)")
+    assert f"{document['by_gsd'][1]['scores']['dice_micro']:.4f}" in coarse
+    assert seams == "seam difference: 0.0000"

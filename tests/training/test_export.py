@@ -86,12 +86,12 @@ def test_train_export_serve_gives_what_torch_gives(checkpoint: Path, segmenter: 
     run = TrainingRun(config).eval()
     run.network = network
     pixels = generate_scene(300, 410, seed=5).pixels
-    options = SegmentOptions(overlap=0, members=("tiny",), threshold=0.5, gsd=0.4)
+    options = SegmentOptions(overlap=0, members=("tiny",), threshold=0.5)
 
     found = segmenter.segment(Image(pixels, None, None), options)
 
     with torch.inference_mode():
-        expected = run.predict_tile(pixels, gsd=0.4)
+        expected = run.predict_tile(pixels)
     # Relative to the map's own range: a nearly flat map would agree with anything.
     assert np.abs(found.probability - expected).max() <= 0.1 * np.ptp(expected)
     assert np.mean(found.mask == (expected >= 0.5)) > 0.999

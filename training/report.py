@@ -1,0 +1,354 @@
+"""The page of an evaluation: what each score means, where the bundle fails, and how that looks."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from app.imaging.image import Image
+from app.inference.segmenter import Segmenter, SegmentOptions
+from training.data import Label, Tile
+from training.evaluate import FINEST, AtGsd, Evaluated, Report, told
+from training.metrics import (
+    BOUNDARY_PIXELS,
+    CALIBRATION_BINS,
+    FEW_PIXELS,
+    OBJECT_IOU,
+    Comparison,
+)
+from training.page import Page
+
+WORST, WORST_EMPTY = 12, 6
+"""Images with and without buildings that are shown."""
+
+EXPLAINED = {
+    "dice_micro": "2TP / (2TP + FP + FN), counting the pixels of all images together",
+    "iou_micro": "TP / (TP + FP + FN), all pixels together",
+    "precision_micro": "share of the pixels found that are building, all together",
+    "recall_micro": "share of the building pixels that were found, all together",
+    "dice_imagewise": "mean Dice of the images; one that is empty and was left alone scores 1",
+    "iou_imagewise": "mean IoU of the images, likewise",
+    "dice_built": "mean Dice of the images that have buildings",
+    "object_f1": f"F1 of connected components; found is what overlaps with IoU > {OBJECT_IOU:g}",
+    "boundary_f1": f"F1 of boundary pixels; right is within {BOUNDARY_PIXELS} pixels",
+    "empty_false_positives": (
+        f"share of the empty patches on which {FEW_PIXELS} pixels or more were found; 0 is best"
+    ),
+    "calibration_error": (
+        "how far probabilities lie from the share of building among pixels that have them; "
+        "0 is best"
+    ),
+}
+"""A line for each score of `training.metrics.summarise`."""
+
+_GSD_SCORES = ("dice_micro", "iou_micro", "precision_micro", "recall_micro", "object_f1")
+
+# Blue and yellow stay apart in every common form of colour blindness, and neither is the colour of
+# tiles or of trees; light edged in dark and dark edged in light stay apart in grey as well.
+# Source: Okabe and Ito, "Color Universal Design", 2008, for the hues.
+_LABEL = ((240, 228, 66), (0, 0, 0))
+_FOUND = ((0, 60, 220), (255, 255, 255))
+_SIDE = 768
+"""Pixels of a picture's longer side, about; outlines are drawn at this size."""
+
+_BLUE, _ORANGE, _GREY = "#0072b2", "#e69f00", "#999999"
+
+
+def write_page(
+    path: Path,
+    evaluated: Evaluated,
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions = SegmentOptions(),
+    *,
+    progress: bool = False,
+) -> None:
+    """Write one HTML file with the scores of `tiles`, plots of them, and the worst images.
+
+    Only the images that are shown are read and segmented again.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    report, images = evaluated.report, evaluated.images
+    by_source = _by_source(tiles, images)
+    page = Page(f"Evaluation of {report.bundle}")
+    _add_scores(page, report, segmenter.chosen_members(options))
+    page.heading("Calibration")
+    page.figure(
+        _calibration_plot(images.values()),
+        f"Reliability: pixels in {CALIBRATION_BINS} bins by the probability that they were given, "
+        "and the share of each bin that is building. On the diagonal, probabilities can be taken "
+        "at their word. Expected calibration error (ECE): "
+        f"{report.ensemble['calibration_error']:.4f}.",
+    )
+    page.heading("By source")
+    page.figure(
+        _dice_plot(by_source),
+        "Dice of each image, sorted within its source; a hollow dot is an image without buildings, "
+        "a bar the mean of its source.",
+    )
+    page.figure(
+        _source_plot(report),
+        "Precision and recall by source, its pixels counted together. Precision is 1 where nothing "
+        "was found, recall where there was nothing to find.",
+    )
+    if report.by_gsd:
+        _add_gsd(page, report.by_gsd)
+    _add_seams(page, report)
+    _add_worst(page, evaluated, segmenter, tiles, options, progress=progress)
+    page.write(path)
+
+
+def reliability(
+    images: Iterable[Comparison],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Pool the bins of all images: float64 (bins,) each, of the bins that hold any pixel.
+
+    They are the mean probability of the pixels in a bin, the share of them that is building, and
+    their number.
+
+    Source: the reliability diagram of Guo et al., "On Calibration of Modern Neural Networks", ICML
+    2017.
+    """
+    binned: NDArray[np.float64] = np.sum([image.binned for image in images], axis=0)
+    number, buildings, probability = binned[:, binned[0] > 0]
+    return probability / number, buildings / number, number
+
+
+def worst(images: Mapping[str, Comparison]) -> tuple[list[str], list[str]]:
+    """Name the images that most need a look, the worst first.
+
+    These are the images with buildings of the lowest Dice, `WORST` at most and none that is
+    perfect; and the images without buildings on which the most pixels were found, `WORST_EMPTY` at
+    most.
+    """
+    built, empty = [], []
+    for name, compared in images.items():
+        if _has_buildings(compared):
+            built.append((compared.pixels.dice, name))
+        else:
+            empty.append((-compared.pixels.false_positives, name))
+    return (
+        [name for dice, name in sorted(built) if dice < 1][:WORST],
+        [name for found, name in sorted(empty) if found < 0][:WORST_EMPTY],
+    )
+
+
+def outlined(image: Image, label: Label, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Draw the outlines of label (yellow) and mask (blue), bool (H, W), over an image.
+
+    Returns uint8 (h, w, 3): enlarged or reduced to about `_SIDE` pixels, so that the outlines of
+    small buildings don't cover them.
+    """
+    scale = _SIDE / max(image.height, image.width)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    picture = cv2.resize(image.pixels, size, interpolation=kernel)
+    # Wide below narrow: where both outlines run together, each of them shows.
+    for outline, (colour, edge), width in ((mask, _FOUND, 3), (label, _LABEL, 2)):
+        large = cv2.resize(outline.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        contours, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, contours, -1, edge, width + 2)
+        cv2.drawContours(picture, contours, -1, colour, width)
+    return np.asarray(picture, np.uint8)
+
+
+def _has_buildings(compared: Comparison) -> bool:
+    return compared.pixels.true_positives + compared.pixels.false_negatives > 0
+
+
+def _by_source(
+    tiles: Sequence[Tile], images: Mapping[str, Comparison]
+) -> dict[str, list[Comparison]]:
+    """Group the images by source, in the order of the alphabet, those of low Dice first."""
+    sources: dict[str, list[Comparison]] = defaultdict(list)
+    for tile in tiles:
+        sources[tile.source].append(images[tile.name])
+    return {
+        name: sorted(sources[name], key=lambda image: image.pixels.dice) for name in sorted(sources)
+    }
+
+
+def _add_scores(page: Page, report: Report, members: Sequence[str]) -> None:
+    page.text(
+        f"{report.images} images, segmented as the service would: threshold "
+        f"{report.threshold:g}, overlap {report.overlap:g}, tta {report.tta}, combine "
+        f"{report.combine}, members {', '.join(members)}. "
+        + ("Known GSDs were told." if report.gsd_told else "No GSD was told.")
+    )
+    page.heading("Scores")
+    columns = {"ensemble": report.ensemble}
+    columns |= {f"member {name}": scores for name, scores in report.members.items()}
+    columns |= {f"source {name}": scores for name, scores in report.sources.items()}
+    page.table(
+        ["", *report.ensemble],
+        [[name, *map(_figure, scores.values())] for name, scores in columns.items()],
+    )
+    page.text(
+        "TP, FP and FN are pixels that were found rightly, found wrongly, and missed. A member "
+        "alone is scored at the ensemble's threshold, a source with the ensemble."
+    )
+    page.table(["score", "what it is"], [[name, EXPLAINED[name]] for name in report.ensemble])
+
+
+def _add_gsd(page: Page, by_gsd: Sequence[AtGsd]) -> None:
+    page.heading("By GSD")
+    page.text(
+        "Tiles of known GSD, resampled to another one, which the bundle was told. A tile takes "
+        f"part at {FINEST:g} of its own GSD and at anything coarser, for enlarging it further "
+        "would show nothing new; so there are fewer tiles at fine GSDs. Boundaries, objects and "
+        "empty patches are counted in pixels, which cover more ground at a coarse GSD."
+    )
+    page.table(
+        ["GSD", "tiles", *_GSD_SCORES, "dice_micro of these tiles as they are"],
+        [
+            [
+                f"{at.gsd:g} m",
+                str(at.tiles),
+                *(_figure(at.scores[name]) for name in _GSD_SCORES),
+                _figure(at.native["dice_micro"]),
+            ]
+            for at in by_gsd
+        ],
+    )
+    page.figure(
+        _gsd_plot(by_gsd),
+        "Accuracy against GSD. The grey line is the dice_micro of the same tiles at their own.",
+    )
+
+
+def _add_seams(page: Page, report: Report) -> None:
+    if report.seam_difference is None:
+        return
+    page.heading("Seams")
+    page.text(
+        f"Seam difference: {report.seam_difference:.2%}. Of the pixels that are building when a "
+        "scene is cut out as it is or a third of a patch further right and down, this share is "
+        f"building in one of the two only, at an overlap of {report.overlap:g}. It is what depends "
+        "on where the patches fall rather than on what they show; 0 is best. Measured on the "
+        "largest tiles, as uploads of unknown GSD."
+    )
+
+
+def _add_worst(
+    page: Page,
+    evaluated: Evaluated,
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions,
+    *,
+    progress: bool,
+) -> None:
+    built, empty = worst(evaluated.images)
+    by_name = {tile.name: tile for tile in tiles}
+    with tqdm(
+        total=len(built) + len(empty), desc="pictures", unit="tile", disable=not progress
+    ) as bar:
+        for heading, names in (
+            ("Worst images with buildings", built),
+            ("Found where there are no buildings", empty),
+        ):
+            page.heading(heading)
+            page.text(
+                "Label: yellow edged in black. Found: blue edged in white."
+                if names
+                else "There are none."
+            )
+            for name in names:
+                image, label = by_name[name].read()
+                scored = told(options, by_name[name], tell_gsd=evaluated.report.gsd_told)
+                found = segmenter.segment(image, scored)
+                page.picture(
+                    outlined(image, label, found.mask), _caption(name, evaluated.images[name])
+                )
+                bar.update()
+
+
+def _caption(name: str, compared: Comparison) -> str:
+    pixels = compared.pixels
+    if not _has_buildings(compared):
+        return f"{name}: {pixels.false_positives} pixels found, none of them building"
+    return (
+        f"{name}: Dice {pixels.dice:.3f}, precision {pixels.precision:.3f}, "
+        f"recall {pixels.recall:.3f}"
+    )
+
+
+def _calibration_plot(images: Iterable[Comparison]) -> Figure:
+    mean, share, number = reliability(images)
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    above.plot((0, 1), (0, 1), "--", color=_GREY)
+    above.plot(mean, share, "o-", color=_BLUE)
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is building", aspect="equal")
+    below.bar(mean, number, width=0.7 / CALIBRATION_BINS, color=_BLUE, log=True)
+    below.set(xlabel="probability", ylabel="pixels")
+    return figure
+
+
+def _dice_plot(by_source: Mapping[str, Sequence[Comparison]]) -> Figure:
+    """Give every source the same width, however many images it has."""
+    figure, axes = _source_axes(by_source)
+    for i, images in enumerate(by_source.values()):
+        dice = np.array([image.pixels.dice for image in images])
+        built = np.array([_has_buildings(image) for image in images])
+        at = i + np.linspace(-0.4, 0.4, len(images) + 2)[1:-1]
+        for some, inside in ((built, _BLUE), (~built, "none")):
+            # Not clipped, so that the dots at 0 and 1 are whole.
+            axes.scatter(at[some], dice[some], 16, inside, edgecolors=_BLUE, clip_on=False)
+        axes.hlines(dice.mean(), i - 0.4, i + 0.4, color=_ORANGE, clip_on=False)
+    axes.set(ylabel="Dice")
+    return figure
+
+
+def _source_plot(report: Report) -> Figure:
+    figure, axes = _source_axes(report.sources)
+    for side, name, colour in ((-1, "precision", _BLUE), (1, "recall", _ORANGE)):
+        heights = [scores[f"{name}_micro"] for scores in report.sources.values()]
+        axes.bar(np.arange(len(heights)) + 0.2 * side, heights, 0.36, color=colour, label=name)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    return figure
+
+
+def _source_axes(sources: Iterable[str]) -> tuple[Figure, Axes]:
+    names = list(sources)
+    figure = Figure(figsize=(max(5, 1 + 0.9 * len(names)), 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 1))
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _gsd_plot(by_gsd: Sequence[AtGsd]) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    gsds = [at.gsd for at in by_gsd]
+    axes.plot(
+        gsds,
+        [at.native["dice_micro"] for at in by_gsd],
+        "s--",
+        color=_GREY,
+        label="the same tiles as they are",
+    )
+    for name, colour in (("dice_micro", _BLUE), ("object_f1", _ORANGE)):
+        axes.plot(gsds, [at.scores[name] for at in by_gsd], "o-", color=colour, label=name)
+    axes.set_xscale("log")
+    axes.set_xticks(gsds, [f"{gsd:g}" for gsd in gsds])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="GSD in metres", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    return figure
+
+
+def _figure(score: float) -> str:
+    return f"{score:.4f}"
