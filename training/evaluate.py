@@ -40,8 +40,8 @@ _SHIFT = 1 / 3  # of a patch; only an overlap of 2/3 would let the patches of bo
 class AtGsd:
     """How the ensemble scored on so many tiles, resampled to `gsd` metres per pixel.
 
-    Fine GSDs are those of fewer tiles, and of other places: `native` has the scores of these very
-    tiles at their own GSD, to compare with.
+    That GSD was told, whatever the report says of the others. Fine GSDs are those of fewer tiles,
+    and of other places: `native` has what these very tiles score in the report, to compare with.
     """
 
     gsd: float

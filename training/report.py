@@ -220,7 +220,8 @@ def _add_gsd(page: Page, by_gsd: Sequence[AtGsd]) -> None:
     )
     page.figure(
         _gsd_plot(by_gsd),
-        "Accuracy against GSD. The grey line is the dice_micro of the same tiles at their own.",
+        "Accuracy against GSD. The grey line is the dice_micro of the same tiles at their own, as "
+        "they were scored above.",
     )
 
 
