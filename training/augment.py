@@ -101,9 +101,10 @@ def _aerial() -> list[A.BasicTransform]:
     """The square's eight symmetries, light, colour, haze and sharpness."""
     return [
         A.SquareSymmetry(p=1.0),
-        A.RandomBrightnessContrast(0.25, 0.25, p=0.7),
-        A.HueSaturationValue(12, 30, 0, p=0.5),
-        A.RandomGamma((70, 140), p=0.3),
+        A.RandomBrightnessContrast(0.3, 0.3, p=0.7),
+        A.HueSaturationValue(20, 45, 0, p=0.5),
+        A.RGBShift((-20, 20), (-20, 20), (-20, 20), p=0.3),  # other sensors, haze, soils
+        A.RandomGamma((65, 150), p=0.3),
         A.ToGray(p=0.05),
         A.OneOf(
             [A.GaussianBlur((3, 5)), A.Sharpen(), A.ImageCompression(quality_range=(50, 95))],

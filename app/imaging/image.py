@@ -1,11 +1,40 @@
 """The decoded upload."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.imaging.georeference import GeoReference, Gsd
+
+
+class RowSource(Protocol):
+    """Whatever gives an image a few rows at a time: from memory, or from its file.
+
+    The properties are `Image`'s.
+    """
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def gsd(self) -> Gsd | None: ...
+
+    @property
+    def georeference(self) -> GeoReference | None: ...
+
+    @property
+    def notices(self) -> tuple[str, ...]: ...
+
+    def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
+
+    def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        """Return which pixels of these rows are valid, bool; None where all of them are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,3 +61,11 @@ class Image:
     @property
     def width(self) -> int:
         return int(self.pixels.shape[1])
+
+    def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return rows `start` to `stop`, as a view."""
+        return self.pixels[start:stop]
+
+    def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        """Return which pixels of these rows are valid, as a view."""
+        return None if self.valid is None else self.valid[start:stop]

@@ -11,6 +11,8 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from app.imaging.image import RowSource
+
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
 _KERNELS = {
@@ -22,26 +24,29 @@ _REACH = 2
 
 
 def resample(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resample uint8 (h, w) or (h, w, 3) to (height, width), bicubic."""
-    return resample_rows(pixels, (height, width), 0, height)
+    """Resample uint8 (h, w) or (h, w, 3) to (height, width), bicubic; its own size is a view."""
+    if pixels.shape[:2] == (height, width):
+        return pixels[:]
+    return resample_part(pixels, (0, len(pixels)), (height, width), "bicubic")
 
 
 def resample_rows(
-    pixels: NDArray[np.uint8], size: tuple[int, int], start: int, stop: int
+    image: RowSource, size: tuple[int, int], start: int, stop: int
 ) -> NDArray[np.uint8]:
-    """Return rows `start` to `stop` of `pixels`, uint8 (h, w) or (h, w, 3), resampled to `size`.
+    """Return rows `start` to `stop` of `image` resampled to `size`: uint8 (h, w, 3).
 
-    Bicubic. Only the rows that these are made of are looked at. A picture that has the size comes
-    as a view.
+    Bicubic. Only the rows that these are made of are read. An image that has the size is not
+    copied.
     """
-    if pixels.shape[:2] == size:
-        return pixels[start:stop]
-    step = len(pixels) / size[0]
+    if (image.height, image.width) == size:
+        return image.read_pixels(start, stop)
+    step = image.height / size[0]
     reach = _REACH * max(1.0, step) + 1  # and a row for rounding
     first = max(0, math.floor(start * step - reach))
-    last = min(len(pixels), math.ceil(stop * step + reach))
+    last = min(image.height, math.ceil(stop * step + reach))
     rows = start * step - first, min(last, stop * step) - first
-    return resample_part(pixels[first:last], rows, (stop - start, size[1]), "bicubic")
+    pixels = image.read_pixels(first, last)
+    return resample_part(pixels, rows, (stop - start, size[1]), "bicubic")
 
 
 def resample_part(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.errors import BundleError, InferenceError, InvalidOption
 from app.imaging.georeference import Gsd
-from app.imaging.image import Image
+from app.imaging.image import Image, RowSource
 from app.imaging.resample import resample_rows
 from app.inference.blending import Band, blend
 from app.inference.manifest import Manifest, load_manifest
@@ -80,13 +80,34 @@ class SegmentOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Segmentation:
-    """What an image was found to show.
+class SegmentedBand:
+    """Finished rows of a segmentation, from image row `row` on.
 
-    `probability` is float32 (H, W) in [0, 1]: the weighted mean, or the share of members that
-    voted for building. `mask` is bool (H, W). Where the image is invalid they are 0 and False.
-    `threshold` and `members` say what was used, `notices` what the client should know, ASCII, one
-    sentence each.
+    `probability` is float32 (h, W) in [0, 1]: the weighted mean, or the share of members that
+    voted for building. `disagreement` is float32 (h, W): the largest less the smallest probability
+    of the members. `mask` is bool (h, W), `valid` too, or None where every pixel is valid. Where
+    the image is invalid the others are 0 and False.
+    """
+
+    row: int
+    probability: NDArray[np.float32]
+    disagreement: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    valid: NDArray[np.bool_] | None
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the image that the band holds."""
+        return slice(self.row, self.row + len(self.mask))
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What an image was found to show: a `SegmentedBand` of all of its rows, and how it was found.
+
+    Of `mask`, components smaller than `min_area` are gone. `disagreement` is None unless it was
+    asked for. `threshold` and `members` say what was used, `notices` what the client should know,
+    ASCII, one sentence each.
     """
 
     probability: NDArray[np.float32]
@@ -94,6 +115,7 @@ class Segmentation:
     threshold: float
     members: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    disagreement: NDArray[np.float32] | None = None
 
 
 def keep_going() -> None:
@@ -117,19 +139,26 @@ class Segmenter:
         image: Image,
         options: SegmentOptions = SegmentOptions(),
         *,
+        disagreement: bool = False,
         checkpoint: Checkpoint = keep_going,
     ) -> Segmentation:
-        """Find the buildings of an image.
+        """Find the buildings of an image, and where the members disagree, if that is asked for.
 
         Raises:
             InvalidOption: an option that this bundle can't honour.
             InferenceError: a member failed, or gave something that is no probability.
             Exception: whatever `checkpoint` raises.
         """
-        return self.combine(image, self.bands(image, options, checkpoint=checkpoint), options)
+        bands = self.bands(image, options, checkpoint=checkpoint)
+        return self.combine(image, bands, options, disagreement=disagreement)
 
     def combine(
-        self, image: Image, bands: Iterable[Band], options: SegmentOptions = SegmentOptions()
+        self,
+        image: RowSource,
+        bands: Iterable[Band],
+        options: SegmentOptions = SegmentOptions(),
+        *,
+        disagreement: bool = False,
     ) -> Segmentation:
         """Combine the bands of an image, of exactly the members that `options` choose.
 
@@ -139,21 +168,53 @@ class Segmenter:
         Raises:
             InvalidOption: an option that this bundle can't honour.
         """
+        size = image.height, image.width
+        probability, mask = np.empty(size, np.float32), np.empty(size, np.bool_)
+        spread = np.empty(size, np.float32) if disagreement else None
+        for band in self.combine_bands(image, bands, options):
+            probability[band.rows], mask[band.rows] = band.probability, band.mask
+            if spread is not None:
+                spread[band.rows] = band.disagreement
+        if options.min_area > 0:
+            mask = drop_small_components(mask, options.min_area / self.unit_area(image, options))
+        return Segmentation(
+            probability,
+            mask,
+            self._threshold(options),
+            self.chosen_members(options),
+            self.notices(image, options),
+            spread,
+        )
+
+    def combine_bands(
+        self, image: RowSource, bands: Iterable[Band], options: SegmentOptions = SegmentOptions()
+    ) -> Iterator[SegmentedBand]:
+        """Combine the bands of an image one by one; `min_area` is left to who sees them together.
+
+        Raises:
+            InvalidOption: an option that this bundle can't honour.
+        """
         members = self.chosen_members(options)
         threshold = self._threshold(options)
-        probability = np.empty((image.height, image.width), np.float32)
         for band in bands:
-            probability[band.rows] = self._mean(band.members, members, options)
-        # A strict majority: of two members, both must agree.
-        mask = probability > 0.5 if options.combine == "vote" else probability >= threshold
-        if options.min_area > 0:
-            gsd = _gsd(image, options)
-            mask = drop_small_components(mask, options.min_area / (math.prod(gsd) if gsd else 1))
-        return Segmentation(probability, mask, threshold, members, self._notices(image, options))
+            probability = self._mean(band.members, members, options)
+            yield SegmentedBand(
+                band.row,
+                probability,
+                disagreement=np.ptp(band.members, axis=0),
+                # A strict majority: of two members, both must agree.
+                mask=probability > 0.5 if options.combine == "vote" else probability >= threshold,
+                valid=image.read_valid(band.rows.start, band.rows.stop),
+            )
+
+    def unit_area(self, image: RowSource, options: SegmentOptions) -> float:
+        """Return the area of a pixel: in m² where the GSD is known, else 1."""
+        gsd = _gsd(image, options)
+        return math.prod(gsd) if gsd else 1.0
 
     def bands(
         self,
-        image: Image,
+        image: RowSource,
         options: SegmentOptions = SegmentOptions(),
         *,
         checkpoint: Checkpoint = keep_going,
@@ -180,7 +241,7 @@ class Segmenter:
         bands = resample_bands(blend(grid, upright), seen, (image.height, image.width))
         return _hide_invalid(bands, image)
 
-    def _scale(self, image: Image, options: SegmentOptions) -> tuple[float, float]:
+    def _scale(self, image: RowSource, options: SegmentOptions) -> tuple[float, float]:
         """Return how many pixels the members see per pixel of the image, down and across."""
         gsd, trained = _gsd(image, options), self.manifest.gsd
         if gsd is None or options.resample == "off" or trained.reference is None:
@@ -191,7 +252,8 @@ class Segmenter:
         shown *= max(1.0, mean / trained.max)
         return gsd[0] / shown, gsd[1] / shown
 
-    def _notices(self, image: Image, options: SegmentOptions) -> tuple[str, ...]:
+    def notices(self, image: RowSource, options: SegmentOptions) -> tuple[str, ...]:
+        """Return what the client should know of an image before these models see it."""
         gsd, trained = _gsd(image, options), self.manifest.gsd
         if gsd is None or trained.min <= (mean := math.sqrt(math.prod(gsd))) <= trained.max:
             return ()
@@ -285,17 +347,17 @@ _ORIENTATIONS: dict[Tta, tuple[_Orientation, ...]] = {
 }
 
 
-def _gsd(image: Image, options: SegmentOptions) -> Gsd | None:
+def _gsd(image: RowSource, options: SegmentOptions) -> Gsd | None:
     """Return what the client said of the GSD, else what the image says itself."""
     return image.gsd if options.gsd is None else (options.gsd, options.gsd)
 
 
-def _patches(image: Image, grid: WindowGrid) -> Iterator[NDArray[np.uint8]]:
+def _patches(image: RowSource, grid: WindowGrid) -> Iterator[NDArray[np.uint8]]:
     """Cut the patches of a grid from an image, which is resampled row of windows by row."""
     size: Size = (grid.height, grid.width)
     for window in grid:
         if window.col == 0:
-            rows = resample_rows(image.pixels, size, window.row, window.row + window.height)
+            rows = resample_rows(image, size, window.row, window.row + window.height)
         yield read_patch(rows, replace(window, row=0), grid.patch)
 
 
@@ -310,11 +372,12 @@ def _upright(
     return mean
 
 
-def _hide_invalid(bands: Iterable[Band], image: Image) -> Iterator[Band]:
+def _hide_invalid(bands: Iterable[Band], image: RowSource) -> Iterator[Band]:
     """Set the probabilities of invalid pixels to 0, below any threshold, in place."""
     for band in bands:
-        if image.valid is not None:
-            band.members[:, ~image.valid[band.rows]] = 0
+        valid = image.read_valid(band.rows.start, band.rows.stop)
+        if valid is not None:
+            band.members[:, ~valid] = 0
         yield band
 
 

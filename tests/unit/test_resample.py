@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL.Image import Resampling
 
+from app.imaging.image import Image
 from app.imaging.resample import resample, resample_rows
 from tests.factories import scene
 
@@ -32,7 +33,7 @@ def test_rows_are_those_of_the_whole(
 ) -> None:
     pixels = scene(*size) // 2 + 64  # so that no overshoot is clipped between Pillow's two passes
     rows = [
-        resample_rows(pixels, wanted, start, min(wanted[0], start + step))
+        resample_rows(Image(pixels), wanted, start, min(wanted[0], start + step))
         for start in range(0, wanted[0], step)
     ]
     # Pillow holds the box in single precision, and takes rows or columns first, whichever is less
@@ -42,5 +43,6 @@ def test_rows_are_those_of_the_whole(
 
 def test_a_picture_of_the_size_is_not_copied() -> None:
     pixels = scene(20, 30)
-    assert np.shares_memory(resample_rows(pixels, (20, 30), 5, 9), pixels)
-    np.testing.assert_array_equal(resample_rows(pixels, (20, 30), 5, 9), pixels[5:9])
+    rows = resample_rows(Image(pixels), (20, 30), 5, 9)
+    assert np.shares_memory(rows, pixels)
+    np.testing.assert_array_equal(rows, pixels[5:9])

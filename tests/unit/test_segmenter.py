@@ -310,3 +310,32 @@ class TestLoading:
         (bundle / "blue.onnx").unlink()
         with pytest.raises(BundleError, match=r"blue\.onnx"):
             load_segmenter(bundle, device="cpu")
+
+
+class TestDisagreement:
+    def test_it_is_the_range_of_the_members(self, small_toy: Segmenter) -> None:
+        pixels, valid = scene(70, 90), np.ones((70, 90), np.bool_)
+        valid[:9] = False
+
+        image = image_of(pixels, valid)
+        found = small_toy.segment(image, disagreement=True).disagreement
+
+        expected = np.where(valid, np.ptp(channels(pixels), axis=0), 0)
+        assert found is not None
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert small_toy.segment(image).disagreement is None
+
+    def test_bands_say_of_their_rows_what_the_whole_says(self, small_toy: Segmenter) -> None:
+        valid = np.ones((70, 90), np.bool_)
+        valid[40:, 50:] = False
+        image, options = image_of(scene(70, 90), valid), SegmentOptions(overlap=0.5)
+
+        bands = list(small_toy.combine_bands(image, small_toy.bands(image, options), options))
+
+        whole = small_toy.segment(image, options, disagreement=True)
+        assert len(bands) > 2
+        for name in ("probability", "mask", "disagreement"):
+            found = np.concatenate([getattr(band, name) for band in bands])
+            np.testing.assert_array_equal(found, getattr(whole, name))
+        for band in bands:
+            np.testing.assert_array_equal(band.valid, valid[band.rows])
