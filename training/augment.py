@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 _Cut = tuple[Pixels, ...]  # image and mask, 0 or 255 (between, where resampling mixed them)
 
 
-_AT_REFERENCE = 0.65
+_AT_REFERENCE = 0.4
 """Share of `aerial` cuts around the reference GSD; the others lie around the tile's own, since the
 service sees an upload of unknown GSD as it is."""
 _ZOOM = 1.5
