@@ -41,6 +41,7 @@ from training.data import list_tiles
 from training.evaluate import evaluate
 from training.fit import WEIGHT_STEPS, fit, held_out, tally_sources
 from training.network import ProbabilityNetwork, SegmentationNetwork
+from training.order import choose_order
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.provenance import git_commit, tool_versions
 from training.train import load_network
@@ -296,6 +297,7 @@ def _fitted_and_scored(
 
     with closing(load_segmenter(folder, device="cpu")) as segmenter:
         report = evaluate(segmenter, tiles, progress=progress)
+        early_exit = choose_order(segmenter, tiles, split, progress=progress)
     evaluation = Evaluation(
         split=split,
         date=manifest.created.date(),
@@ -310,7 +312,9 @@ def _fitted_and_scored(
         member.model_copy(update={"metrics": evaluation.members[member.name]})
         for member in manifest.members
     )
-    manifest = manifest.model_copy(update={"members": members, "evaluation": evaluation})
+    manifest = manifest.model_copy(
+        update={"members": members, "evaluation": evaluation, "early_exit": early_exit}
+    )
     _write_manifest(folder, manifest)
     return manifest
 

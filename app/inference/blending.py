@@ -37,8 +37,8 @@ def blend(grid: WindowGrid, patches: Iterable[NDArray[np.float32]]) -> Iterator[
     Raises:
         ValueError: more or fewer predictions than the grid has windows.
     """
-    row_weights = _axis_weights(grid.height, grid.row_offsets, grid.patch)
-    col_weights = _axis_weights(grid.width, grid.col_offsets, grid.patch)
+    row_weights = axis_weights(grid.height, grid.row_offsets, grid.patch)
+    col_weights = axis_weights(grid.width, grid.col_offsets, grid.patch)
     next_rows = (*grid.row_offsets[1:], grid.height)
     finished_rows = {row: end - row for row, end in zip(grid.row_offsets, next_rows, strict=True)}
 
@@ -58,7 +58,7 @@ def blend(grid: WindowGrid, patches: Iterable[NDArray[np.float32]]) -> Iterator[
             pending[:, -finished:] = 0
 
 
-def _axis_weights(
+def axis_weights(
     n: int, axis_offsets: tuple[int, ...], patch: int
 ) -> dict[int, NDArray[np.float32]]:
     """Weigh the pixels of each window along one axis, so that the weights at every pixel sum to 1.

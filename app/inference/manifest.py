@@ -94,6 +94,17 @@ class GsdRange(_Model):
         return self
 
 
+class EarlyExit(_Model):
+    """The order in which members are asked for a mask, and what it was worth where it was chosen.
+
+    `asked` is the share of the patches of `chosen_by` about which each member had to be asked.
+    """
+
+    order: tuple[_Name, ...]
+    asked: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    chosen_by: str
+
+
 class DataSource(_Model):
     """Imagery that the members were trained on, with its licence."""
 
@@ -130,6 +141,7 @@ class Manifest(_Model):
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     threshold: Threshold
     gsd: GsdRange
+    early_exit: EarlyExit | None = None
     sources: tuple[DataSource, ...]
     evaluation: Evaluation | None
     training: dict[str, dict[str, JsonValue]]
@@ -144,6 +156,11 @@ class Manifest(_Model):
         total = math.fsum(member.weight for member in self.members)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the weights of the members must sum to 1, got {total:.7g}")
+        if self.early_exit and sorted(self.early_exit.order) != sorted(names):
+            raise ValueError(
+                f"early_exit.order must name each of {', '.join(names)} once, "
+                f"got {', '.join(self.early_exit.order)}"
+            )
         return self
 
     @property

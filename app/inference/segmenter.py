@@ -15,6 +15,7 @@ from app.imaging.georeference import Gsd
 from app.imaging.image import Image, RowSource
 from app.imaging.resample import resample_rows
 from app.inference.blending import Band, blend
+from app.inference.early_exit import Vote, predict_until_settled
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.predictor import Device, OnnxPredictor, Predictor
 from app.inference.resampling import Size, resample_bands, seen_size
@@ -140,16 +141,20 @@ class Segmenter:
         options: SegmentOptions = SegmentOptions(),
         *,
         disagreement: bool = False,
+        mask_only: bool = False,
         checkpoint: Checkpoint = keep_going,
     ) -> Segmentation:
         """Find the buildings of an image, and where the members disagree, if that is asked for.
+
+        With `mask_only`, members are not asked where their answer could not change the mask, which
+        is the same bit for bit; `probability` and `disagreement` are then of no use.
 
         Raises:
             InvalidOption: an option that this bundle can't honour.
             InferenceError: a member failed, or gave something that is no probability.
             Exception: whatever `checkpoint` raises.
         """
-        bands = self.bands(image, options, checkpoint=checkpoint)
+        bands = self.bands(image, options, mask_only=mask_only, checkpoint=checkpoint)
         return self.combine(image, bands, options, disagreement=disagreement)
 
     def combine(
@@ -217,12 +222,14 @@ class Segmenter:
         image: RowSource,
         options: SegmentOptions = SegmentOptions(),
         *,
+        mask_only: bool = False,
         checkpoint: Checkpoint = keep_going,
     ) -> Iterator[Band]:
         """Stream the blended probabilities of each chosen member, in the manifest's order.
 
         Members stay apart until here, so that a vote counts whole maps rather than patches; a
-        weighted mean comes out the same either way. Invalid pixels are 0.
+        weighted mean comes out the same either way. Invalid pixels are 0. With `mask_only`, a
+        member's probability is 0 where it was not asked.
 
         Raises:
             As `segment`.
@@ -230,16 +237,29 @@ class Segmenter:
         members = self.chosen_members(options)
         seen = seen_size(image.height, image.width, self._scale(image, options))
         grid = plan_windows(*seen, self.manifest.patch_size, options.overlap)
-        orientations = _ORIENTATIONS[options.tta]
-        patches = (
-            orientation.apply(patch)
-            for patch in _patches(image, grid)
-            for orientation in orientations
-        )
-        oriented = self._predict(patches, members, checkpoint)
-        upright = (_upright(views, orientations) for views in _batched(oriented, len(orientations)))
-        bands = resample_bands(blend(grid, upright), seen, (image.height, image.width))
+        patches = _patches(image, grid)
+        if mask_only and options.combine == "average" and seen == (image.height, image.width):
+            predictions = predict_until_settled(
+                grid,
+                patches,
+                lambda few, m: (
+                    p[0] for p in self._predict(few, members[m : m + 1], options, checkpoint)
+                ),
+                self._vote(members, options),
+                image.read_valid,
+                at_least=4 * self.predictor.batch_size,
+            )
+        else:
+            predictions = self._predict(patches, members, options, checkpoint)
+        bands = resample_bands(blend(grid, predictions), seen, (image.height, image.width))
         return _hide_invalid(bands, image)
+
+    def _vote(self, members: tuple[str, ...], options: SegmentOptions) -> Vote:
+        total = sum(self._weights[name] for name in members)
+        weights = [self._weights[name] / total for name in members]
+        asked = self.manifest.early_exit.order if self.manifest.early_exit else members
+        order = [members.index(name) for name in asked if name in members]
+        return Vote(weights, order, self._threshold(options))
 
     def _scale(self, image: RowSource, options: SegmentOptions) -> tuple[float, float]:
         """Return how many pixels the members see per pixel of the image, down and across."""
@@ -263,12 +283,28 @@ class Segmenter:
         )
 
     def _predict(
-        self, patches: Iterable[NDArray[np.uint8]], members: tuple[str, ...], checkpoint: Checkpoint
+        self,
+        patches: Iterable[NDArray[np.uint8]],
+        members: tuple[str, ...],
+        options: SegmentOptions,
+        checkpoint: Checkpoint,
     ) -> Iterator[NDArray[np.float32]]:
         """Predict patches one after the other, batch by batch: float32 (M, S, S) each."""
+        orientations = _ORIENTATIONS[options.tta]
+        oriented = (o.apply(patch) for patch in patches for o in orientations)
+        views = (
+            view
+            for batch in self._batches(oriented, checkpoint)
+            for view in self.predictor.predict(batch, members).swapaxes(0, 1)
+        )
+        return (_upright(of_patch, orientations) for of_patch in _batched(views, len(orientations)))
+
+    def _batches(
+        self, patches: Iterable[NDArray[np.uint8]], checkpoint: Checkpoint
+    ) -> Iterator[NDArray[np.uint8]]:
         for batch in _batched(patches, self.predictor.batch_size):
             checkpoint()
-            yield from self.predictor.predict(np.stack(batch), members).swapaxes(0, 1)
+            yield np.stack(batch)
 
     def _mean(
         self, probabilities: NDArray[np.float32], members: tuple[str, ...], options: SegmentOptions

@@ -26,7 +26,7 @@ lr = 3e-3
 
 [trainer]
 epochs = 3
-steps_per_epoch = 3
+steps_per_epoch = 8
 batch_size = 2
 precision = "32-true"
 workers = 0

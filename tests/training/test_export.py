@@ -24,6 +24,7 @@ from training.config import PATCH_SIZE, load_config
 from training.data import list_tiles
 from training.evaluate import evaluate
 from training.export import Trained, export, load_trained, served
+from training.fit import fit, tally_sources
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.provenance import data_sources
@@ -122,9 +123,14 @@ def test_published_scores_are_the_served_ones(
 
 
 def test_a_bundle_is_fitted_anew(
-    tiny: Path, bundle: Path, manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path,
+    bundle: Path,
+    manifest: Manifest,
+    segmenter: Segmenter,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """To labels turned upside down, where the threshold has to lie elsewhere."""
+    """To labels turned inside out."""
     for part in ("images", "masks"):
         (tmp_path / "other" / part).mkdir(parents=True)
     for tile in list_tiles(tiny.parent / "val"):
@@ -133,16 +139,20 @@ def test_a_bundle_is_fitted_anew(
             PIL.Image.fromarray(pixels).save(tmp_path / "other" / part / f"{tile.name}.png")
     out = tmp_path / "again"
 
-    data = [str(tmp_path / "other"), "--out", str(out), "--note", "Upside down.", "--quiet"]
+    data = [str(tmp_path / "other"), "--out", str(out), "--note", "Inside out.", "--quiet"]
     assert main(["fit", str(bundle), *data]) == 0
 
     again = load_manifest(out)
     verify_files(out, again)
     assert again.name == "again"
-    assert again.threshold.value < manifest.threshold.value
+    others = tally_sources(segmenter, list_tiles(tmp_path / "other"), SegmentOptions())
+    expected = fit(list(others.values()))
+    assert again.threshold.value == expected.threshold
+    assert tuple(member.weight for member in again.members) == expected.weights
+    assert "on other (2 images)" in again.threshold.chosen_by
     assert f"threshold: {again.threshold.value:g}" in capsys.readouterr().out
     assert [m.sha256 for m in again.members] == [m.sha256 for m in manifest.members]
-    assert "- Upside down." in (out / "MODEL_CARD.md").read_text()
+    assert "- Inside out." in (out / "MODEL_CARD.md").read_text()
     assert main(["fit", str(bundle), *data]) == 2
     assert "exists already" in capsys.readouterr().err
 
@@ -177,8 +187,8 @@ def test_sources_have_licence_images_and_gsd(manifest: Manifest) -> None:
         "images": 4,
         "gsd": "0.3; 0.4; 0.5; not stated",
     }
-    # Two runs of 3 epochs, 3 steps and 2 samples, a quarter of them scenes.
-    assert (procedural.name, procedural.images) == ("procedural", 9)
+    # Two runs of 3 epochs, 8 steps and 2 samples, a quarter of them scenes.
+    assert (procedural.name, procedural.images) == ("procedural", 24)
 
 
 def test_sources_must_be_where_the_configuration_says(tiny: Path) -> None:

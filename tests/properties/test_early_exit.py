@@ -1,0 +1,120 @@
+"""A member that is not asked could not have changed the mask."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from app.imaging.image import Image
+from app.inference.predictor import Predictor
+from app.inference.segmenter import Segmenter, SegmentOptions
+from tests.factories import scene
+
+sizes = st.integers(1, 150)
+overlaps = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75])
+
+
+class Counting:
+    """A predictor that counts the patches about which each member is asked."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self.members = predictor.members
+        self.batch_size = predictor.batch_size
+        self.asked = dict.fromkeys(predictor.members, 0)
+
+    def predict(self, patches: NDArray[np.uint8], members: tuple[str, ...]) -> NDArray[np.float32]:
+        for member in members:
+            self.asked[member] += len(patches)
+        return self._predictor.predict(patches, members)
+
+
+@pytest.fixture
+def counting(small_toy: Segmenter) -> Segmenter:
+    return Segmenter(small_toy.manifest, Counting(small_toy.predictor))
+
+
+def blobs(height: int, width: int, seed: int, share: float) -> NDArray[np.uint8]:
+    """Make an image of which about `share` is noise, in blocks, and the rest nearly black."""
+    random = np.random.default_rng(seed)
+    blocks = random.random((height // 13 + 1, width // 17 + 1)) < share
+    noisy = np.kron(blocks, np.ones((13, 17), np.bool_))[:height, :width]
+    return np.where(noisy[..., np.newaxis], scene(height, width, seed), np.uint8(3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=sizes,
+    width=sizes,
+    overlap=overlaps,
+    threshold=st.floats(0.02, 0.98),
+    share=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+    tta=st.sampled_from(["none", "d4"]),
+    members=st.sampled_from([None, ("red",), ("green", "blue")]),
+    hole=st.booleans(),
+)
+def test_the_mask_is_the_same_bit_for_bit(
+    small_toy: Segmenter,
+    height: int,
+    width: int,
+    overlap: float,
+    threshold: float,
+    share: float,
+    seed: int,
+    tta: str,
+    members: tuple[str, ...] | None,
+    hole: bool,
+) -> None:
+    valid = np.ones((height, width), np.bool_)
+    valid[: height // 2, width // 3 :] = not hole
+    image = Image(blobs(height, width, seed, share), valid if hole else None)
+    options = SegmentOptions(threshold=threshold, overlap=overlap, tta=tta, members=members)
+
+    early = small_toy.segment(image, options, mask_only=True)
+
+    np.testing.assert_array_equal(early.mask, small_toy.segment(image, options).mask)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+def test_members_are_spared_where_all_is_dark(counting: Segmenter, overlap: float) -> None:
+    """Red alone, at half of the weight, can't settle what is dark; with green it can."""
+    image = Image(np.full((150, 170, 3), 3, np.uint8))
+    options = SegmentOptions(threshold=0.4, overlap=overlap)
+
+    counting.segment(image, options, mask_only=True)
+
+    asked = counting.predictor.asked
+    assert asked["red"] == asked["green"] > 0
+    assert asked["blue"] == 0
+
+
+def test_only_patches_that_touch_something_unsettled_go_on(counting: Segmenter) -> None:
+    pixels = np.full((320, 320, 3), 3, np.uint8)
+    pixels[5:9, 5:9] = 130  # 0.51: all must be asked whether it reaches 0.5
+    options = SegmentOptions(overlap=0)
+
+    found = counting.segment(Image(pixels), options, mask_only=True)
+
+    assert counting.predictor.asked == {"red": 100, "green": 100, "blue": 1}
+    np.testing.assert_array_equal(found.mask, pixels[..., 0] == 130)
+
+
+def test_nothing_is_asked_about_what_is_invalid(counting: Segmenter) -> None:
+    valid = np.zeros((320, 320), np.bool_)
+    valid[40:60, 300:] = True
+    counting.segment(Image(scene(320, 320), valid), SegmentOptions(overlap=0), mask_only=True)
+    assert counting.predictor.asked["red"] == 1
+
+
+def test_probabilities_need_every_answer(counting: Segmenter) -> None:
+    image = Image(np.full((64, 64, 3), 3, np.uint8))
+    counting.segment(image, SegmentOptions(overlap=0))
+    assert counting.predictor.asked == {"red": 4, "green": 4, "blue": 4}
+
+
+def test_a_vote_asks_everybody(counting: Segmenter) -> None:
+    image = Image(np.full((64, 64, 3), 3, np.uint8))
+    counting.segment(image, SegmentOptions(overlap=0, combine="vote"), mask_only=True)
+    assert counting.predictor.asked == {"red": 4, "green": 4, "blue": 4}
