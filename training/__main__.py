@@ -132,6 +132,22 @@ def _restore(args: argparse.Namespace) -> None:
         print(f"checkpoint: {path}")
 
 
+def _explore(args: argparse.Namespace) -> None:
+    from training.data import list_tiles
+    from training.explore.facts import survey
+    from training.explore.page import write_page
+
+    found = survey(
+        [tile for path in args.data for tile in list_tiles(path)], progress=not args.quiet
+    )
+    page = write_page(args.out, found, seed=args.seed)
+    print(
+        f"{len(found.tiles)} tiles; labels: {len(found.empty)} empty, {len(found.boxed)} of plain "
+        f"boxes, {len(found.misaligned)} misaligned"
+    )
+    print(f"page: {page}")
+
+
 def _scenes(args: argparse.Namespace) -> None:
     from training.scenes import write_scenes
 
@@ -259,6 +275,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("data", type=Path, help="a folder or CSV of tiles to go on training with")
     command.add_argument("--out", type=Path, required=True, help="gets one checkpoint per member")
     command.set_defaults(run_command=_restore)
+
+    command = commands.add_parser(
+        "explore", help="write a page about labelled tiles: figures, plots, suspicious labels"
+    )
+    command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="gets explore.html and its plots"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the tiles shown as samples")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run_command=_explore)
 
     command = commands.add_parser("scenes", help="write procedural scenes with labels")
     command.add_argument("folder", type=Path, help="gets images/ and masks/")

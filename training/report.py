@@ -4,16 +4,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.imaging.image import Image
 from app.inference.segmenter import Segmenter, SegmentOptions
-from training.data import Label, Tile
+from training.data import Tile
 from training.evaluate import FINEST, AtGsd, Evaluated, Report, told
 from training.metrics import (
     BOUNDARY_PIXELS,
@@ -23,6 +21,7 @@ from training.metrics import (
     Comparison,
 )
 from training.page import Page
+from training.pictures import outlined
 
 WORST, WORST_EMPTY = 12, 6
 """Images with and without buildings that are shown."""
@@ -49,13 +48,8 @@ EXPLAINED = {
 
 _GSD_SCORES = ("dice_micro", "iou_micro", "precision_micro", "recall_micro", "object_f1")
 
-# Blue and yellow stay apart in every common form of colour blindness, and neither is the colour of
-# tiles or of trees; light edged in dark and dark edged in light stay apart in grey as well.
-# Source: Okabe and Ito, "Color Universal Design", 2008, for the hues.
-_LABEL = ((240, 228, 66), (0, 0, 0))
-_FOUND = ((0, 60, 220), (255, 255, 255))
 _SIDE = 768
-"""Pixels of a picture's longer side, about; outlines are drawn at this size."""
+"""Pixels of a picture's longer side, about."""
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#e69f00", "#999999"
 
@@ -139,25 +133,6 @@ def worst(images: Mapping[str, Comparison]) -> tuple[list[str], list[str]]:
         [name for dice, name in sorted(built) if dice < 1][:WORST],
         [name for found, name in sorted(empty) if found < 0][:WORST_EMPTY],
     )
-
-
-def outlined(image: Image, label: Label, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Draw the outlines of label (yellow) and mask (blue), bool (H, W), over an image.
-
-    Returns uint8 (h, w, 3): enlarged or reduced to about `_SIDE` pixels, so that the outlines of
-    small buildings don't cover them.
-    """
-    scale = _SIDE / max(image.height, image.width)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    picture = cv2.resize(image.pixels, size, interpolation=kernel)
-    # Wide below narrow: where both outlines run together, each of them shows.
-    for outline, (colour, edge), width in ((mask, _FOUND, 3), (label, _LABEL, 2)):
-        large = cv2.resize(outline.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        contours, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, edge, width + 2)
-        cv2.drawContours(picture, contours, -1, colour, width)
-    return np.asarray(picture, np.uint8)
 
 
 def _has_buildings(compared: Comparison) -> bool:
@@ -267,7 +242,8 @@ def _add_worst(
                 scored = told(options, by_name[name], tell_gsd=evaluated.report.gsd_told)
                 found = segmenter.segment(image, scored)
                 page.picture(
-                    outlined(image, label, found.mask), _caption(name, evaluated.images[name])
+                    outlined(image.pixels, label, found.mask, side=_SIDE),
+                    _caption(name, evaluated.images[name]),
                 )
                 bar.update()
 

@@ -12,11 +12,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.imaging.image import Image
 from tests.factories import write_toy_bundle
 from training.__main__ import main
 from training.metrics import Comparison, compare, summarise
-from training.report import EXPLAINED, WORST, WORST_EMPTY, outlined, reliability, worst
+from training.report import EXPLAINED, WORST, WORST_EMPTY, reliability, worst
 
 SIZE = 60
 
@@ -58,24 +57,6 @@ def test_the_worst_are_those_of_low_dice_and_those_found_where_nothing_is() -> N
     assert empty == [f"empty_{i}" for i in range(8, 8 - WORST_EMPTY, -1)]
     perfect = {"whole": images["built_30"], "clean": images["empty_0"]}
     assert worst(perfect) == ([], [])
-
-
-def test_outlines_are_drawn_around_label_and_mask() -> None:
-    label, mask = np.zeros((2, 96, 64), bool)
-    label[8:24, 8:24] = mask[40:56, 8:24] = True
-    image = Image(np.full((96, 64, 3), 128, np.uint8))
-
-    picture = outlined(image, label, mask).astype(int)
-
-    assert picture.shape == (768, 512, 3)  # eight times as large
-    assert (picture[64, 64:192] == (240, 228, 66)).all()
-    assert (picture[320, 64:192] == (0, 60, 220)).all()
-    assert (picture[100:156, 100:156] == 128).all()  # what lies inside stays visible
-    assert (picture[360:400, 100:156] == 128).all()
-    assert (image.pixels == 128).all()
-    assert outlined(
-        Image(np.zeros((1000, 2000, 3), np.uint8)), *np.zeros((2, 1000, 2000), bool)
-    ).shape == (384, 768, 3)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What labelled tiles hold, and which of their labels need a look."""
