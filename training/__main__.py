@@ -148,6 +148,16 @@ def _explore(args: argparse.Namespace) -> None:
     print(f"page: {page}")
 
 
+def _compare(args: argparse.Namespace) -> None:
+    from training.compare.experiment import load_experiment
+    from training.compare.queue import run_experiment
+
+    experiment = load_experiment(args.experiment, args.set)
+    found = run_experiment(experiment, args.out, runs=args.runs, progress=not args.quiet)
+    print(found.markdown())
+    print(f"page: {args.out / 'compare.html'}")
+
+
 def _scenes(args: argparse.Namespace) -> None:
     from training.scenes import write_scenes
 
@@ -286,6 +296,29 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="of the tiles shown as samples")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run_command=_explore)
+
+    command = commands.add_parser(
+        "compare", help="train and score the arms of an experiment; started again, it goes on"
+    )
+    command.add_argument("experiment", type=Path, help="such as training/experiments/loss.toml")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="gets compare.html and the runs"
+    )
+    command.add_argument(
+        "--runs",
+        type=Path,
+        metavar="FOLDER",
+        help="runs that experiments share (default: in --out)",
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override a value of all arms, such as trainer.epochs=3 (repeatable)",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run_command=_compare)
 
     command = commands.add_parser("scenes", help="write procedural scenes with labels")
     command.add_argument("folder", type=Path, help="gets images/ and masks/")

@@ -6,6 +6,7 @@ but the checkpoint itself.
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,11 +18,13 @@ PATCH_SIZE = 224
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Settings of one kind: read once, and no name goes unknown."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class NetworkConfig(_Section):
+class NetworkConfig(Section):
     """Which segmentation_models_pytorch network, and where its encoder's weights come from."""
 
     architecture: Literal["PSPNet", "DeepLabV3Plus", "Unet"]
@@ -35,7 +38,7 @@ class NetworkConfig(_Section):
     (fine-tuning). It goes before `encoder_weights`."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where tiles come from and how often each source is drawn."""
 
     root: Path = Path("../shared/data")
@@ -60,13 +63,13 @@ class DataConfig(_Section):
     """Keep decoded tiles in memory."""
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """How a training patch is cut from its tile and disturbed."""
 
     recipe: Literal["crop_nonempty", "resized_crop", "aerial"] = "aerial"
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """Loss, optimiser and learning-rate schedule."""
 
     loss: Literal["focal+dice", "bce", "dice", "bce+dice", "ce+lovasz"] = "bce+dice"
@@ -84,7 +87,7 @@ class OptimizerConfig(_Section):
     """Largest gradient norm; 0 switches clipping off."""
 
 
-class TrainerConfig(_Section):
+class TrainerConfig(Section):
     """How long, on what, and how exactly repeatable."""
 
     seed: int = 0
@@ -103,7 +106,7 @@ class TrainerConfig(_Section):
     """Validations without a better Dice until the run stops early; 0: never (the ancestor: 5)."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """One training run."""
 
     member: Annotated[str, Field(pattern=r"^[a-z0-9_+-]+$")]
@@ -115,10 +118,13 @@ class RunConfig(_Section):
     trainer: TrainerConfig = TrainerConfig()
 
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+def load_config(
+    path: Path, overrides: Iterable[str] = (), *, tables: Iterable[Mapping[str, Any]] = ()
+) -> RunConfig:
     """Read a run's TOML file and apply overrides such as `trainer.epochs=3`.
 
-    An override's value is TOML; what is not valid TOML is taken as a string.
+    An override's value is TOML; what is not valid TOML is taken as a string. `tables`, such as
+    `{"trainer": {"epochs": 3}}`, are laid over the file before, one after the other.
 
     Raises:
         ValueError: an override without `=`, or a value that the configuration does not allow
@@ -127,6 +133,9 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     """
     with path.open("rb") as file:
         document: dict[str, Any] = tomllib.load(file)
+    for table in tables:
+        for section, values in table.items():
+            document[section] = {**document.get(section, {}), **deepcopy(dict(values))}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:

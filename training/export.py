@@ -167,8 +167,8 @@ def _now() -> datetime:
 
 
 @contextmanager
-def served(path: Path) -> Iterator[Segmenter]:
-    """Open a bundle as the service does; a checkpoint becomes a bundle of one member first.
+def served(path: Path, *more: Path) -> Iterator[Segmenter]:
+    """Open a bundle as the service does; a checkpoint, or several, become a bundle first.
 
     Raises:
         As `load_trained`, `export` and `app.inference.segmenter.load_segmenter`.
@@ -176,7 +176,7 @@ def served(path: Path) -> Iterator[Segmenter]:
     with TemporaryDirectory() as scratch:
         if path.is_file():
             bundle = Path(scratch) / "checkpoint"
-            export([load_trained(path)], bundle)
+            export([load_trained(one) for one in (path, *more)], bundle)
         else:
             bundle = path
         with closing(load_segmenter(bundle)) as segmenter:

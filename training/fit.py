@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.segmenter import Combine, Segmenter, SegmentOptions
 from training.data import Tile
+from training.evaluate import told
 
 WEIGHT_STEPS = 20
 """Weights are multiples of 1 / 20; none is 0, or the member need not be in the bundle."""
@@ -55,9 +56,16 @@ class Pixels:
 
 
 def tally_sources(
-    segmenter: Segmenter, tiles: Sequence[Tile], options: SegmentOptions, *, progress: bool = False
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions,
+    *,
+    tell_gsd: bool = False,
+    progress: bool = False,
 ) -> dict[str, Pixels]:
     """Segment every tile as the service would, and tally the pixels of each source.
+
+    With `tell_gsd`, the GSD of a tile is told where it is known.
 
     Raises:
         ValueError: no tiles, or more than seven members.
@@ -68,7 +76,7 @@ def tally_sources(
     def maps(of: Sequence[Tile]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         for tile in of:
             image, label = tile.read()
-            for band in segmenter.bands(image, options):
+            for band in segmenter.bands(image, told(options, tile, tell_gsd=tell_gsd)):
                 yield band.members, label[band.rows]
             bar.update()
 
@@ -113,18 +121,41 @@ def fit(parts: Sequence[Pixels]) -> Fit:
 
     Of equal scores, the one nearest to equal weights wins, then the one nearest to 0.5.
     """
-    levels = np.concatenate([part.levels for part in parts], axis=1)
-    counts = (
-        np.concatenate(of) for of in zip(*((p.building, p.background) for p in parts), strict=True)
-    )
-    pixels = Pixels(levels, *counts)
-    candidates = sorted(_compositions(WEIGHT_STEPS, len(levels)), key=_inequality)
+    pixels = _pooled(parts)
+    candidates = sorted(_compositions(WEIGHT_STEPS, len(pixels.levels)), key=_inequality)
     curves = [_dice_by_threshold(pixels, weights) for weights in candidates]
     best = int(np.argmax([curve.max() for curve in curves]))
-    curve = dict(zip((t / 100 for t in THRESHOLDS), curves[best].tolist(), strict=True))
+    return _chosen(tuple(k / WEIGHT_STEPS for k in candidates[best]), curves[best])
+
+
+def fit_threshold(parts: Sequence[Pixels], combine: Combine = "average") -> Fit:
+    """Find the threshold with the highest micro Dice over all `parts`; members weigh the same.
+
+    Of equal scores, the one nearest to 0.5 wins.
+    """
+    pixels = _pooled(parts)
+    members = len(pixels.levels)
+    if combine == "vote":
+        # A strict majority reaches a threshold just when the member that completes it does.
+        decisive, top = np.sort(pixels.levels, axis=0)[(members - 1) // 2], _LEVELS - 1
+    else:
+        decisive, top = pixels.levels.sum(axis=0), (_LEVELS - 1) * members
+    return _chosen((1 / members,) * members, _dice_above(decisive, top, pixels))
+
+
+def _pooled(parts: Sequence[Pixels]) -> Pixels:
+    return Pixels(
+        np.concatenate([part.levels for part in parts], axis=1),
+        np.concatenate([part.building for part in parts]),
+        np.concatenate([part.background for part in parts]),
+    )
+
+
+def _chosen(weights: tuple[float, ...], dice: NDArray[np.float64]) -> Fit:
+    curve = dict(zip((t / 100 for t in THRESHOLDS), dice.tolist(), strict=True))
     highest = max(curve.values())
     threshold = min((t for t in curve if curve[t] == highest), key=lambda t: abs(t - 0.5))
-    return Fit(tuple(k / WEIGHT_STEPS for k in candidates[best]), threshold, curve)
+    return Fit(weights, threshold, curve)
 
 
 def held_out(sources: Mapping[str, Pixels]) -> dict[str, float]:
@@ -146,13 +177,18 @@ def held_out(sources: Mapping[str, Pixels]) -> dict[str, float]:
 def _dice_by_threshold(pixels: Pixels, weights: Sequence[int]) -> NDArray[np.float64]:
     """Return the micro Dice at each of `THRESHOLDS` for weights in twentieths."""
     summed = np.tensordot(np.array(weights, np.int32), pixels.levels, axes=1)
-    # Pixels by their weighted level; those at and above it, when summed from the top.
+    return _dice_above(summed, _TOP, pixels)
+
+
+def _dice_above(summed: NDArray[np.signedinteger], top: int, pixels: Pixels) -> NDArray[np.float64]:
+    """Return the micro Dice at each of `THRESHOLDS` of what pixels sum to, `top` at most."""
+    # Pixels by their level; those at and above it, when summed from the top.
     found, wrong = (
-        np.bincount(summed, weights=of, minlength=_TOP + 1)[::-1].cumsum()[::-1]
+        np.bincount(summed, weights=of, minlength=top + 1)[::-1].cumsum()[::-1]
         for of in (pixels.building, pixels.background)
     )
-    # A whole number, and so without rounding: mean >= t / 100 <=> sum >= t x top / 100.
-    at = np.array([t * _TOP // 100 for t in THRESHOLDS])
+    # The first whole number that is not below t / 100 x top.
+    at = np.array([-(-t * top // 100) for t in THRESHOLDS])
     total = found[at] + wrong[at] + found[0]
     dice: NDArray[np.float64] = np.divide(
         2 * found[at], total, out=np.ones(len(at)), where=total > 0

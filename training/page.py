@@ -15,7 +15,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }
 td, th { border-bottom: 1px solid #ccc; padding: .2rem .7rem; text-align: right }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child { text-align: left; white-space: nowrap }
 figure { margin: 1.5rem 0 } img { max-width: 100% } figcaption { color: #555 }
 """
 

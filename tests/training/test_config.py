@@ -55,6 +55,19 @@ def test_later_override_wins_and_the_rest_keeps_its_default(path: Path) -> None:
     assert config.optimizer == RunConfig.model_fields["optimizer"].default
 
 
+def test_tables_replace_values_whole_and_overrides_win(path: Path) -> None:
+    first = {"optimizer": {"loss": "dice", "lr": 0.1}, "data": {"source_weights": {"accra": 1.0}}}
+    second = {"optimizer": {"lr": 0.2}, "trainer": {"epochs": 3}}
+
+    config = load_config(
+        path, ["trainer.epochs=4", "data.source_weights.inria=0"], tables=[first, second]
+    )
+
+    assert (config.optimizer.loss, config.optimizer.lr, config.trainer.epochs) == ("dice", 0.2, 4)
+    assert config.data.source_weights == {"accra": 1.0, "inria": 0}
+    assert first["data"] == {"source_weights": {"accra": 1.0}}  # they may serve again
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

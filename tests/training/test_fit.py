@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.fit import WEIGHT_STEPS, Fit, Pixels, fit, held_out, tally
+from app.inference.segmenter import Combine
+from training.fit import WEIGHT_STEPS, Fit, Pixels, fit, fit_threshold, held_out, tally
 
 Maps = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
@@ -127,3 +128,26 @@ def test_held_out_scores_come_from_a_fit_to_the_others() -> None:
 def test_fitting_to_parts_is_fitting_to_the_whole() -> None:
     one, two = planted((0.2, 0.8), 0.4), planted((0.6, 0.4), 0.5)
     assert fit([tally([one]), tally([two])]) == fit([tally([one, two])])
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 4])
+@pytest.mark.parametrize("combine", ["average", "vote"])
+def test_threshold_is_that_of_a_plain_search(members: int, combine: Combine) -> None:
+    random = np.random.default_rng(members)
+    label = random.random((50, 40)) < 0.4
+    shape = (members, *label.shape)
+    probabilities = np.clip(0.2 + 0.5 * label + random.normal(0, 0.3, shape), 0, 1)
+    levels = np.rint(probabilities.astype(np.float32) * 255).astype(int)
+    expected = {}
+    for t in range(20, 81):
+        if combine == "vote":
+            mask = 2 * np.sum(100 * levels >= t * 255, axis=0) > members
+        else:
+            mask = 100 * levels.sum(axis=0) >= t * 255 * members
+        expected[t / 100] = 2 * np.count_nonzero(mask & label) / (mask.sum() + label.sum())
+
+    found = fit_threshold([tally([(probabilities.astype(np.float32), label)])], combine)
+
+    assert found.curve == expected
+    assert found.dice == max(expected.values())
+    assert found.weights == (1 / members,) * members
