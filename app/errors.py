@@ -16,7 +16,8 @@ Every message says what came, what was expected and what to do.
     │   ├── QueueFull           as many requests are waiting as the settings allow
     │   ├── NotReady            models are not loaded, or the service is draining
     │   ├── UploadTimeout       the body did not arrive in time
-    │   └── DeadlineExceeded    the request's deadline passed before its result was ready
+    │   ├── DeadlineExceeded    the request's deadline passed before its result was ready
+    │   └── ClientGone          nobody waits for the result any more
     ├── InferenceError          a model failed, or gave something that is no probability
     └── StartupError            the service refuses to start
         ├── SettingsError       a setting has a value that it can't have, or does not exist
@@ -83,6 +84,10 @@ class UploadTimeout(OverloadError):
 
 class DeadlineExceeded(OverloadError):
     """The request's deadline passed before its result was ready."""
+
+
+class ClientGone(OverloadError):
+    """Nobody waits for the result any more."""
 
 
 class InferenceError(RooftraceError):

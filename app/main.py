@@ -11,12 +11,13 @@ from fastapi_swagger import patch_fastapi
 
 from app import __version__
 from app.api import health, problems, routes
-from app.api.admission import Admission
+from app.api.admission import Admission, Memory
 from app.api.metrics import Metrics
 from app.api.middleware import RequestLog
 from app.api.service import Service
 from app.inference.predictor import usable_cores
 from app.inference.segmenter import Segmenter, load_segmenter
+from app.pipeline import BYTES_PER_PIXEL
 from app.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -35,16 +36,24 @@ def create_app(
     """Return the application. Models are loaded when it starts, and it refuses to start without.
 
     Raises:
-        SettingsError: settings were left to the environment, which holds a bad one.
+        SettingsError: settings were left to the environment, which holds a bad one; or their
+            memory budget does not hold what they allow one request to bring.
     """
     settings = settings or load_settings()
     metrics = Metrics()
+    memory = Memory(
+        settings.memory_budget,
+        largest_body=settings.max_upload_bytes,
+        largest_image=BYTES_PER_PIXEL * settings.max_pixels,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         segmenter = load(settings)
         concurrency = settings.concurrency or (settings.lanes or usable_cores()) + 1
-        admission = Admission(concurrency=concurrency, max_waiting=settings.max_waiting)
+        admission = Admission(
+            concurrency=concurrency, max_waiting=settings.max_waiting, memory=memory
+        )
         app.state.service = service = Service(settings, segmenter, admission, metrics, concurrency)
         _announce(service)
         yield

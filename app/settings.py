@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     max_waiting: int = Field(32, ge=0, description="requests that may wait for their turn")
     max_upload_bytes: PositiveInt = Field(64 * 2**20, description="bytes of one request's body")
     max_pixels: PositiveInt = Field(100_000_000, description="pixels of one image")
+    memory_budget: PositiveInt = Field(
+        4 * 2**30, description="bytes that bodies and images may take at once, models not counted"
+    )
     max_batch_files: PositiveInt = Field(64, description="files of one batch")
     receive_timeout: PositiveFloat = Field(60.0, description="seconds for a body to arrive")
     deadline: PositiveFloat = Field(120.0, description="seconds for a request, from its arrival")

@@ -19,7 +19,7 @@ from starlette.types import Message
 
 from app.main import create_app
 from app.settings import PREFIX, Settings
-from tests.factories import write_toy_bundle
+from tests.factories import scene, write_toy_bundle
 
 THRESHOLD = 0.5002
 """Of `exact_bundle`: it lies between two of the values that 0.5 R + 0.3 G + 0.2 B can take, so
@@ -46,6 +46,20 @@ def encoded(pixels: NDArray[np.uint8], kind: str = "PNG", **options: Any) -> byt
     buffer = io.BytesIO()
     PIL.Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+PNG = encoded(scene(20, 20))
+RAW = {"Content-Type": "image/png"}
+FORM = {"Content-Type": "multipart/form-data; boundary=B"}
+END = b"--B--\r\n"
+
+
+def part(name: str = "file", data: bytes = PNG, filename: str | None = "a.png") -> bytes:
+    """Write one part of the multipart form `FORM`."""
+    disposition = f'form-data; name="{name}"'
+    if filename is not None:
+        disposition += f'; filename="{filename}"'
+    return f"--B\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + data + b"\r\n"
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:

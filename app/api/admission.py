@@ -1,35 +1,50 @@
-"""How many requests are let in, and how many work at once."""
+"""How many requests are let in, with how much memory, and how many work at once."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from threading import Condition
 from typing import TypeVar
 
-from app.errors import DeadlineExceeded, QueueFull
+from app.errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
 
 T = TypeVar("T")
 
+_COPIES = 2
+"""A body is held as it comes in, and once more while it is put together."""
+
+_GLANCE = 0.1
+"""Seconds after which a thread that waits for memory looks whether anybody still wants it."""
+
 
 class Deadline:
-    """The moment by which a request must be answered."""
+    """The moment by which a request must be answered, unless nobody waits for it even now."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._at = time.monotonic() + seconds
+        self._abandoned = False
 
     @property
     def remaining(self) -> float:
         """Return how many seconds are left, negative when it has passed."""
         return self._at - time.monotonic()
 
+    def abandon(self) -> None:
+        """Say that nobody waits any more."""
+        self._abandoned = True
+
     def check(self) -> None:
         """Stop work that nobody waits for any more.
 
         Raises:
+            ClientGone: the request was abandoned.
             DeadlineExceeded: the moment has passed.
         """
+        if self._abandoned:
+            raise ClientGone("The client left before its result was ready.")
         if self.remaining <= 0:
             raise self.exceeded()
 
@@ -41,19 +56,144 @@ class Deadline:
         )
 
 
+class Memory:
+    """A budget of bytes: bodies get theirs at once or not at all, images wait for it in threads.
+
+    The share of the largest image is never given to bodies. So an image waits for other images
+    alone, each of which ends, and none can be locked out by uploads that wait behind it.
+    """
+
+    def __init__(self, budget: int, *, largest_body: int, largest_image: int) -> None:
+        """Share `budget` bytes.
+
+        Raises:
+            SettingsError: it does not hold the largest body and the largest image.
+        """
+        if budget < (least := _COPIES * largest_body + largest_image):
+            raise SettingsError(
+                f"ROOFTRACE_MEMORY_BUDGET={budget} does not hold one upload of "
+                f"ROOFTRACE_MAX_UPLOAD_BYTES and one image of ROOFTRACE_MAX_PIXELS, which is "
+                f"{least} bytes: raise it, or lower these"
+            )
+        self._budget = budget
+        self._largest_image = largest_image
+        self._bodies = self._images = 0
+        self._changed = Condition()
+
+    @property
+    def reserved(self) -> int:
+        """Return how many bytes are reserved."""
+        return self._bodies + self._images
+
+    def resize_body(self, old: int, new: int) -> None:
+        """Change a body's reservation.
+
+        Raises:
+            QueueFull: the bodies have no more to share.
+        """
+        with self._changed:
+            room = self._budget - self._largest_image - (self._bodies - old)
+            if new > max(room, old):
+                raise QueueFull(
+                    f"The uploads that are here leave {max(0, room)} bytes of memory, and this "
+                    f"one needs {new}. Try again shortly."
+                )
+            self._bodies += new - old
+            self._changed.notify_all()
+
+    @contextmanager
+    def for_image(self, size: int, deadline: Deadline) -> Iterator[None]:
+        """Wait, not on the event loop, until there are `size` bytes; hold them while inside.
+
+        Raises:
+            ClientGone, DeadlineExceeded: nobody waits for the image any more.
+        """
+        size = min(size, self._largest_image)
+        with self._changed:
+            while self.reserved + size > self._budget:
+                deadline.check()
+                self._changed.wait(_GLANCE)
+            self._images += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._images -= size
+                self._changed.notify_all()
+
+
+class Place:
+    """One request's place in the queue, and the memory that is kept for its body.
+
+    Both are kept for `patience` seconds. A client that takes longer to send its body has only the
+    memory of what it has sent, and must find a place again at the end: clients that trickle
+    can't keep others out, however many they are.
+    """
+
+    def __init__(self, admission: "Admission", announced: int, patience: float) -> None:
+        self._admission = admission
+        self._kept = self._received = 0
+        admission.check()
+        self._keep(announced)
+        self._queued = True
+        admission.inside += 1
+        self._patience = asyncio.get_running_loop().call_later(patience, self._step_aside)
+
+    def receive(self, size: int) -> None:
+        """Account for `size` bytes more of the body.
+
+        Raises:
+            QueueFull: more than was announced, or more slowly, and there is no memory now.
+        """
+        self._received += size
+        self._keep(max(self._kept, self._received))
+
+    def complete(self) -> None:
+        """Take the place for good: the body is there.
+
+        Raises:
+            QueueFull: it took long, and as many requests wait as may.
+        """
+        self._patience.cancel()
+        if not self._queued:
+            self._admission.check()
+            self._queued = True
+            self._admission.inside += 1
+
+    def leave(self) -> None:
+        """Give everything back."""
+        self._step_aside()
+        self._keep(0)
+
+    def _step_aside(self) -> None:
+        self._patience.cancel()
+        self._keep(self._received)
+        if self._queued:
+            self._queued = False
+            self._admission.inside -= 1
+
+    def _keep(self, size: int) -> None:
+        self._admission.memory.resize_body(_COPIES * self._kept, _COPIES * size)
+        self._kept = size
+
+
 class Admission:
     """Room for `concurrency` requests at work and `max_waiting` more; used on one event loop."""
 
-    def __init__(self, *, concurrency: int, max_waiting: int) -> None:
+    def __init__(
+        self, *, concurrency: int, max_waiting: int, memory: Memory, patience: float = 2.0
+    ) -> None:
+        self.memory = memory
+        self.inside = 0
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="request")
         self._concurrency = concurrency
         self._max_waiting = max_waiting
-        self._inside = 0
+        self._patience = patience
 
     @property
     def waiting(self) -> int:
         """Return how many requests wait for their turn."""
-        return max(0, self._inside - self._concurrency)
+        return max(0, self.inside - self._concurrency)
 
     def check(self) -> None:
         """Ask whether there is room for one more.
@@ -61,28 +201,27 @@ class Admission:
         Raises:
             QueueFull: as many requests wait as may.
         """
-        if self._inside >= self._concurrency + self._max_waiting:
+        if self.inside >= self._concurrency + self._max_waiting:
             raise QueueFull(f"{self.waiting} requests are waiting already. Try again shortly.")
 
     @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
-        """Count a request in, before its body is read.
+    async def admit(self, announced: int = 0) -> AsyncIterator[Place]:
+        """Let a request in, before its body is read, of which `announced` bytes are known of.
 
         Raises:
-            QueueFull: as many wait as may.
+            QueueFull: as many wait as may, or the body finds no memory.
         """
-        self.check()
-        self._inside += 1
+        place = Place(self, announced, self._patience)
         try:
-            yield
+            yield place
         finally:
-            self._inside -= 1
+            place.leave()
 
     async def run(self, work: Callable[[], T], deadline: Deadline) -> T:
         """Run `work` off the event loop as soon as it is its turn.
 
         Work that has not begun by the deadline never begins; work that has must ask the deadline
-        itself, and the client is answered at once either way.
+        itself, and the client is answered at once either way. Cancelling abandons the deadline.
 
         Raises:
             DeadlineExceeded: the result was not there in time.
@@ -97,6 +236,9 @@ class Admission:
             return await asyncio.wait_for(future, max(0.0, deadline.remaining))
         except TimeoutError:
             raise deadline.exceeded() from None
+        except asyncio.CancelledError:
+            deadline.abandon()
+            raise
 
     def close(self) -> None:
         """Wait for the work that has begun, and drop the rest."""

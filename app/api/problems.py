@@ -28,6 +28,7 @@ STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.DamagedImage: (422, "Damaged image"),
     errors.UnsupportedImage: (422, "Unsupported image"),
     errors.InvalidOption: (422, "Invalid option"),
+    errors.ClientGone: (499, "Client gone"),  # nginx's number, for the log: nobody reads it
     errors.InferenceError: (500, "Inference failed"),
     errors.QueueFull: (503, "Queue full"),
     errors.NotReady: (503, "Not ready"),

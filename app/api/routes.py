@@ -27,10 +27,17 @@ from app.api.parameters import (
 from app.api.problems import problem_of, responses
 from app.api.schemas import BatchResult, FileProblem
 from app.api.service import Running, Service
-from app.api.uploads import IMAGE_TYPES, Upload, read_upload, read_uploads
+from app.api.uploads import (
+    IMAGE_TYPES,
+    Upload,
+    announced_length,
+    read_upload,
+    read_uploads,
+    unless_gone,
+)
 from app.formats import FORMATS, Result, RleResult, rle_result
 from app.masks.rle import EMPTY_CSV
-from app.pipeline import Pipeline, Stages
+from app.pipeline import Pipeline, Stages, working_memory
 
 T = TypeVar("T")
 
@@ -117,15 +124,17 @@ async def segment(
     format = FORMATS[choose_format(parameters.format, _accept(request), RESULT_TYPES)]
     deadline = Deadline(service.settings.deadline)
     pipeline = _pipeline(parameters, service, deadline)
-    async with service.admission.admit():
-        upload = await read_upload(request, service.settings)
+    length = announced_length(request, service.settings)
+    async with service.admission.admit(length) as place:
+        upload = await read_upload(request, service.settings, place)
         stages = Stages()
 
         def work() -> tuple[Result, bytes]:
             result = pipeline.segment(upload.filename, upload.data, stages)
             return result, pipeline.encode(result, format, stages)
 
-        result, body = await _run(service, work, stages, deadline)
+        working = _run(service, upload, work, stages, deadline)
+        result, body = await unless_gone(request, working)
     service.metrics.pixels.inc(result.segmentation.mask.size)
     headers = {
         "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
@@ -182,7 +191,7 @@ async def segment_batch(
 
         try:
             async with turns:
-                result = await _run(service, work, stages, deadline)
+                result = await _run(service, upload, work, stages, deadline)
         except Exception as error:  # not even a fault of ours loses the other files
             problem = problem_of(error, request_id)
             return FileProblem(filename=upload.filename, error=problem)
@@ -191,13 +200,14 @@ async def segment_batch(
 
     version = service.segmenter.manifest.version
     headers = {"X-Model-Version": version}
+    length = announced_length(request, service.settings)
     async with AsyncExitStack() as admitted:
-        await admitted.enter_async_context(service.admission.admit())
-        uploads = await read_uploads(request, service.settings)
+        place = await admitted.enter_async_context(service.admission.admit(length))
+        uploads = await read_uploads(request, service.settings, place)
         work = map(one, uploads)
         if format == "ndjson":
             return _AdmittedStream(admitted.pop_all(), _lines(work), headers)
-        results = await asyncio.gather(*work)
+        results = await unless_gone(request, _all(work))
     if format == "csv":
         response = Response(_submission(results), media_type=BATCH_TYPES["csv"], headers=headers)
         left_out = [result for result in results if isinstance(result, FileProblem)]
@@ -231,13 +241,21 @@ async def _lines(work: Iterable[Coroutine[None, None, BaseModel]]) -> AsyncItera
             task.cancel()
 
 
-async def _run(service: Service, work: Callable[[], T], stages: Stages, deadline: Deadline) -> T:
+async def _all(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    return await asyncio.gather(*work)
+
+
+async def _run(
+    service: Service, upload: Upload, work: Callable[[], T], stages: Stages, deadline: Deadline
+) -> T:
     """Run one image's work in its turn, and record how long each stage took and how it ended."""
     submitted = perf_counter()
 
     def timed() -> T:
-        stages.seconds["queue"] = perf_counter() - submitted
-        return work()
+        size = working_memory(upload.data, service.settings.max_pixels)
+        with service.admission.memory.for_image(size, deadline):
+            stages.seconds["queue"] = perf_counter() - submitted
+            return work()
 
     outcome = "unfinished"
     try:

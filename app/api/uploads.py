@@ -1,16 +1,20 @@
 """A request's body to files in memory, within the limits and the time that the settings allow."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from app.errors import MalformedUpload, UnsupportedFormat, UploadTimeout, UploadTooLarge
+from app.api.admission import Place
+from app.errors import ClientGone, MalformedUpload, UnsupportedFormat, UploadTimeout, UploadTooLarge
 from app.settings import Settings
+
+T = TypeVar("T")
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/tiff", "image/webp")
 """Media types that a body may have when it is the image itself."""
@@ -46,7 +50,7 @@ class _Form(MultiPartParser):
             raise MultiPartException("It ends before its closing boundary.")
 
 
-async def read_upload(request: Request, settings: Settings) -> Upload:
+async def read_upload(request: Request, settings: Settings, place: Place) -> Upload:
     """Read the one image of a request: a multipart part named `file`, or the body itself.
 
     Raises:
@@ -54,25 +58,29 @@ async def read_upload(request: Request, settings: Settings) -> Upload:
         UnsupportedFormat: a content type that is neither a form nor an accepted image.
         UploadTooLarge: more bytes than the settings allow.
         UploadTimeout: the body took longer than the settings allow.
+        QueueFull: it took long, and `place` was taken in the meantime.
+        ClientGone: the connection closed.
     """
     if _content_type(request) in IMAGE_TYPES:
         async with _in_time(settings):
-            return Upload("body", b"".join([chunk async for chunk in _limited(request, settings)]))
-    [upload] = await _read_form(request, settings, field="file", max_files=1)
+            body = _limited(request, settings, place)
+            return Upload("body", b"".join([chunk async for chunk in body]))
+    [upload] = await _read_form(request, settings, place, field="file", max_files=1)
     return upload
 
 
-async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
+async def read_uploads(request: Request, settings: Settings, place: Place) -> list[Upload]:
     """Read a batch: the multipart parts named `files`, at least one.
 
     Raises:
         As `read_upload`.
     """
-    return await _read_form(request, settings, field="files", max_files=settings.max_batch_files)
+    max_files = settings.max_batch_files
+    return await _read_form(request, settings, place, field="files", max_files=max_files)
 
 
 async def _read_form(
-    request: Request, settings: Settings, *, field: str, max_files: int
+    request: Request, settings: Settings, place: Place, *, field: str, max_files: int
 ) -> list[Upload]:
     hint = f"Send multipart/form-data with {field}=@IMAGE"
     if (content_type := _content_type(request)) != "multipart/form-data":
@@ -81,7 +89,7 @@ async def _read_form(
             f"The body's Content-Type is {content_type or 'missing'}. {hint}"
             + (f", or one of {accepted}." if field == "file" else ".")
         )
-    parser = _Form(request.headers, _limited(request, settings), max_files=max_files)
+    parser = _Form(request.headers, _limited(request, settings, place), max_files=max_files)
     try:
         async with _in_time(settings):
             form = await parser.parse()
@@ -111,21 +119,57 @@ async def _read_form(
     return uploads
 
 
-async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes]:
-    """Stream the body up to its limit, which `Content-Length` may show to be passed at once."""
+def announced_length(request: Request, settings: Settings) -> int:
+    """Return how long the body says it is; 0 where it does not say.
+
+    Raises:
+        UploadTooLarge: longer than the settings allow.
+    """
+    announced = request.headers.get("content-length", "")[:20]
+    length = int(announced) if announced.isascii() and announced.isdecimal() else 0
+    if length > settings.max_upload_bytes:
+        raise _too_large(announced, settings.max_upload_bytes)
+    return length
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` for as long as the client is there, and cancel it when it is not.
+
+    Raises:
+        ClientGone: the connection closed.
+    """
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.create_task(work)
+    tasks = working, asyncio.create_task(leave())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone("The client left before its result was ready.")
+        return await working
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _limited(request: Request, settings: Settings, place: Place) -> AsyncGenerator[bytes]:
+    """Stream the body up to its limit, and no faster than there is memory for it."""
     limit = settings.max_upload_bytes
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise _too_large(announced, limit)
     received = 0
     try:
         async for chunk in request.stream():
             received += len(chunk)
             if received > limit:
                 raise _too_large(f"more than {limit}", limit)
+            place.receive(len(chunk))
             yield chunk
-    except ClientDisconnect:  # nobody reads the answer, but it is no fault of the service either
-        raise MalformedUpload("The connection closed before the body was complete.") from None
+    except ClientDisconnect:
+        raise ClientGone("The connection closed before the body was complete.") from None
+    place.complete()
 
 
 def _too_large(came: str, limit: int) -> UploadTooLarge:

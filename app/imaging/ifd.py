@@ -5,13 +5,15 @@ Source: TIFF 6.0, section 2; BigTIFF, https://www.awaresystems.be/imaging/tiff/b
 
 from collections.abc import Iterator
 from struct import Struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-_ORIENTATION = 274
+IMAGE_WIDTH, IMAGE_LENGTH, _ORIENTATION = 256, 257, 274
+_SIZES = {1: 1, 3: 2, 4: 4, 16: 8}  # bytes of a BYTE, SHORT, LONG, LONG8
 _MAX_ENTRIES = 0xFFFF  # of classic TIFF; BigTIFF's count would let a file be walked for long
 
 
 class _Layout(NamedTuple):
+    byte_order: Literal["little", "big"]
     tag: Struct
     entries: Struct  # how many there are, at the head of a directory
     offset: Struct
@@ -34,33 +36,46 @@ def directory_offsets(tiff: bytes) -> Iterator[int]:
         position = start + layout.entries.size + entries * layout.entry_size
 
 
+def first_directory(tiff: bytes) -> dict[int, int]:
+    """Read the first directory's numbers, those of its tags that hold a single whole one.
+
+    Of a tag that comes twice the first counts, as it does for libtiff.
+    """
+    if tiff[:2] not in (b"II", b"MM"):
+        return {}
+    layout = _layout(tiff)
+    start = next(directory_offsets(tiff), None)
+    if start is None:
+        return {}
+    (entries,) = layout.entries.unpack_from(tiff, start)
+    position = start + layout.entries.size
+    numbers: dict[int, int] = {}
+    for _ in range(min(entries, _MAX_ENTRIES)):
+        if position + layout.entry_size > len(tiff):
+            break
+        tag, kind = (layout.tag.unpack_from(tiff, position + at)[0] for at in (0, 2))
+        (count,) = layout.offset.unpack_from(tiff, position + 4)
+        if count == 1 and (size := _SIZES.get(kind, 0)):
+            value_at = position + layout.entry_size - layout.offset.size
+            value = tiff[value_at : value_at + min(size, layout.offset.size)]
+            numbers.setdefault(tag, int.from_bytes(value, layout.byte_order))
+        position += layout.entry_size
+    return numbers
+
+
 def orientation(tiff: bytes) -> int:
     """Read the first directory's orientation, 1 to 8; 1 (upright) when there is none to be read.
 
     Source: TIFF 6.0, tag 274; EXIF 2.3, section 4.6.4.
     """
-    if tiff[:2] not in (b"II", b"MM"):
-        return 1
-    layout = _layout(tiff)
-    start = next(directory_offsets(tiff), None)
-    if start is None:
-        return 1
-    (entries,) = layout.entries.unpack_from(tiff, start)
-    position = start + layout.entries.size
-    for _ in range(min(entries, _MAX_ENTRIES)):
-        if position + layout.entry_size > len(tiff):
-            break
-        if layout.tag.unpack_from(tiff, position) == (_ORIENTATION,):
-            value_at = position + layout.entry_size - layout.offset.size
-            (value,) = layout.tag.unpack_from(tiff, value_at)  # a SHORT, as a tag is
-            return int(value) if 1 <= value <= 8 else 1
-        position += layout.entry_size
-    return 1
+    value = first_directory(tiff).get(_ORIENTATION, 1)
+    return value if 1 <= value <= 8 else 1
 
 
 def _layout(tiff: bytes) -> _Layout:
-    order = "<" if tiff[:2] == b"II" else ">"
+    named: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+    order = "<" if named == "little" else ">"
     short, long, long8 = Struct(order + "H"), Struct(order + "I"), Struct(order + "Q")
     if tiff[2:4] == short.pack(43):
-        return _Layout(tag=short, entries=long8, offset=long8, entry_size=20, first=8)
-    return _Layout(tag=short, entries=short, offset=long, entry_size=12, first=4)
+        return _Layout(named, tag=short, entries=long8, offset=long8, entry_size=20, first=8)
+    return _Layout(named, tag=short, entries=short, offset=long, entry_size=12, first=4)

@@ -60,6 +60,20 @@ def read_jpeg(data: bytes, *, max_pixels: int) -> Stored:
     return stored
 
 
+def frame_size(data: bytes) -> tuple[int, int]:
+    """Read height and width off the first frame's header, which comes before any pixel.
+
+    Raises:
+        DamagedImage: no frame, or no JPEG inside.
+        struct.error: its header is too short.
+    """
+    for marker, segment in _segments(data):
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", segment, 5)
+            return height, width
+    raise DamagedImage("The JPEG is damaged: it holds no picture.")
+
+
 def _segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
     """Yield each marker and its segment, up to the end of the first image.
 

@@ -99,7 +99,7 @@ def test_a_client_that_leaves_is_no_error(serve: Serve, exact: Path) -> None:
         time.sleep(0.2)
     assert server.stop() == 0
     log = server.log.read_text()
-    assert "POST /segment 400" in log
+    assert "POST /segment 499" in log
     assert "Traceback" not in log
 
 
