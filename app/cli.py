@@ -1,18 +1,15 @@
 """The command line: `rooftrace serve | segment | models | settings`."""
 
 import argparse
-import logging
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
-import uvicorn
 from tqdm import tqdm
 
-from app import __version__
+from app import __version__, logs
 from app.errors import InvalidOption, RooftraceError, StartupError
 from app.formats import FORMATS
 from app.inference.manifest import verify_files
@@ -21,6 +18,7 @@ from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
 from app.main import create_app, load_models
 from app.masks.rle import PixelOrder
 from app.pipeline import Pipeline, Stages
+from app.server import Server
 from app.settings import PREFIX, Settings, load_settings
 
 _OK, _SOME_FAILED, _REFUSED = 0, 1, 2
@@ -36,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (value := getattr(args, name, None)) is not None
         }
         settings = load_settings(**overrides)
-        logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-        )
+        logs.configure(settings)
         status: int = args.command(args, settings)
     except (StartupError, InvalidOption) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -48,18 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     # Loaded here rather than by the server, which would answer a refusal with a traceback.
-    segmenter = load_models(settings)
-    app = create_app(settings, load=lambda _: segmenter)
-    # Uvicorn's own access log would repeat ours, with the client's text unescaped in it.
-    config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        # Uvicorn drains, then raises the signal again, which would turn a good end into a bad one.
-        signal.signal(stop, signal.SIG_IGN)
+    loaded = [load_models(settings)]
+    app = create_app(settings, load=lambda _: loaded.pop())
     try:
-        server.run()
+        Server(app, lambda: app.state.service, settings, load_models).run()
     except SystemExit:  # an address that can't be listened on; the log says so
         return _REFUSED
     return _OK

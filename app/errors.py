@@ -11,7 +11,10 @@ Every message says what came, what was expected and what to do.
     │   ├── DamagedImage        an accepted format, but truncated, corrupt or without pixels
     │   ├── UnsupportedImage    a whole image whose bands or samples can't be read as 8-bit RGB
     │   ├── InvalidOption       a parameter out of range, or one that this bundle can't honour
-    │   └── NotAcceptable       no result format satisfies what the client accepts
+    │   ├── NotAcceptable       no result format satisfies what the client accepts
+    │   ├── KeyMissing          the operator asks for a key, and none came
+    │   ├── KeyRefused          a key came that is not one of the operator's
+    │   └── RateExceeded        this client sends more than the operator allows it
     ├── OverloadError           the request was fine, the service had no room or time for it
     │   ├── QueueFull           as many requests are waiting as the settings allow
     │   ├── NotReady            models are not loaded, or the service is draining
@@ -64,6 +67,22 @@ class InvalidOption(InputError):
 
 class NotAcceptable(InputError):
     """No result format satisfies what the client accepts."""
+
+
+class KeyMissing(InputError):
+    """The operator asks for a key, and none came."""
+
+
+class KeyRefused(InputError):
+    """A key came that is not one of the operator's."""
+
+
+class RateExceeded(InputError):
+    """This client sends more than the operator allows it; `seconds` from now it may again."""
+
+    def __init__(self, message: str, seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class OverloadError(RooftraceError):

@@ -1,6 +1,6 @@
 """Assemble the service: settings and models in, an ASGI application out."""
 
-import logging
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +11,7 @@ from fastapi_swagger import patch_fastapi
 
 from app import __version__
 from app.api import health, problems, routes
+from app.api.access import access_of
 from app.api.admission import Admission, Memory
 from app.api.metrics import Metrics
 from app.api.middleware import RequestLog
@@ -19,8 +20,6 @@ from app.inference.predictor import usable_cores
 from app.inference.segmenter import Segmenter, load_segmenter
 from app.pipeline import BYTES_PER_PIXEL
 from app.settings import Settings, load_settings
-
-logger = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "web" / "index.html"
 
@@ -36,8 +35,9 @@ def create_app(
     """Return the application. Models are loaded when it starts, and it refuses to start without.
 
     Raises:
-        SettingsError: settings were left to the environment, which holds a bad one; or their
-            memory budget does not hold what they allow one request to bring.
+        SettingsError: settings were left to the environment, which holds a bad one; their
+            memory budget does not hold what they allow one request to bring; or their keys can't
+            be used.
     """
     settings = settings or load_settings()
     metrics = Metrics()
@@ -47,6 +47,8 @@ def create_app(
         largest_image=BYTES_PER_PIXEL * settings.max_pixels,
     )
 
+    access = access_of(settings)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         segmenter = load(settings)
@@ -54,11 +56,15 @@ def create_app(
         admission = Admission(
             concurrency=concurrency, max_waiting=settings.max_waiting, memory=memory
         )
-        app.state.service = service = Service(settings, segmenter, admission, metrics, concurrency)
-        _announce(service)
+        app.state.service = service = Service(
+            settings, segmenter, admission, metrics, concurrency, access
+        )
+        lag = asyncio.create_task(metrics.watch_event_loop())
+        del segmenter  # the service may come to another, and this one must be free to go then
         yield
+        lag.cancel()
         admission.close()
-        segmenter.close()
+        service.segmenter.close()
 
     app = FastAPI(
         title="Rooftrace",
@@ -81,15 +87,3 @@ def create_app(
         return FileResponse(_PAGE)
 
     return app
-
-
-def _announce(service: Service) -> None:
-    """Say in the log and in the metrics what is served, and on what."""
-    manifest, predictor = service.segmenter.manifest, service.segmenter.predictor
-    providers = ", ".join(service.execution_providers)
-    service.metrics.model.info({"version": manifest.version, "execution_providers": providers})
-    service.metrics.fallback.set(predictor.fallback is not None)
-    service.metrics.waiting.set_function(lambda: service.admission.waiting)
-    logger.info("serving %s on %s", manifest.version, providers)
-    if predictor.fallback:
-        logger.warning("%s", predictor.fallback)

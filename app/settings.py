@@ -56,10 +56,28 @@ class Settings(BaseSettings):
         4 * 2**30, description="bytes that bodies and images may take at once, models not counted"
     )
     max_batch_files: PositiveInt = Field(64, description="files of one batch")
+    api_keys: Path | None = Field(
+        None, description="file with a key on each line, read again at SIGHUP; unset: none is asked"
+    )
+    rate_limit: PositiveFloat | None = Field(
+        None, description="requests a minute of one client (key, else address); unset: any number"
+    )
+    header_timeout: PositiveFloat = Field(
+        10.0, description="seconds for a request's headers to arrive"
+    )
     receive_timeout: PositiveFloat = Field(60.0, description="seconds for a body to arrive")
+    idle_timeout: PositiveInt = Field(
+        5, description="seconds that a connection may be idle between requests"
+    )
     deadline: PositiveFloat = Field(120.0, description="seconds for a request, from its arrival")
+    drain_delay: float = Field(
+        1.0, ge=0, description="seconds from a stop signal, unready, to the end of listening"
+    )
     host: str = Field("127.0.0.1", description="address that `rooftrace serve` listens on")
     port: int = Field(8000, ge=0, le=65535, description="port that `rooftrace serve` listens on")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="text: a line for a person; json: an object on a line for a machine"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe kind of log line that is written"
     )

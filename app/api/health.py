@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from app import errors
 from app.api.problems import responses
 from app.api.schemas import Health, MemberInfo, ModelsInfo, Readiness
-from app.api.service import Running
+from app.api.service import CHECKED, OPTIONAL_KEY, Running, execution_providers
 
 router = APIRouter(tags=["service"])
 
@@ -18,24 +18,34 @@ async def live() -> Health:
 
 
 @router.get(
-    "/health/ready", summary="Does the service take work?", responses=responses(errors.QueueFull)
+    "/health/ready",
+    summary="Does the service take work?",
+    responses=responses(errors.QueueFull, errors.NotReady),
 )
 async def ready(service: Running) -> Readiness:
     """Answer 200 while models are loaded and the queue takes work, else 503."""
-    service.admission.check()
+    service.check_ready()
+    segmenter = service.segmenter
     return Readiness(
         status="ready",
-        model=service.segmenter.manifest.version,
-        execution_providers=service.execution_providers,
-        fallback=service.segmenter.predictor.fallback,
+        model=segmenter.manifest.version,
+        execution_providers=execution_providers(segmenter),
+        fallback=segmenter.predictor.fallback,
         waiting=service.admission.waiting,
     )
 
 
-@router.get("/models", summary="The loaded ensemble")
+@router.get(
+    "/models",
+    summary="The loaded ensemble",
+    dependencies=[CHECKED],
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(errors.KeyMissing, errors.KeyRefused, errors.RateExceeded),
+)
 async def models(service: Running) -> ModelsInfo:
     """Describe the members, their weights and what each really runs on."""
-    manifest, predictor = service.segmenter.manifest, service.segmenter.predictor
+    segmenter = service.segmenter
+    manifest, predictor = segmenter.manifest, segmenter.predictor
     return ModelsInfo(
         name=manifest.name,
         version=manifest.version,

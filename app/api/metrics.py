@@ -1,8 +1,14 @@
 """What the service tells Prometheus. No label ever carries a client's text."""
 
+import asyncio
+from time import perf_counter
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+_PULSE = 0.25  # seconds between two looks at the event loop's lag
 
 
 class Metrics:
@@ -14,6 +20,18 @@ class Metrics:
             "rooftrace_requests",
             "Requests answered, by path template, method and status",
             ("path", "method", "status"),
+            registry=self.registry,
+        )
+        self.problems = Counter(
+            "rooftrace_problems",
+            "Requests answered by a problem, by its kind: why load was shed, and why input refused",
+            ("problem",),
+            registry=self.registry,
+        )
+        self.event_loop_lag = Histogram(
+            "rooftrace_event_loop_lag_seconds",
+            "How much later than asked for the event loop turned to a timer",
+            buckets=_SECONDS,
             registry=self.registry,
         )
         self.request_duration = Histogram(
@@ -44,14 +62,32 @@ class Metrics:
             "Requests that wait for their turn",
             registry=self.registry,
         )
+        self.reserved = Gauge(
+            "rooftrace_reserved_bytes",
+            "Memory that is set aside for bodies and images",
+            registry=self.registry,
+        )
         self.model = Info(
             "rooftrace_model", "The loaded bundle and what it runs on", registry=self.registry
+        )
+        self.reloads = Counter(
+            "rooftrace_reloads",
+            "Reloads of the bundle, by whether it was loaded or refused",
+            ("outcome",),
+            registry=self.registry,
         )
         self.fallback = Gauge(
             "rooftrace_cpu_fallback",
             "1 when there is a GPU and the CPU is used all the same",
             registry=self.registry,
         )
+
+    async def watch_event_loop(self) -> None:
+        """Record how late the event loop is, for ever."""
+        while True:
+            asked = perf_counter() + _PULSE
+            await asyncio.sleep(_PULSE)
+            self.event_loop_lag.observe(max(0.0, perf_counter() - asked))
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -36,18 +36,26 @@ class RequestLog:
         came = Headers(scope=scope).get("x-request-id", "")
         # A client's own id is kept when it can't break a log line or a header.
         request_id = came if _REQUEST_ID.fullmatch(came) else str(uuid.uuid4())
-        scope.setdefault("state", {})["request_id"] = request_id
-        status = 500
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status, received, sent = 500, 0, 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            sent += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive_counted, send_with_id)
         finally:
             seconds = perf_counter() - started
             route = scope.get("route")
@@ -56,4 +64,20 @@ class RequestLog:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.requests.labels(path, method, status).inc()
             self._metrics.request_duration.labels(path).observe(seconds)
-            logger.info("%s %s %d %.0f ms %s", method, path, status, 1000 * seconds, request_id)
+            problem = state.get("problem", "Internal error" if status >= 500 else None)
+            if problem:
+                self._metrics.problems.labels(problem).inc()
+            fields = {
+                "request_id": request_id,
+                "method": method,
+                "path": path,
+                "status": status,
+                "problem": problem,
+                "ms": round(1000 * seconds, 1),
+                "stages_ms": {s: round(1000 * t, 1) for s, t in state.get("stages", {}).items()},
+                "received_bytes": received,
+                "sent_bytes": sent,
+            }
+            line = "%s %s %d %.0f ms %s"
+            values = method, path, status, 1000 * seconds, request_id
+            logger.info(line, *values, extra={"fields": fields})

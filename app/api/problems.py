@@ -4,7 +4,9 @@ Source: RFC 9457, Problem Details for HTTP APIs.
 """
 
 import logging
+import math
 import re
+import uuid
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +23,8 @@ MEDIA_TYPE = "application/problem+json"
 STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.MalformedUpload: (400, "Malformed upload"),
     errors.EmptyUpload: (400, "Empty upload"),
+    errors.KeyMissing: (401, "Key missing"),
+    errors.KeyRefused: (403, "Key refused"),
     errors.NotAcceptable: (406, "Not acceptable"),
     errors.UploadTimeout: (408, "Upload timeout"),
     errors.UploadTooLarge: (413, "Upload too large"),
@@ -28,6 +32,7 @@ STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.DamagedImage: (422, "Damaged image"),
     errors.UnsupportedImage: (422, "Unsupported image"),
     errors.InvalidOption: (422, "Invalid option"),
+    errors.RateExceeded: (429, "Rate exceeded"),
     errors.ClientGone: (499, "Client gone"),  # nginx's number, for the log: nobody reads it
     errors.InferenceError: (500, "Inference failed"),
     errors.QueueFull: (503, "Queue full"),
@@ -70,8 +75,17 @@ def _problem(status: int, title: str, detail: str, request_id: str) -> Problem:
     )
 
 
-def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """Answer with a problem."""
+def unreadable_request() -> Problem:
+    """Describe a request that is not HTTP, and so never reached the application."""
+    detail = "The request is not HTTP/1.1 as RFC 9112 has it. Check its length and its headers."
+    return _problem(400, "Malformed request", detail, str(uuid.uuid4()))
+
+
+def problem_response(
+    request: Request, problem: Problem, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with a problem, and leave its title for the log and the metrics."""
+    request.state.problem = problem.title
     headers = dict(headers or {})
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER)
@@ -89,7 +103,12 @@ def install(app: FastAPI) -> None:
 
 
 def _domain_error(request: Request, error: Exception) -> Response:
-    return problem_response(problem_of(error, request.state.request_id))
+    headers = {}
+    if isinstance(error, errors.RateExceeded):
+        headers["Retry-After"] = str(math.ceil(error.seconds))
+    if isinstance(error, errors.KeyMissing):
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1, asks for it
+    return problem_response(request, problem_of(error, request.state.request_id), headers)
 
 
 def _invalid_parameter(request: Request, error: Exception) -> Response:
@@ -102,7 +121,8 @@ def _invalid_parameter(request: Request, error: Exception) -> Response:
         else:
             details.append(f"{name}={_brief(item['input'])}: {item['msg']}")
     detail = "; ".join(details)[:1000] + ". /docs lists every parameter and its values."
-    return problem_response(_problem(422, "Invalid option", detail, request.state.request_id))
+    problem = _problem(422, "Invalid option", detail, request.state.request_id)
+    return problem_response(request, problem)
 
 
 def _brief(value: object) -> str:
@@ -119,13 +139,13 @@ def _http_error(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not a method of {request.url.path}. /docs lists what there is.",
     }.get(error.status_code, str(error.detail))
     problem = _problem(error.status_code, title, detail, request.state.request_id)
-    return problem_response(problem, dict(error.headers or {}))
+    return problem_response(request, problem, dict(error.headers or {}))
 
 
 def _bug(request: Request, error: Exception) -> Response:
     # Starlette raises the error again, and so the server logs its traceback.
     problem = _internal_error(request.state.request_id)
-    return problem_response(problem, {"X-Request-Id": request.state.request_id})
+    return problem_response(request, problem, {"X-Request-Id": request.state.request_id})
 
 
 def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, object]]:
@@ -143,7 +163,7 @@ def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, 
             "description": ", or ".join(examples),
             "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
         }
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             documented[status]["headers"] = {
                 "Retry-After": {
                     "description": "seconds to wait before trying again",

@@ -26,7 +26,7 @@ from app.api.parameters import (
 )
 from app.api.problems import problem_of, responses
 from app.api.schemas import BatchResult, FileProblem
-from app.api.service import Running, Service
+from app.api.service import CHECKED, OPTIONAL_KEY, Running, Service, execution_providers
 from app.api.uploads import (
     IMAGE_TYPES,
     Upload,
@@ -41,7 +41,7 @@ from app.pipeline import Pipeline, Stages, working_memory
 
 T = TypeVar("T")
 
-router = APIRouter(tags=["segmentation"])
+router = APIRouter(tags=["segmentation"], dependencies=[CHECKED])
 
 _BINARY = {"type": "string", "format": "binary"}
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
@@ -56,6 +56,9 @@ def _header(description: str, example: str | float, type: str = "string") -> dic
 
 
 _FAILURES = (
+    errors.KeyMissing,
+    errors.KeyRefused,
+    errors.RateExceeded,
     errors.MalformedUpload,
     errors.NotAcceptable,
     errors.UploadTimeout,
@@ -107,13 +110,14 @@ _IMAGE_FAILURES = (
         **responses(*_FAILURES, *_IMAGE_FAILURES),
     },
     openapi_extra={
+        **OPTIONAL_KEY,
         "requestBody": {
             "required": True,
             "content": {
                 "multipart/form-data": _form("file", _BINARY),
                 **{media_type: {"schema": _BINARY} for media_type in IMAGE_TYPES},
             },
-        }
+        },
     },
 )
 async def segment(
@@ -128,6 +132,7 @@ async def segment(
     async with service.admission.admit(length) as place:
         upload = await read_upload(request, service.settings, place)
         stages = Stages()
+        request.state.stages = stages.seconds
 
         def work() -> tuple[Result, bytes]:
             result = pipeline.segment(upload.filename, upload.data, stages)
@@ -138,8 +143,8 @@ async def segment(
     service.metrics.pixels.inc(result.segmentation.mask.size)
     headers = {
         "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
-        "X-Model-Version": service.segmenter.manifest.version,
-        "X-Execution-Provider": ", ".join(service.execution_providers),
+        "X-Model-Version": pipeline.segmenter.manifest.version,
+        "X-Execution-Provider": ", ".join(execution_providers(pipeline.segmenter)),
         "X-Building-Fraction": f"{result.building_fraction:.6f}",
     }
     response = Response(body, media_type=format.media_type, headers=headers)
@@ -165,10 +170,11 @@ async def segment(
         **responses(*_FAILURES),
     },
     openapi_extra={
+        **OPTIONAL_KEY,
         "requestBody": {
             "required": True,
             "content": {"multipart/form-data": _form("files", {"type": "array", "items": _BINARY})},
-        }
+        },
     },
 )
 async def segment_batch(
@@ -180,6 +186,8 @@ async def segment_batch(
     deadline = Deadline(service.settings.deadline)
     pipeline = _pipeline(parameters, service, deadline)
     request_id: str = request.state.request_id
+    totals: dict[str, float] = {}
+    request.state.stages = totals
 
     turns = asyncio.Semaphore(service.concurrency)  # others' requests come in between
 
@@ -195,10 +203,13 @@ async def segment_batch(
         except Exception as error:  # not even a fault of ours loses the other files
             problem = problem_of(error, request_id)
             return FileProblem(filename=upload.filename, error=problem)
+        finally:
+            for stage, seconds in stages.seconds.items():
+                totals[stage] = totals.get(stage, 0.0) + seconds
         service.metrics.pixels.inc(result.width * result.height)
         return result
 
-    version = service.segmenter.manifest.version
+    version = pipeline.segmenter.manifest.version
     headers = {"X-Model-Version": version}
     length = announced_length(request, service.settings)
     async with AsyncExitStack() as admitted:
@@ -278,9 +289,10 @@ def _pipeline(parameters: Options, service: Service, deadline: Deadline) -> Pipe
         InvalidOption: options that no bundle, or not this one, can honour.
     """
     options = parameters.segment_options()
-    service.segmenter.chosen_members(options)
+    segmenter = service.segmenter
+    segmenter.chosen_members(options)
     return Pipeline(
-        service.segmenter,
+        segmenter,
         options,
         max_pixels=service.settings.max_pixels,
         checkpoint=deadline.check,

@@ -1,30 +1,92 @@
 """What a running service holds, and how an endpoint gets at it."""
 
-from dataclasses import dataclass
-from typing import Annotated, cast
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.api.access import Access, access_of
 from app.api.admission import Admission
 from app.api.metrics import Metrics
+from app.errors import NotReady, StartupError
 from app.inference.segmenter import Segmenter
 from app.settings import Settings
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+
+@dataclass
 class Service:
-    """Settings, models, admission and metrics of one application."""
+    """Settings, models, admission, access and metrics of one application.
+
+    `segmenter` may be another one from one request to the next: a request asks once and keeps what
+    it got. The old one goes, with its threads, when the last request lets go of it.
+    """
 
     settings: Settings
     segmenter: Segmenter
     admission: Admission
     metrics: Metrics
     concurrency: int
+    access: Access
+    draining: bool = False
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    @property
-    def execution_providers(self) -> list[str]:
-        """Return the execution providers in use, each once."""
-        return sorted(set(self.segmenter.predictor.providers.values()))
+    def __post_init__(self) -> None:
+        self.metrics.waiting.set_function(lambda: self.admission.waiting)
+        self.metrics.reserved.set_function(lambda: self.admission.memory.reserved)
+        self._announce()
+
+    def check_ready(self) -> None:
+        """Ask whether the service takes work and will go on to.
+
+        Raises:
+            NotReady: it is about to stop.
+            QueueFull: as many requests wait as may.
+        """
+        if self.draining:
+            raise NotReady("The service is stopping. Send what is new elsewhere.")
+        self.admission.check()
+
+    async def reload(self, load: Callable[[Settings], Segmenter]) -> None:
+        """Serve what `load` gives, once it is verified and warm, to the keys that are good by then.
+
+        If either is refused, nothing changes. Old and new are in memory for a while.
+        """
+        async with self._reloading:
+            outcome = "refused"
+            try:
+                access = access_of(self.settings)
+                self.segmenter = await asyncio.to_thread(load, self.settings)
+                self.access.keys = access.keys  # the rates go on
+                outcome = "loaded"
+                self._announce()
+            except Exception as error:  # whatever it is, what serves must go on
+                trace = None if isinstance(error, StartupError) else error
+                version = self.segmenter.manifest.version
+                logger.error("reload refused, %s stays: %s", version, error, exc_info=trace)
+            finally:
+                self.metrics.reloads.labels(outcome).inc()
+
+    def _announce(self) -> None:
+        """Say in the log and in the metrics what is served, and on what."""
+        manifest, predictor = self.segmenter.manifest, self.segmenter.predictor
+        providers = ", ".join(execution_providers(self.segmenter))
+        self.metrics.model.info({"version": manifest.version, "execution_providers": providers})
+        self.metrics.fallback.set(predictor.fallback is not None)
+        logger.info("serving %s on %s", manifest.version, providers)
+        if predictor.fallback:
+            logger.warning("%s", predictor.fallback)
+
+
+def execution_providers(segmenter: Segmenter) -> list[str]:
+    """Return the execution providers in use, each once."""
+    return sorted(set(segmenter.predictor.providers.values()))
 
 
 def _service(request: Request) -> Service:
@@ -33,3 +95,26 @@ def _service(request: Request) -> Service:
 
 Running = Annotated[Service, Depends(_service)]
 """The type of an endpoint's argument that is the running service."""
+
+
+_bearer = HTTPBearer(
+    scheme_name="key",
+    auto_error=False,
+    description="Only where the operator has set `ROOFTRACE_API_KEYS`; without, nothing is asked.",
+)
+
+
+async def _check(
+    request: Request,
+    service: Running,
+    given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> None:
+    address = request.client.host if request.client else ""
+    service.access.check(address, given.credentials if given else None)
+
+
+CHECKED = Security(_check)
+"""A dependency of whatever only those who may ask are answered."""
+
+OPTIONAL_KEY: dict[str, Any] = {"security": [{}]}
+"""Says, beside the scheme that FastAPI documents of its own accord, that there may be no key."""

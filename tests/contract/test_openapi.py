@@ -81,9 +81,13 @@ def test_every_error_that_a_client_can_meet_is_documented() -> None:
         for status, response in operation["responses"].items()
         for title in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
     }
-    # Nobody listens before the models are loaded, nor while the service drains; a client that is
-    # gone meets nothing.
-    assert shown == set(STATUS.values()) - {(503, "Not ready"), (499, "Client gone")}
+    assert shown == set(STATUS.values()) - {(499, "Client gone")}  # which nobody is there to meet
+
+
+@pytest.mark.parametrize("name", ["POST /segment", "POST /segment/rle", "GET /models"])
+def test_a_key_may_be_asked_for_and_need_not(name: str) -> None:
+    assert OPERATIONS[name]["security"] == [{"key": []}, {}]
+    assert {"401", "403", "429"} <= OPERATIONS[name]["responses"].keys()
 
 
 @EACH
@@ -106,4 +110,5 @@ def test_every_header_of_a_result_is_documented() -> None:
     }
     assert all(h["description"] and h["schema"]["examples"] for h in headers.values())
     ready = OPERATIONS["GET /health/ready"]["responses"]["503"]
-    assert set(ready["headers"]) == {"Retry-After"}
+    limited = OPERATIONS["GET /models"]["responses"]["429"]
+    assert set(ready["headers"]) == set(limited["headers"]) == {"Retry-After"}

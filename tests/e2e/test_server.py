@@ -85,6 +85,7 @@ def test_lengths_that_make_no_sense(server: Server, length: bytes) -> None:
         )
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in answer
     assert httpx2.get(f"{server.url}/health/ready").status_code == 200
 
 

@@ -1,0 +1,122 @@
+"""Who may ask, and how often: keys and a rate, both only where the operator wants them."""
+
+import time
+from collections.abc import Iterable
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+
+from app.errors import KeyMissing, KeyRefused, RateExceeded, SettingsError
+from app.settings import Settings
+
+_SHORTEST_KEY = 16
+_MAX_CLIENTS = 10_000  # remembered at once by `Rate`
+
+
+class Keys:
+    """The keys that are good, of which only digests are kept."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [_digest(key) for key in keys]
+
+    def holder(self, given: str) -> bytes | None:
+        """Return what stands for the holder of a key, None for a key that is not good.
+
+        Every key is compared with, and each comparison takes as long wherever it fails.
+        """
+        digest = _digest(given)
+        matches = [compare_digest(digest, good) for good in self._digests]
+        return digest if any(matches) else None
+
+
+class Rate:
+    """A rate of requests for each client: `per_minute` at once, and then as fast as that.
+
+    Source: the generic cell rate algorithm, ITU-T I.371: one moment to remember for each client.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self._interval = 60 / per_minute
+        self._burst = max(60.0, self._interval)
+        self._free_at: dict[bytes, float] = {}
+
+    def check(self, client: bytes) -> None:
+        """Count a request.
+
+        Raises:
+            RateExceeded: it is too early.
+        """
+        now = time.monotonic()
+        due = max(self._free_at.get(client, now), now) + self._interval
+        if (early := due - now - self._burst) > 1e-9:
+            raise RateExceeded(
+                f"This client may send {60 / self._interval:g} requests a minute. "
+                f"Wait {early:.0f} seconds.",
+                early,
+            )
+        if len(self._free_at) >= _MAX_CLIENTS:
+            # Whoever is free by now is as good as new; if all are busy, the longest known goes.
+            busy = {c: at for c, at in self._free_at.items() if at > now}
+            self._free_at = dict(list(busy.items())[-_MAX_CLIENTS + 1 :])
+        self._free_at[client] = due
+
+
+class Access:
+    """Keys and rate together; either may be absent."""
+
+    def __init__(self, keys: Keys | None = None, rate: Rate | None = None) -> None:
+        self.keys = keys
+        self._rate = rate
+
+    def check(self, address: str, given: str | None) -> None:
+        """Let a request pass. Those with a bad key, or none, count against their address.
+
+        Raises:
+            RateExceeded: this client sends too many.
+            KeyMissing, KeyRefused: keys are asked for, and a good one did not come.
+        """
+        holder = self.keys.holder(given) if self.keys and given else None
+        if self._rate:
+            self._rate.check(holder or address.encode())
+        if self.keys and not given:
+            raise KeyMissing("A key is needed: send the header Authorization: Bearer KEY.")
+        if self.keys and not holder:
+            raise KeyRefused("This key is not good here. Ask the operator for another.")
+
+
+def read_keys(file: Path) -> Keys:
+    """Read a file with a key on each line; empty lines and those that start with # do not count.
+
+    Raises:
+        SettingsError: it can't be read, holds no key, or one that is too easily guessed or sent.
+    """
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"ROOFTRACE_API_KEYS={file} can't be read: {error}") from error
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    for number, key in enumerate(keys, 1):
+        if len(key) < _SHORTEST_KEY or not key.isascii() or " " in key:
+            raise SettingsError(  # which does not say the key
+                f"ROOFTRACE_API_KEYS={file}: key {number} must have at least {_SHORTEST_KEY} "
+                "ASCII characters and no space"
+            )
+    if not keys:
+        raise SettingsError(f"ROOFTRACE_API_KEYS={file} holds no key; write one on each line")
+    return Keys(keys)
+
+
+def access_of(settings: Settings) -> Access:
+    """Make of the settings what they ask for; keys are read anew each time.
+
+    Raises:
+        SettingsError: the keys can't be used.
+    """
+    return Access(
+        read_keys(settings.api_keys) if settings.api_keys else None,
+        Rate(settings.rate_limit) if settings.rate_limit else None,
+    )
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode()).digest()

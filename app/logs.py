@@ -1,0 +1,39 @@
+"""How the log is written: a line for a person, or an object on a line for a machine."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from app.settings import Settings
+
+
+class JsonFormatter(logging.Formatter):
+    """Write a record as one line of ASCII JSON, with whatever stands in its `fields`.
+
+    Everything but letters, digits and signs comes out escaped, so that no text of a client's can
+    end a line or colour a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def configure(settings: Settings) -> None:
+    """Write the log to standard error as the settings ask for."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter()
+        if settings.log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
