@@ -12,6 +12,7 @@ from tests.factories import write_toy_bundle
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("rooftrace", deadline=None)
+settings.register_profile("hostile", deadline=None, max_examples=1500)  # for `make hostile`
 settings.load_profile("rooftrace")
 
 

@@ -36,9 +36,9 @@ class Server:
 Serve = Callable[..., Server]
 
 
-def command(*arguments: str) -> list[str]:
-    """Return the command line of `rooftrace`."""
-    return [sys.executable, "-m", "app.cli", *arguments]
+def command(*arguments: str, module: str = "app.cli") -> list[str]:
+    """Return the command line of `rooftrace`, or of a module in its place."""
+    return [sys.executable, "-m", module, *arguments]
 
 
 def environment(bundle: Path, **settings: object) -> dict[str, str]:
@@ -50,7 +50,9 @@ def environment(bundle: Path, **settings: object) -> dict[str, str]:
 
 
 @contextmanager
-def running_server(folder: Path, bundle: Path, **settings: object) -> Iterator[Server]:
+def running_server(
+    folder: Path, bundle: Path, *, module: str = "app.cli", **settings: object
+) -> Iterator[Server]:
     """Start a server, wait until it is ready, and see to it that it ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -58,7 +60,7 @@ def running_server(folder: Path, bundle: Path, **settings: object) -> Iterator[S
     log = folder / f"serve-{port}.log"
     with log.open("w") as sink:
         process = subprocess.Popen(
-            command("serve", "--port", str(port)),
+            command("serve", "--port", str(port), module=module),
             cwd=folder,
             env=environment(bundle, **settings),
             stdout=sink,
