@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
-# The rest: check (lint and types), train (the shipped bundle, anew), bench, clean.
+# The rest: check (lint and types), hostile (all of tests/hostile, with 10,500 mutated images), soak
+# (10 minutes, and a leaking build that must fail), train (the shipped bundle, anew), bench, clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,14 +11,21 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
 
-.PHONY: serve test check train bench clean
+.PHONY: serve test check hostile soak train bench clean
 
 serve: $(VENV)/.serve-$(DEVICE)
 	@echo "Rooftrace: the $(DEVICE) build, http://127.0.0.1:8000"
 	$(BIN)/rooftrace serve
 
 test: $(VENV)/.dev-$(DEVICE)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+hostile: $(VENV)/.dev-$(DEVICE)
+	$(BIN)/python -m pytest tests/hostile --hypothesis-profile hostile
+
+soak: $(VENV)/.dev-$(DEVICE)
+	$(BIN)/python -m tests.hostile.soak --minutes 10
+	! $(BIN)/python -m tests.hostile.soak --minutes 2 --leak
 
 check: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/ruff check .
