@@ -26,7 +26,7 @@ def test_the_leaking_twin_is_found_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
-        (lambda i: (i, 100 + 0.01 * i, 9, 9), "memory grows by 10.0 MiB"),
+        (lambda i: (i, 100 + 0.1 * i, 9, 9), "memory grows by 9.9 MiB"),
         (lambda i: (i, 100, 9 + i // 9, 9), "threads grow"),
         (lambda i: (i, 100, 9, 9 + i // 9), "descriptors grow"),
     ],
