@@ -148,9 +148,9 @@ class TestMemory:
         limits = {"max_upload_bytes": 3000, "max_pixels": 400}
 
         async def fill() -> tuple[httpx2.Response, int]:
-            async with running(bundle, memory_budget=20_000, **limits) as app:
+            async with running(bundle, memory_budget=30_000, **limits) as app:
                 memory = app.state.service.admission.memory
-                memory.resize_body(0, 20_000 - BYTES_PER_PIXEL * 400 - 1000)
+                memory.resize_body(0, 30_000 - BYTES_PER_PIXEL * 400 - 1000)
                 exchange = Exchange(app, "POST", "/segment", RAW)
                 for _ in range(3):
                     exchange.body(bytes(200), more=True)
