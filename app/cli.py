@@ -18,6 +18,7 @@ from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
 from app.main import create_app, load_models
 from app.masks.rle import PixelOrder
 from app.pipeline import Pipeline, Stages
+from app.results.findings import OutputOptions, RasterBand, Rectify, parse_bands
 from app.server import Server
 from app.settings import PREFIX, Settings, load_settings
 
@@ -70,15 +71,21 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         resample=args.resample,
         min_area=args.min_area,
     )
+    output = OutputOptions(
+        order=args.order,
+        simplify=args.simplify,
+        rectify=args.rectify,
+        bands=parse_bands(args.bands),
+    )
     failed = 0
     with closing(load_models(settings)) as segmenter:
         segmenter.chosen_members(options)
-        pipeline = Pipeline(segmenter, options, settings.max_pixels, order=args.order)
+        pipeline = Pipeline(segmenter, options, settings.max_pixels, format, output=output)
         for source, target in tqdm(targets.items(), unit="image", disable=args.quiet):
             stages = Stages()
             try:
                 result = pipeline.segment(source.name, source.read_bytes(), stages)
-                target.write_bytes(pipeline.encode(result, format, stages))
+                target.write_bytes(pipeline.encode(result, stages))
             except (OSError, RooftraceError) as error:
                 failed += 1
                 tqdm.write(f"error: {source}: {error}", file=sys.stderr)
@@ -171,6 +178,24 @@ def _parser() -> argparse.ArgumentParser:
         help="drop smaller components: m² with a known GSD, else pixels",
     )
     command.add_argument("--order", choices=get_args(PixelOrder), default="row")
+    command.add_argument(
+        "--simplify",
+        type=float,
+        default=OutputOptions.simplify,
+        help="tolerance of outlines: metres with a known GSD, else pixels",
+    )
+    command.add_argument(
+        "--rectify",
+        choices=get_args(Rectify),
+        default=OutputOptions.rectify,
+        help="square up the corners of outlines",
+    )
+    command.add_argument(
+        "--bands",
+        metavar="NAME,…",
+        default=",".join(OutputOptions.bands),
+        help=f"what a GeoTIFF holds, of {', '.join(get_args(RasterBand))}",
+    )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(command=_segment)
 

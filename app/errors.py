@@ -11,6 +11,7 @@ Every message says what came, what was expected and what to do.
     │   ├── DamagedImage        an accepted format, but truncated, corrupt or without pixels
     │   ├── UnsupportedImage    a whole image whose bands or samples can't be read as 8-bit RGB
     │   ├── InvalidOption       a parameter out of range, or one that this bundle can't honour
+    │   ├── ImpossibleOutput    an output that the upload can't give, such as a map of no place
     │   ├── NotAcceptable       no result format satisfies what the client accepts
     │   ├── KeyMissing          the operator asks for a key, and none came
     │   ├── KeyRefused          a key came that is not one of the operator's
@@ -63,6 +64,10 @@ class UnsupportedImage(InputError):
 
 class InvalidOption(InputError):
     """A parameter out of range, or one that this bundle can't honour."""
+
+
+class ImpossibleOutput(InputError):
+    """An output that the upload can't give, such as a map of no place."""
 
 
 class NotAcceptable(InputError):

@@ -3,41 +3,78 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from app.imaging.encode import mask_png, overlay_png, probability_png
-from app.imaging.image import Image
-from app.inference.segmenter import Segmentation
+from app.imaging.georeference import Gsd
+from app.imaging.image import Image, RowSource
+from app.inference.segmenter import Segmentation, SegmentedBand
+from app.masks.components import count_components
 from app.masks.rle import PixelOrder, encode_rle
+from app.results.findings import Findings, OutputOptions, Provenance, building_area
+from app.results.geojson import check_coordinates, write_geojson
+from app.results.geotiff import check_grid, encode_geotiff, write_geotiff
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A segmented image, and what its encoders need to know about it."""
+    """A segmented image, and what its encoders need to know about it.
+
+    `gsd` is what the image was taken to have, where that is known; `notices` is what the client
+    should know about its own input.
+    """
 
     filename: str
     image: Image
     segmentation: Segmentation
-    order: PixelOrder = "row"
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """Return what the client should know about its own input."""
-        return self.image.notices + self.segmentation.notices
+    provenance: Provenance
+    gsd: Gsd | None = None
+    output: OutputOptions = OutputOptions()
+    notices: tuple[str, ...] = ()
 
     @cached_property
     def building_pixels(self) -> int:
         """Count the mask's pixels."""
         return int(np.count_nonzero(self.segmentation.mask))
 
-    @property
+    @cached_property
     def building_fraction(self) -> float:
         """Return the share of building among the image's valid pixels; 0 when none is valid."""
         valid = self.image.valid
         pixels = self.segmentation.mask.size if valid is None else int(np.count_nonzero(valid))
         return self.building_pixels / pixels if pixels else 0.0
+
+    @cached_property
+    def building_count(self) -> int:
+        """Count the buildings."""
+        return count_components(self.segmentation.mask)
+
+    @property
+    def building_area(self) -> float | None:
+        """Return the area of the buildings in m²; None where the GSD is not known."""
+        return building_area(self.building_pixels, self.gsd)
+
+    def findings(self) -> Findings:
+        """Return the same as one band of rows, for the writers that take bands."""
+        found = self.segmentation
+        assert found.disagreement is not None, "the format's `disagreement` asks for it"
+        whole = SegmentedBand(
+            0, found.probability, found.disagreement, found.mask, self.image.valid
+        )
+        return Findings(
+            self.filename,
+            self.image,
+            [whole],
+            self.provenance,
+            gsd=self.gsd,
+            output=self.output,
+            notices=self.notices,
+        )
 
 
 class RleResult(BaseModel):
@@ -55,6 +92,13 @@ class RleResult(BaseModel):
     building_fraction: float = Field(
         description="share of building among the valid pixels", examples=[0.0005]
     )
+    building_count: int = Field(
+        description="buildings: pixels that touch at a side are one", examples=[1]
+    )
+    building_area_m2: float | None = Field(
+        description="area of the building pixels on the ground; null when the GSD is not known",
+        examples=[2.34],
+    )
     notices: list[str] = Field(
         description="what the client should know about its own input", examples=[[]]
     )
@@ -66,23 +110,57 @@ def rle_result(result: Result) -> RleResult:
         filename=result.filename,
         width=result.image.width,
         height=result.image.height,
-        rle=encode_rle(result.segmentation.mask, result.order),
-        order=result.order,
+        rle=encode_rle(result.segmentation.mask, result.output.order),
+        order=result.output.order,
         building_pixels=result.building_pixels,
         building_fraction=result.building_fraction,
+        building_count=result.building_count,
+        building_area_m2=result.building_area,
         notices=list(result.notices),
     )
 
 
+def _nothing_to_check(_: RowSource) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Format:
-    """A way to hand out a result."""
+    """A way to hand out a result.
+
+    `check` tells before any work whether an image can have it: it raises `ImpossibleOutput`, or
+    returns what the client should know. `encode` makes it of an image that is whole, and is None
+    for a format of the command line alone. `write` makes it of bands of rows, in memory that does
+    not grow with the image's height, and is None where a format needs all of them at once. What is
+    written at the path is not whole until it returns. `disagreement` tells whether it shows that of
+    the members.
+    """
 
     name: str
     media_type: str
     extension: str
     description: str
-    encode: Callable[[Result], bytes]
+    encode: Callable[[Result], bytes] | None = None
+    write: Callable[[Findings, Path], None] | None = None
+    check: Callable[[RowSource], tuple[str, ...]] = _nothing_to_check
+    disagreement: bool = False
+
+
+def _bytes_of(write: Callable[[Findings, IO[bytes]], None]) -> Callable[[Result], bytes]:
+    def encode(result: Result) -> bytes:
+        buffer = BytesIO()
+        write(result.findings(), buffer)
+        return buffer.getvalue()
+
+    return encode
+
+
+def _file_of(write: Callable[[Findings, IO[bytes]], None]) -> Callable[[Findings, Path], None]:
+    def write_file(findings: Findings, path: Path) -> None:
+        with path.open("wb") as file:
+            write(findings, file)
+
+    return write_file
 
 
 FORMATS: dict[str, Format] = {
@@ -115,6 +193,27 @@ FORMATS: dict[str, Format] = {
             ".json",
             "the mask as run-length encoding, with its size and building share",
             lambda result: rle_result(result).model_dump_json().encode(),
+        ),
+        Format(
+            "geojson",
+            "application/geo+json",
+            ".geojson",
+            "RFC 7946, one Feature per building in longitude and latitude, with `area_m2`, "
+            "`confidence` and `agreement`; pixel coordinates without georeference",
+            _bytes_of(write_geojson),
+            _file_of(write_geojson),
+            check_coordinates,
+            disagreement=True,
+        ),
+        Format(
+            "geotiff",
+            "image/tiff; application=geotiff; profile=cloud-optimized",
+            ".tif",
+            "a Cloud Optimized GeoTIFF on the upload's grid: 1 is building, 0 is not, 255 invalid",
+            lambda result: encode_geotiff(result.findings()),
+            write_geotiff,
+            check_grid,
+            disagreement=True,
         ),
     )
 }

@@ -1,6 +1,6 @@
-"""The straight line from an upload's bytes to a result's, for HTTP and the command line."""
+"""The straight line from an image to a result, for HTTP and the command line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -8,8 +8,16 @@ from time import perf_counter
 from app.formats import Format, Result
 from app.imaging.decode import decode_image
 from app.imaging.header import announced_pixels
-from app.inference.segmenter import Checkpoint, Segmenter, SegmentOptions, keep_going
-from app.masks.rle import PixelOrder
+from app.imaging.image import RowSource
+from app.inference.segmenter import (
+    Checkpoint,
+    SegmentedBand,
+    Segmenter,
+    SegmentOptions,
+    keep_going,
+    used_gsd,
+)
+from app.results.findings import Findings, OutputOptions, provenance
 
 BYTES_PER_PIXEL = 40
 """Memory at the peak of an image's way through, decoders and encoders included. Most takes the
@@ -44,14 +52,16 @@ class Pipeline:
     segmenter: Segmenter
     options: SegmentOptions
     max_pixels: int
+    format: Format
     checkpoint: Checkpoint = keep_going
-    order: PixelOrder = "row"
+    output: OutputOptions = OutputOptions()
 
     def segment(self, filename: str, data: bytes, stages: Stages) -> Result:
         """Decode an image and find its buildings.
 
         Raises:
-            InputError: not an image that is accepted, or an option that the bundle can't honour.
+            InputError: not an image that is accepted, an option that the bundle can't honour, or a
+                format that the image can't have.
             InferenceError: a member failed.
             Exception: whatever `checkpoint` raises.
         """
@@ -59,11 +69,60 @@ class Pipeline:
             # No more than what memory was set aside for, whatever the decoder finds.
             max_pixels = announced_pixels(data, self.max_pixels)
             image = decode_image(data, max_pixels=max_pixels)
+            notices = self.format.check(image)
         with stages.measure("infer"):
-            segmentation = self.segmenter.segment(image, self.options, checkpoint=self.checkpoint)
-        return Result(filename, image, segmentation, self.order)
+            segmentation = self.segmenter.segment(
+                image,
+                self.options,
+                disagreement=self.format.disagreement,
+                checkpoint=self.checkpoint,
+            )
+        return Result(
+            filename,
+            image,
+            segmentation,
+            provenance(self.segmenter, image, self.options),
+            used_gsd(image, self.options),
+            self.output,
+            (*image.notices, *segmentation.notices, *notices),
+        )
 
-    def encode(self, result: Result, format: Format, stages: Stages) -> bytes:
-        """Encode a result in one of the formats."""
+    def encode(self, result: Result, stages: Stages) -> bytes:
+        """Encode a result, and count its buildings.
+
+        Raises:
+            ImpossibleOutput: a building lies where the image's reference system is not valid.
+        """
+        assert self.format.encode is not None, "a format of the command line alone"
         with stages.measure("encode"):
-            return format.encode(result)
+            return self.format.encode(result)
+
+    def stream(
+        self, filename: str, image: RowSource, bands: Iterable[SegmentedBand] | None = None
+    ) -> Findings:
+        """Find the buildings of an image a band of rows at a time, for `format.write`.
+
+        `bands` are what `Segmenter.combine_bands` made of this image before; None has them made,
+        as the writer takes them.
+
+        Raises:
+            As `segment`; and once more while the writer works.
+        """
+        notices = self.format.check(image)
+        if bands is None:
+            found = self.segmenter.bands(image, self.options, checkpoint=self.checkpoint)
+            bands = self.segmenter.combine_bands(image, found, self.options)
+        return Findings(
+            filename,
+            image,
+            bands,
+            provenance(self.segmenter, image, self.options),
+            min_pixels=self.options.min_area / self.segmenter.unit_area(image, self.options),
+            gsd=used_gsd(image, self.options),
+            output=self.output,
+            notices=(
+                *image.notices,
+                *self.segmenter.notices(image, self.options),
+                *notices,
+            ),
+        )

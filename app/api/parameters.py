@@ -10,11 +10,12 @@ from app.formats import FORMATS
 from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
+from app.results.findings import OutputOptions, Rectify, parse_bands
 
-FormatName = Literal["png", "probability", "overlay", "rle"]
+FormatName = Literal["png", "probability", "overlay", "rle", "geojson", "geotiff"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
 
-RESULT_TYPES = {format.name: format.media_type for format in FORMATS.values()}
+RESULT_TYPES = {f.name: f.media_type for f in FORMATS.values() if f.encode is not None}
 BATCH_TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
 """Media types by format; of those that a client likes equally, the first is its default."""
 
@@ -114,6 +115,10 @@ class Options(BaseModel):
             min_area=self.min_area,
         )
 
+    def output_options(self) -> OutputOptions:
+        """Return what the result's writer needs of it."""
+        return OutputOptions(order=self.order)
+
 
 class SegmentParameters(Options):
     """Query parameters of `POST /segment`."""
@@ -122,11 +127,45 @@ class SegmentParameters(Options):
         FormatName | None,
         Field(
             description="The result: "
-            + "; ".join(f"`{f.name}`: {f.description}" for f in FORMATS.values())
+            + "; ".join(f"`{name}`: {FORMATS[name].description}" for name in RESULT_TYPES)
             + ". Default: what `Accept` asks for, else `png`.",
             examples=["overlay"],
         ),
     ] = None
+    simplify: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How far a simplified outline of `geojson` may leave the edges of the "
+            "pixels: metres when the GSD is known, else pixels. No building is dropped.",
+            examples=[0.5],
+        ),
+    ] = OutputOptions.simplify
+    rectify: Annotated[
+        Rectify,
+        Field(
+            description="`orthogonal`: square up the corners of `geojson` outlines; a building "
+            "stays as it is where that would take its IoU with its pixels below 0.9.",
+            examples=["orthogonal"],
+        ),
+    ] = OutputOptions.rectify
+    bands: Annotated[
+        str,
+        Field(
+            description="Comma-separated bands of `geotiff`: `mask`, then `probability`, "
+            "`disagreement` or both. These two are stored as 0 to 250, with a scale of 1 / 250.",
+            examples=["mask,probability,disagreement"],
+        ),
+    ] = ",".join(OutputOptions.bands)
+
+    def output_options(self) -> OutputOptions:
+        """Return what the result's writer needs of it."""
+        return OutputOptions(
+            order=self.order,
+            simplify=self.simplify,
+            rectify=self.rectify,
+            bands=parse_bands(self.bands),
+        )
 
 
 class BatchParameters(Options):

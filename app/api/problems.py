@@ -32,6 +32,7 @@ STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.DamagedImage: (422, "Damaged image"),
     errors.UnsupportedImage: (422, "Unsupported image"),
     errors.InvalidOption: (422, "Invalid option"),
+    errors.ImpossibleOutput: (422, "Impossible output"),
     errors.RateExceeded: (429, "Rate exceeded"),
     errors.ClientGone: (499, "Client gone"),  # nginx's number, for the log: nobody reads it
     errors.InferenceError: (500, "Inference failed"),

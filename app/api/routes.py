@@ -35,7 +35,7 @@ from app.api.uploads import (
     read_uploads,
     unless_gone,
 )
-from app.formats import FORMATS, Result, RleResult, rle_result
+from app.formats import FORMATS, Format, Result, RleResult, rle_result
 from app.masks.rle import EMPTY_CSV
 from app.pipeline import Pipeline, Stages, working_memory
 
@@ -73,6 +73,7 @@ _IMAGE_FAILURES = (
     errors.EmptyUpload,
     errors.DamagedImage,
     errors.UnsupportedImage,
+    errors.ImpossibleOutput,
 )
 
 
@@ -127,7 +128,7 @@ async def segment(
     _refuse_repeated(request)
     format = FORMATS[choose_format(parameters.format, _accept(request), RESULT_TYPES)]
     deadline = Deadline(service.settings.deadline)
-    pipeline = _pipeline(parameters, service, deadline)
+    pipeline = _pipeline(parameters, service, deadline, format)
     length = announced_length(request, service.settings)
     async with service.admission.admit(length) as place:
         upload = await read_upload(request, service.settings, place)
@@ -136,7 +137,7 @@ async def segment(
 
         def work() -> tuple[Result, bytes]:
             result = pipeline.segment(upload.filename, upload.data, stages)
-            return result, pipeline.encode(result, format, stages)
+            return result, pipeline.encode(result, stages)
 
         working = _run(service, upload, work, stages, deadline)
         result, body = await unless_gone(request, working)
@@ -184,7 +185,7 @@ async def segment_batch(
     _refuse_repeated(request)
     format = choose_format(parameters.format, _accept(request), BATCH_TYPES)
     deadline = Deadline(service.settings.deadline)
-    pipeline = _pipeline(parameters, service, deadline)
+    pipeline = _pipeline(parameters, service, deadline, FORMATS["rle"])
     request_id: str = request.state.request_id
     totals: dict[str, float] = {}
     request.state.stages = totals
@@ -282,7 +283,9 @@ async def _run(
             service.metrics.stage_duration.labels(stage).observe(seconds)
 
 
-def _pipeline(parameters: Options, service: Service, deadline: Deadline) -> Pipeline:
+def _pipeline(
+    parameters: Options, service: Service, deadline: Deadline, format: Format
+) -> Pipeline:
     """Settle what can be settled before the body is read.
 
     Raises:
@@ -296,7 +299,8 @@ def _pipeline(parameters: Options, service: Service, deadline: Deadline) -> Pipe
         options,
         max_pixels=service.settings.max_pixels,
         checkpoint=deadline.check,
-        order=parameters.order,
+        format=format,
+        output=parameters.output_options(),
     )
 
 

@@ -32,6 +32,11 @@ warnings.filterwarnings(
 )
 
 
+def environment(**options: str | int) -> rasterio.Env:
+    """Return the context in which files are opened and made; `options` are GDAL's."""
+    return rasterio.Env(**_ENVIRONMENT, **options)
+
+
 @contextmanager
 def open_in_memory(data: bytes, driver: str, **options: str) -> Iterator[DatasetReader]:
     """Open bytes as a dataset, without a copy, with `driver` and no other.
@@ -42,7 +47,7 @@ def open_in_memory(data: bytes, driver: str, **options: str) -> Iterator[Dataset
         GDAL_ERRORS: the driver can't open it.
     """
     with (
-        rasterio.Env(**_ENVIRONMENT, **options),
+        environment(**options),
         MemoryFile(data) as file,
         DatasetReader(file.name, driver=driver) as dataset,
     ):

@@ -1,6 +1,5 @@
 """Read TIFF and GeoTIFF."""
 
-import math
 from collections.abc import Sequence
 from itertools import islice
 
@@ -197,28 +196,24 @@ def _all_of(masks: list[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
 
 
 def _read_georeference(source: DatasetReader, notices: list[str]) -> GeoReference | None:
-    """Return the georeference if there is one; if it is of no use, drop it and add a notice.
-
-    Source: GDAL, where the identity transform stands for none.
-    """
+    """Return the georeference if there is one; if its transform is of no use, add a notice."""
     transform = source.transform
     control_points, _ = source.gcps
     if transform.is_identity and source.crs is None and not control_points:
         return None
-    usable = all(map(math.isfinite, transform)) and not transform.is_degenerate
-    if transform.is_identity or not usable:
-        notices.append("The TIFF's georeference has no usable transform: it was ignored.")
-        return None
     crs: str | None = source.crs.to_wkt() if source.crs is not None else None
     a, b, c, d, e, f = transform[:6]
-    return GeoReference(crs, (a, b, c, d, e, f))
+    georeference = GeoReference(crs, (a, b, c, d, e, f))
+    if not georeference.has_grid:
+        notices.append("The TIFF's georeference has no usable transform: it was ignored.")
+    return georeference
 
 
 def _ground_gsd(
     source: DatasetReader, georeference: GeoReference | None, notices: list[str]
 ) -> Gsd | None:
     """Return the GSD where the georeference tells it; where it should but can't, add a notice."""
-    if georeference is None:
+    if georeference is None or not georeference.has_grid:
         return None
     gsd = georeference.gsd(source.height, source.width)
     if gsd is None:

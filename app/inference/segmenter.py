@@ -214,7 +214,7 @@ class Segmenter:
 
     def unit_area(self, image: RowSource, options: SegmentOptions) -> float:
         """Return the area of a pixel: in m² where the GSD is known, else 1."""
-        gsd = _gsd(image, options)
+        gsd = used_gsd(image, options)
         return math.prod(gsd) if gsd else 1.0
 
     def bands(
@@ -263,7 +263,7 @@ class Segmenter:
 
     def _scale(self, image: RowSource, options: SegmentOptions) -> tuple[float, float]:
         """Return how many pixels the members see per pixel of the image, down and across."""
-        gsd, trained = _gsd(image, options), self.manifest.gsd
+        gsd, trained = used_gsd(image, options), self.manifest.gsd
         if gsd is None or options.resample == "off" or trained.reference is None:
             return 1.0, 1.0
         mean = math.sqrt(math.prod(gsd))
@@ -274,7 +274,7 @@ class Segmenter:
 
     def notices(self, image: RowSource, options: SegmentOptions) -> tuple[str, ...]:
         """Return what the client should know of an image before these models see it."""
-        gsd, trained = _gsd(image, options), self.manifest.gsd
+        gsd, trained = used_gsd(image, options), self.manifest.gsd
         if gsd is None or trained.min <= (mean := math.sqrt(math.prod(gsd))) <= trained.max:
             return ()
         return (
@@ -383,7 +383,7 @@ _ORIENTATIONS: dict[Tta, tuple[_Orientation, ...]] = {
 }
 
 
-def _gsd(image: RowSource, options: SegmentOptions) -> Gsd | None:
+def used_gsd(image: RowSource, options: SegmentOptions) -> Gsd | None:
     """Return what the client said of the GSD, else what the image says itself."""
     return image.gsd if options.gsd is None else (options.gsd, options.gsd)
 

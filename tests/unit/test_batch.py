@@ -10,6 +10,7 @@ import httpx2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 from starlette.testclient import TestClient
 
 from app.masks.rle import PixelOrder, decode_rle
@@ -74,6 +75,8 @@ class TestJson:
                 "order": order,
                 "building_pixels": mask.sum(),
                 "building_fraction": pytest.approx(mask.mean()),
+                "building_count": ndimage.label(mask)[1],
+                "building_area_m2": None,
                 "notices": [],
             }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.masks.components import drop_small_components
+from app.masks.components import count_components, drop_small_components
 
 
 def mask_of(*rows: str) -> NDArray[np.bool_]:
@@ -14,9 +14,9 @@ def mask_of(*rows: str) -> NDArray[np.bool_]:
 MASK = mask_of(
     "XX..X",
     "XX...",
-    "..X..",
+    "X.X..",
     "....X",
-)  # five pixels joined by a corner, and two alone
+)  # five pixels joined by their sides, one that touches them at a corner, and two alone
 
 
 @pytest.mark.parametrize("min_pixels", [1.0001, 1.5, 2, 5])
@@ -24,7 +24,7 @@ def test_small_components_go(min_pixels: float) -> None:
     expected = mask_of(
         "XX...",
         "XX...",
-        "..X..",
+        "X....",
         ".....",
     )
     np.testing.assert_array_equal(drop_small_components(MASK, min_pixels), expected)
@@ -49,3 +49,8 @@ def test_the_mask_that_is_given_stays() -> None:
 def test_an_empty_mask_stays_empty() -> None:
     empty = np.zeros((3, 4), bool)
     np.testing.assert_array_equal(drop_small_components(empty, 2), empty)
+
+
+def test_components_are_counted() -> None:
+    assert count_components(MASK) == 4
+    assert count_components(np.zeros((3, 4), bool)) == 0

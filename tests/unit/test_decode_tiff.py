@@ -297,13 +297,15 @@ def test_a_transform_without_a_system_and_a_rotated_one() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf")])
-def test_a_georeference_without_a_usable_transform_is_dropped_with_a_notice(scale: float) -> None:
+def test_a_georeference_without_a_usable_transform_is_no_grid_and_a_notice(scale: float) -> None:
     data = tiff(BANDS[:3], crs="EPSG:32633", transform=UTM)
     pixel_scale = struct.pack("<ddd", 0.5, 0.5, 0)
     assert data.count(pixel_scale) == 1
     image = decode(data.replace(pixel_scale, struct.pack("<ddd", scale, scale, 0)))
     np.testing.assert_array_equal(image.pixels, RGB)
-    assert image.georeference is None
+    assert image.georeference is not None
+    assert not image.georeference.has_grid
+    assert image.gsd is None
     assert image.notices == ("The TIFF's georeference has no usable transform: it was ignored.",)
 
 

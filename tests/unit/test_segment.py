@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 from starlette.testclient import TestClient
 
 from app.masks.rle import PixelOrder, decode_rle
@@ -87,6 +88,8 @@ class TestFormats:
             "order": order,
             "building_pixels": mask.sum(),
             "building_fraction": mask.mean(),
+            "building_count": ndimage.label(mask)[1],
+            "building_area_m2": None,
             "notices": [],
         }
 

@@ -1,0 +1,81 @@
+"""Buildings as GeoJSON. Source: RFC 7946."""
+
+import json
+from typing import IO
+
+import numpy as np
+import shapely
+
+from app.imaging.image import RowSource
+from app.results.findings import Findings
+from app.results.footprints import Footprint, Polygon, check_place, footprints
+
+_DECIMALS = 7
+"""Of a degree: about a centimetre."""
+
+
+def check_coordinates(image: RowSource) -> tuple[str, ...]:
+    """Say which coordinates an image gives.
+
+    Raises:
+        ImpossibleOutput: it is georeferenced, but to no known place.
+    """
+    check_place(image)
+    if image.georeference is None:
+        return ("The image has no georeference: coordinates are pixels, x to the right, y down.",)
+    return ()
+
+
+def write_geojson(findings: Findings, file: IO[bytes]) -> None:
+    """Write a FeatureCollection, feature by feature as buildings are found.
+
+    Raises:
+        Exception: whatever `findings` raises on the way.
+    """
+    on_earth = findings.image.georeference is not None
+    head: dict[str, object] = {"type": "FeatureCollection"}
+    if not on_earth:
+        head["coordinates"] = "pixel"
+    head |= {"provenance": findings.provenance.fields(), "notices": findings.notices}
+    file.write(f'{_json(head)[:-1]},"features":['.encode())
+    separator = "\n"
+    for footprint in footprints(findings):
+        file.write(f"{separator}{_json(_feature(footprint, findings))}".encode())
+        separator = ",\n"
+    tail = findings.totals()
+    file.write(f"\n],{_json(tail)[1:]}\n".encode())
+
+
+def _feature(footprint: Footprint, findings: Findings) -> dict[str, object]:
+    polygon = footprint.on_earth or footprint.on_image
+    decimals = 2 if footprint.on_earth is None else _DECIMALS
+    return {
+        "type": "Feature",
+        "geometry": _geometry(polygon, decimals),
+        "properties": {
+            "area_pixels" if findings.gsd is None else "area_m2": round(footprint.area, 2),
+            "confidence": round(footprint.confidence, 4),
+            "agreement": round(footprint.agreement, 4),
+        },
+    }
+
+
+def _geometry(polygon: Polygon, decimals: int) -> dict[str, object]:
+    """Describe a polygon, its outer rings anticlockwise: the right-hand rule."""
+    parts = [
+        [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
+        for part in shapely.get_parts(shapely.orient_polygons(_rounded(polygon, decimals)))
+    ]
+    if isinstance(polygon, shapely.Polygon):
+        return {"type": "Polygon", "coordinates": parts[0]}
+    return {"type": "MultiPolygon", "coordinates": parts}
+
+
+def _rounded(polygon: Polygon, decimals: int) -> Polygon:
+    """Round the coordinates; where pixels of a centimetre would collapse so, leave them."""
+    rounded = shapely.transform(polygon, lambda points: np.round(points, decimals))
+    return rounded if rounded.is_valid else polygon
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

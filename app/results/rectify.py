@@ -1,0 +1,93 @@
+"""Square up the corners of a building's outline.
+
+Source: the two steps of Wei, Ji and Lu, "Toward automatic building footprint delineation from
+aerial images using CNN and regularization", IEEE TGRS 58(3), 2020: a coarse simplification, then
+edges turned to the building's main direction. Libraries that do it (buildingregulariser) ask for
+geopandas and pandas.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import shapely
+import shapely.affinity
+from numpy.typing import NDArray
+
+MIN_IOU = 0.9
+"""Of the squared polygon with the building's own outline; below it, squaring would tell a lie."""
+
+_TOLERANCES = (3.0, 2.0, 1.5, 1.0)
+"""In pixels, the plainest shape first: a staircase of pixels is within one of the true wall."""
+
+
+def rectify(
+    outline: shapely.Polygon, pixel: float, *, otherwise: shapely.Polygon
+) -> shapely.Polygon:
+    """Return a polygon of right angles alone, or `otherwise` where none is like the outline.
+
+    `outline` is along the edges of pixels that are `pixel` long, in the same unit. Of the polygons
+    whose IoU with the outline is at least `MIN_IOU`, the plainest is taken. Holes are kept.
+    """
+    for tolerance in _TOLERANCES:
+        coarse = shapely.simplify(outline, tolerance * pixel, preserve_topology=True)
+        for angle in _directions(coarse):
+            turned = shapely.affinity.rotate(coarse, -angle, origin=(0, 0), use_radians=True)
+            squared = _squared(turned)
+            if squared is None:
+                continue
+            upright = shapely.affinity.rotate(squared, angle, origin=(0, 0), use_radians=True)
+            if upright.is_valid and _iou(upright, outline) >= MIN_IOU:
+                return upright
+    return otherwise
+
+
+def _directions(polygon: shapely.Polygon) -> Iterator[float]:
+    """Give angles, in radians, that most of the walls may run along or across."""
+    edges = np.diff(shapely.get_coordinates(polygon.exterior), axis=0)
+    lengths, angles = np.hypot(*edges.T), np.arctan2(edges[:, 1], edges[:, 0])
+    # The mean of directions that are equal after a quarter turn: of the angles times four. Squared
+    # lengths, since long walls tell the direction and short ones are pixels.
+    yield float(np.angle(np.sum(lengths**2 * np.exp(4j * angles))) / 4)
+    x, y = np.diff(shapely.get_coordinates(polygon.minimum_rotated_rectangle)[:2], axis=0)[0]
+    yield float(np.arctan2(y, x))
+
+
+def _squared(polygon: shapely.Polygon) -> shapely.Polygon | None:
+    """Turn every edge of a polygon along x or y; None where nothing with an area is left."""
+    rings = [
+        _squared_ring(shapely.get_coordinates(ring))
+        for ring in (polygon.exterior, *polygon.interiors)
+    ]
+    if any(ring is None for ring in rings):
+        return None
+    shell, *holes = rings
+    return shapely.Polygon(shell, holes)
+
+
+def _squared_ring(points: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Merge the edges of a closed ring, (n, 2), into walls that run along x and y in turn.
+
+    A wall lies at the mean of its edges, weighed by their lengths; corners are where walls meet.
+    """
+    edges = np.diff(points, axis=0)
+    along_x = np.abs(edges[:, 0]) >= np.abs(edges[:, 1])
+    turns = np.flatnonzero(along_x != np.roll(along_x, 1))  # edges that begin a wall
+    if len(turns) < 4:
+        return None
+    order = np.roll(np.arange(len(edges)), -turns[0])
+    wall = np.cumsum(along_x[order] != np.roll(along_x[order], 1)) - 1
+    lengths = np.hypot(*edges[order].T)
+    middles = (points[:-1] + edges / 2)[order]
+    across = np.where(along_x[order], middles[:, 1], middles[:, 0])
+    places = np.bincount(wall, lengths * across) / np.bincount(wall, lengths)
+    before = np.roll(places, 1)
+    runs_along_x = along_x[order][np.searchsorted(wall, np.arange(len(places)))]
+    corners = np.where(
+        runs_along_x[:, None], np.stack([before, places], 1), np.stack([places, before], 1)
+    )
+    return np.concatenate([corners, corners[:1]])
+
+
+def _iou(one: shapely.Polygon, other: shapely.Polygon) -> float:
+    common = shapely.intersection(one, other).area
+    return float(common / (one.area + other.area - common))
