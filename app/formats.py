@@ -1,6 +1,6 @@
 """The result formats: one table for HTTP, the command line and the documents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -13,12 +13,15 @@ from pydantic import BaseModel, Field
 from app.imaging.encode import mask_png, overlay_png, probability_png
 from app.imaging.georeference import Gsd
 from app.imaging.image import Image, RowSource
-from app.inference.segmenter import Segmentation, SegmentedBand
+from app.inference.segmenter import Checkpoint, Segmentation, SegmentedBand, keep_going
 from app.masks.components import count_components
 from app.masks.rle import PixelOrder, encode_rle
+from app.results.coco import write_coco
 from app.results.findings import Findings, OutputOptions, Provenance, building_area
 from app.results.geojson import check_coordinates, write_geojson
 from app.results.geotiff import check_grid, encode_geotiff, write_geotiff
+
+_ROWS = 256  # of a whole image at a time: noise may have a building at every other pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +29,8 @@ class Result:
     """A segmented image, and what its encoders need to know about it.
 
     `gsd` is what the image was taken to have, where that is known; `notices` is what the client
-    should know about its own input.
+    should know about its own input. `checkpoint` is called while it is written, and stops that by
+    raising.
     """
 
     filename: str
@@ -36,6 +40,7 @@ class Result:
     gsd: Gsd | None = None
     output: OutputOptions = OutputOptions()
     notices: tuple[str, ...] = ()
+    checkpoint: Checkpoint = keep_going
 
     @cached_property
     def building_pixels(self) -> int:
@@ -60,21 +65,30 @@ class Result:
         return building_area(self.building_pixels, self.gsd)
 
     def findings(self) -> Findings:
-        """Return the same as one band of rows, for the writers that take bands."""
-        found = self.segmentation
-        assert found.disagreement is not None, "the format's `disagreement` asks for it"
-        whole = SegmentedBand(
-            0, found.probability, found.disagreement, found.mask, self.image.valid
-        )
+        """Return the same in bands of rows, for the writers that take them."""
         return Findings(
             self.filename,
             self.image,
-            [whole],
+            self._bands(),
             self.provenance,
             gsd=self.gsd,
             output=self.output,
             notices=self.notices,
+            checkpoint=self.checkpoint,
         )
+
+    def _bands(self) -> Iterator[SegmentedBand]:
+        found = self.segmentation
+        assert found.disagreement is not None, "the format's `disagreement` asks for it"
+        for row in range(0, self.image.height, _ROWS):
+            rows = slice(row, min(row + _ROWS, self.image.height))
+            yield SegmentedBand(
+                row,
+                found.probability[rows],
+                found.disagreement[rows],
+                found.mask[rows],
+                self.image.read_valid(rows.start, rows.stop),
+            )
 
 
 class RleResult(BaseModel):
@@ -171,21 +185,25 @@ FORMATS: dict[str, Format] = {
             "image/png",
             ".png",
             "8-bit single-channel mask: 255 is building, 0 is not",
-            lambda result: mask_png(result.segmentation.mask),
+            lambda result: mask_png(result.segmentation.mask, result.provenance.tags()),
         ),
         Format(
             "probability",
             "image/png",
             ".probability.png",
             "8-bit single-channel: 255 × probability, rounded",
-            lambda result: probability_png(result.segmentation.probability),
+            lambda result: probability_png(
+                result.segmentation.probability, result.provenance.tags()
+            ),
         ),
         Format(
             "overlay",
             "image/png",
             ".overlay.png",
             "the upload with buildings tinted and outlined",
-            lambda result: overlay_png(result.image, result.segmentation.mask),
+            lambda result: overlay_png(
+                result.image, result.segmentation.mask, result.provenance.tags()
+            ),
         ),
         Format(
             "rle",
@@ -193,6 +211,15 @@ FORMATS: dict[str, Format] = {
             ".json",
             "the mask as run-length encoding, with its size and building share",
             lambda result: rle_result(result).model_dump_json().encode(),
+        ),
+        Format(
+            "coco",
+            "application/json",
+            ".coco.json",
+            "COCO annotations, one per building, with compressed RLE, bbox, area and score",
+            _bytes_of(write_coco),
+            _file_of(write_coco),
+            disagreement=True,
         ),
         Format(
             "geojson",

@@ -85,6 +85,7 @@ class Pipeline:
             used_gsd(image, self.options),
             self.output,
             (*image.notices, *segmentation.notices, *notices),
+            self.checkpoint,
         )
 
     def encode(self, result: Result, stages: Stages) -> bytes:
@@ -92,6 +93,7 @@ class Pipeline:
 
         Raises:
             ImpossibleOutput: a building lies where the image's reference system is not valid.
+            Exception: whatever `checkpoint` raises.
         """
         assert self.format.encode is not None, "a format of the command line alone"
         with stages.measure("encode"):
@@ -125,4 +127,5 @@ class Pipeline:
                 *self.segmenter.notices(image, self.options),
                 *notices,
             ),
+            checkpoint=self.checkpoint,
         )

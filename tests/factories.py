@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 CHANNELS = ("red", "green", "blue")
 TOY_WEIGHTS = {"red": 0.5, "green": 0.3, "blue": 0.2}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a segmentation, as a `SegmentedBand` holds them, all (h, W)."""
+
+    row: int
+    mask: NDArray[np.bool_]
+    probability: NDArray[np.float32]
+    disagreement: NDArray[np.float32]
 
 
 def scene(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
 from app.results.findings import OutputOptions, Rectify, parse_bands
 
-FormatName = Literal["png", "probability", "overlay", "rle", "geojson", "geotiff"]
+FormatName = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
 
 RESULT_TYPES = {f.name: f.media_type for f in FORMATS.values() if f.encode is not None}
@@ -204,7 +204,11 @@ def choose_format(name: str | None, accept: str, media_types: Mapping[str, str])
 
 
 def _weight(accept: str, media_type: str) -> float:
-    """Return the weight that the most specific matching media range gives to a media type."""
+    """Return the weight that the most specific matching media range gives to a media type.
+
+    Parameters of the media type itself, such as a GeoTIFF's, need not be asked for.
+    """
+    media_type = media_type.partition(";")[0]
     found = (-1, 0.0)
     for entry in accept.split(","):
         media_range, *parameters = (part.strip().lower() for part in entry.split(";"))

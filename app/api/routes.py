@@ -98,14 +98,28 @@ _IMAGE_FAILURES = (
                 "X-Building-Fraction": _header(
                     "share of building among the valid pixels", 0.123456, "number"
                 ),
+                "X-Building-Count": _header(
+                    "buildings: pixels that touch at a side are one", 17, "integer"
+                ),
+                "X-Building-Area-M2": _header(
+                    "area of the building pixels, where the GSD is known", 2318.4, "number"
+                ),
                 "X-Notice": _header(
                     "what the client should know about its own input; may come more than once",
                     "The image is greyscale: its band was used as red, green and blue.",
                 ),
             },
             "content": {
-                "image/png": {"schema": _BINARY},
-                "application/json": {"schema": {"$ref": "#/components/schemas/RleResult"}},
+                **{media_type: {"schema": _BINARY} for media_type in RESULT_TYPES.values()},
+                "application/json": {
+                    "schema": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/RleResult"},
+                            {"type": "object", "description": "a COCO data set of one image"},
+                        ]
+                    }
+                },
+                "application/geo+json": {"schema": {"type": "object"}},
             },
         },
         **responses(*_FAILURES, *_IMAGE_FAILURES),
@@ -135,18 +149,18 @@ async def segment(
         stages = Stages()
         request.state.stages = stages.seconds
 
-        def work() -> tuple[Result, bytes]:
+        def work() -> tuple[Result, bytes, dict[str, str]]:
             result = pipeline.segment(upload.filename, upload.data, stages)
-            return result, pipeline.encode(result, stages)
+            return result, pipeline.encode(result, stages), _figures(result, stages)
 
         working = _run(service, upload, work, stages, deadline)
-        result, body = await unless_gone(request, working)
+        result, body, figures = await unless_gone(request, working)
     service.metrics.pixels.inc(result.segmentation.mask.size)
     headers = {
         "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
         "X-Model-Version": pipeline.segmenter.manifest.version,
         "X-Execution-Provider": ", ".join(execution_providers(pipeline.segmenter)),
-        "X-Building-Fraction": f"{result.building_fraction:.6f}",
+        **figures,
     }
     response = Response(body, media_type=format.media_type, headers=headers)
     _add_notices(response, result.notices)
@@ -302,6 +316,17 @@ def _pipeline(
         format=format,
         output=parameters.output_options(),
     )
+
+
+def _figures(result: Result, stages: Stages) -> dict[str, str]:
+    """Count and measure the buildings, which takes a moment, for the headers."""
+    with stages.measure("encode"):
+        area = result.building_area
+        return {
+            "X-Building-Fraction": f"{result.building_fraction:.6f}",
+            "X-Building-Count": str(result.building_count),
+            **({} if area is None else {"X-Building-Area-M2": f"{area:.2f}"}),
+        }
 
 
 def _accept(request: Request) -> str:

@@ -11,7 +11,14 @@ from app import __version__
 from app.errors import InvalidOption
 from app.imaging.georeference import Gsd
 from app.imaging.image import RowSource
-from app.inference.segmenter import SegmentedBand, Segmenter, SegmentOptions, used_gsd
+from app.inference.segmenter import (
+    Checkpoint,
+    SegmentedBand,
+    Segmenter,
+    SegmentOptions,
+    keep_going,
+    used_gsd,
+)
 from app.masks.buildings import Building, find_components
 from app.masks.rle import PixelOrder
 
@@ -85,15 +92,15 @@ class Provenance:
         return asdict(self)
 
     def tags(self) -> dict[str, str]:
-        """Return everything by name as text, for the metadata of an image file."""
+        """Return everything as text, for the metadata of an image file."""
         weights = ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items())
         return {
-            "software": self.software,
-            "model": self.model,
-            "threshold": f"{self.threshold:g}",
-            "weights": weights,
-            "combine": self.combine,
-            "gsd": "unknown" if self.gsd is None else f"{self.gsd:.6g} m",
+            "Software": self.software,
+            "rooftrace:model": self.model,
+            "rooftrace:threshold": f"{self.threshold:g}",
+            "rooftrace:weights": weights,
+            "rooftrace:combine": self.combine,
+            "rooftrace:gsd": "unknown" if self.gsd is None else f"{self.gsd:.6g} m",
         }
 
 
@@ -151,6 +158,7 @@ class Findings:
     gsd: Gsd | None = None
     output: OutputOptions = OutputOptions()
     notices: tuple[str, ...] = ()
+    checkpoint: Checkpoint = keep_going
     tally: Tally = field(default_factory=Tally)
 
     def buildings(
@@ -163,6 +171,9 @@ class Findings:
 
         `on_band` is called with each band, before a component that ends in it; `on_small` with each
         component of fewer than `min_pixels`, which is no building. `tally` counts along.
+
+        Raises:
+            Exception: whatever `bands` or `checkpoint` raise.
         """
 
         def bands() -> Iterator[SegmentedBand]:
@@ -173,6 +184,7 @@ class Findings:
                 yield band
 
         for component in find_components(bands()):
+            self.checkpoint()
             if component.pixels < self.min_pixels:
                 on_small(component)
                 continue

@@ -1,6 +1,5 @@
 """Buildings as GeoJSON. Source: RFC 7946."""
 
-import json
 from typing import IO
 
 import numpy as np
@@ -9,6 +8,7 @@ import shapely
 from app.imaging.image import RowSource
 from app.results.findings import Findings
 from app.results.footprints import Footprint, Polygon, check_place, footprints
+from app.results.jsontext import write_json
 
 _DECIMALS = 7
 """Of a degree: about a centimetre."""
@@ -32,18 +32,12 @@ def write_geojson(findings: Findings, file: IO[bytes]) -> None:
     Raises:
         Exception: whatever `findings` raises on the way.
     """
-    on_earth = findings.image.georeference is not None
     head: dict[str, object] = {"type": "FeatureCollection"}
-    if not on_earth:
+    if findings.image.georeference is None:
         head["coordinates"] = "pixel"
     head |= {"provenance": findings.provenance.fields(), "notices": findings.notices}
-    file.write(f'{_json(head)[:-1]},"features":['.encode())
-    separator = "\n"
-    for footprint in footprints(findings):
-        file.write(f"{separator}{_json(_feature(footprint, findings))}".encode())
-        separator = ",\n"
-    tail = findings.totals()
-    file.write(f"\n],{_json(tail)[1:]}\n".encode())
+    features = (_feature(footprint, findings) for footprint in footprints(findings))
+    write_json(file, head, "features", features, findings.totals)
 
 
 def _feature(footprint: Footprint, findings: Findings) -> dict[str, object]:
@@ -75,7 +69,3 @@ def _rounded(polygon: Polygon, decimals: int) -> Polygon:
     """Round the coordinates; where pixels of a centimetre would collapse so, leave them."""
     rounded = shapely.transform(polygon, lambda points: np.round(points, decimals))
     return rounded if rounded.is_valid else polygon
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

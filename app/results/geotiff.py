@@ -25,6 +25,7 @@ _SCALES: dict[RasterBand, float] = {
     "probability": 1 / _STEPS,
     "disagreement": 1 / _STEPS,
 }
+_TAGS = {"Software": "TIFFTAG_SOFTWARE"}  # what TIFF has a tag of its own for
 _COLOURS = {0: (0, 0, 0), 1: (255, 64, 32), _INVALID: (255, 255, 255)}
 
 
@@ -68,10 +69,7 @@ def _profile(findings: Findings) -> Profile:
         {name: _SCALES[name] for name in findings.output.bands},
         _INVALID,
         _COLOURS,
-        {
-            "TIFFTAG_SOFTWARE": tags["software"],
-            **{f"ROOFTRACE_{name.upper()}": value for name, value in tags.items()},
-        },
+        {_TAGS.get(name, name): text for name, text in tags.items()},
     )
 
 

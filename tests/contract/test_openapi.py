@@ -106,6 +106,8 @@ def test_every_header_of_a_result_is_documented() -> None:
         "X-Model-Version",
         "X-Execution-Provider",
         "X-Building-Fraction",
+        "X-Building-Count",
+        "X-Building-Area-M2",
         "X-Notice",
     }
     assert all(h["description"] and h["schema"]["examples"] for h in headers.values())

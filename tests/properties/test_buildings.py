@@ -1,7 +1,6 @@
 """However the rows of a mask come, its buildings are the components of the whole."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,14 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from app.masks.buildings import Building, find_components
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    row: int
-    mask: NDArray[np.bool_]
-    probability: NDArray[np.float32]
-    disagreement: NDArray[np.float32]
+from tests.factories import Rows
 
 
 def maps_of(

@@ -123,7 +123,8 @@ class TestAccept:
             ("image/png;q=0, */*", "application/json"),  # the most specific range counts
             ("*/*;q=0.1, application/json", "application/json"),
             ("text/html, application/xhtml+xml, */*;q=0.8", "image/png"),
-            ("image/tiff, application/json ; q=0.2", "application/json"),
+            ("image/jpeg, application/json ; q=0.2", "application/json"),
+            ("application/geo+json, image/png;q=0.9", "application/geo+json"),
             ("application/json; q=1.000", "application/json"),
         ],
     )
