@@ -12,6 +12,7 @@ from tqdm import tqdm
 from app import __version__, logs
 from app.errors import InvalidOption, RooftraceError, StartupError
 from app.formats import FORMATS
+from app.imaging.decode import decode_image
 from app.inference.manifest import verify_files
 from app.inference.predictor import Device
 from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
@@ -82,17 +83,28 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         segmenter.chosen_members(options)
         pipeline = Pipeline(segmenter, options, settings.max_pixels, format, output=output)
         for source, target in tqdm(targets.items(), unit="image", disable=args.quiet):
-            stages = Stages()
             try:
-                result = pipeline.segment(source.name, source.read_bytes(), stages)
-                target.write_bytes(pipeline.encode(result, stages))
+                notices = _segment_one(pipeline, source, target)
             except (OSError, RooftraceError) as error:
                 failed += 1
                 tqdm.write(f"error: {source}: {error}", file=sys.stderr)
                 continue
-            for notice in result.notices:
+            for notice in notices:
                 tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
     return _SOME_FAILED if failed else _OK
+
+
+def _segment_one(pipeline: Pipeline, source: Path, target: Path) -> tuple[str, ...]:
+    """Segment a file, and return what one should know about it."""
+    write = pipeline.format.write
+    if write is None:
+        result = pipeline.segment(source.name, source.read_bytes(), stages := Stages())
+        target.write_bytes(pipeline.encode(result, stages))
+        return result.notices
+    image = decode_image(source.read_bytes(), max_pixels=pipeline.max_pixels)
+    findings = pipeline.stream(source.name, image)
+    write(findings, target)
+    return findings.notices
 
 
 def _targets(inputs: Sequence[Path], folder: Path, extension: str) -> dict[Path, Path]:

@@ -20,6 +20,12 @@ from app.results.coco import write_coco
 from app.results.findings import Findings, OutputOptions, Provenance, building_area
 from app.results.geojson import check_coordinates, write_geojson
 from app.results.geotiff import check_grid, encode_geotiff, write_geotiff
+from app.results.tables import (
+    check_table,
+    write_flatgeobuf,
+    write_geopackage,
+    write_geoparquet,
+)
 
 _ROWS = 256  # of a whole image at a time: noise may have a building at every other pixel
 
@@ -240,6 +246,33 @@ FORMATS: dict[str, Format] = {
             lambda result: encode_geotiff(result.findings()),
             write_geotiff,
             check_grid,
+            disagreement=True,
+        ),
+        Format(
+            "gpkg",
+            "application/geopackage+sqlite3",
+            ".gpkg",
+            "a GeoPackage in the image's own coordinate reference system",
+            write=write_geopackage,
+            check=check_table,
+            disagreement=True,
+        ),
+        Format(
+            "flatgeobuf",
+            "application/flatgeobuf",
+            ".fgb",
+            "a FlatGeobuf in the image's own coordinate reference system",
+            write=write_flatgeobuf,
+            check=check_table,
+            disagreement=True,
+        ),
+        Format(
+            "geoparquet",
+            "application/vnd.apache.parquet",
+            ".parquet",
+            "a GeoParquet file in the image's own coordinate reference system",
+            write=write_geoparquet,
+            check=check_table,
             disagreement=True,
         ),
     )
