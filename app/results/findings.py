@@ -96,11 +96,11 @@ class Provenance:
         weights = ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items())
         return {
             "Software": self.software,
-            "rooftrace:model": self.model,
-            "rooftrace:threshold": f"{self.threshold:g}",
-            "rooftrace:weights": weights,
-            "rooftrace:combine": self.combine,
-            "rooftrace:gsd": "unknown" if self.gsd is None else f"{self.gsd:.6g} m",
+            "rooftrace_model": self.model,
+            "rooftrace_threshold": f"{self.threshold:g}",
+            "rooftrace_weights": weights,
+            "rooftrace_combine": self.combine,
+            "rooftrace_gsd": "unknown" if self.gsd is None else f"{self.gsd:.6g} m",
         }
 
 

@@ -71,6 +71,11 @@ def footprints(findings: Findings) -> Iterator[Footprint]:
         yield draw(building, _shaped(polygon, findings))
 
 
+def area_on_earth(polygon: Polygon) -> float:
+    """Measure a polygon in longitude and latitude on WGS 84, in m², its edges as geodesics."""
+    return abs(float(WGS84.geometry_area_perimeter(shapely.orient_polygons(polygon))[0]))
+
+
 def _shaped(polygon: shapely.Polygon, findings: Findings) -> shapely.Polygon:
     """Simplify and square up, where asked to, as the building stands on the ground.
 
@@ -125,12 +130,11 @@ def _on_earth(place: GeoReference) -> Callable[[Building, shapely.Polygon], Foot
                 "Part of the image lies where its coordinate reference system is not valid: "
                 f"{error}"
             ) from error
-        area = abs(WGS84.geometry_area_perimeter(shapely.orient_polygons(on_earth))[0])
         return Footprint(
             polygon,
             on_map,
             _cut_at_antimeridian(on_earth),
-            area,
+            area_on_earth(on_earth),
             building.confidence,
             building.agreement,
         )
@@ -139,15 +143,15 @@ def _on_earth(place: GeoReference) -> Callable[[Building, shapely.Polygon], Foot
 
 
 def _cut_at_antimeridian(polygon: shapely.Polygon) -> Polygon:
-    """Cut a polygon that crosses 180 degrees of longitude in two.
+    """Bring longitudes to -180 to 180 degrees, and cut a polygon that crosses that line in two.
 
     No building spans half the earth, so a polygon that seems to crosses the line.
     Source: RFC 7946, section 3.1.9.
     """
     west, _, east, _ = polygon.bounds
-    if east - west <= 180:
+    if west >= -180 and east <= 180 and east - west <= 180:
         return polygon
-    joined = shapely.transform(polygon, lambda points: points % (360, np.inf))  # 0 to 360 degrees
+    joined = shapely.transform(polygon, _eastward)  # 0 to 360 degrees
     halves = [
         shapely.intersection(joined, shapely.box(0, -90, 180, 90)),
         shapely.transform(
@@ -156,4 +160,9 @@ def _cut_at_antimeridian(polygon: shapely.Polygon) -> Polygon:
         ),
     ]
     parts = [part for half in halves for part in shapely.get_parts(half) if part.area]
-    return shapely.MultiPolygon(parts)
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _eastward(points: Coordinates) -> Coordinates:
+    """Count longitudes from 0 to 360 degrees."""
+    return np.stack([points[:, 0] % 360, points[:, 1]], axis=1)

@@ -7,11 +7,8 @@ import shapely
 
 from app.imaging.image import RowSource
 from app.results.findings import Findings
-from app.results.footprints import Footprint, Polygon, check_place, footprints
+from app.results.footprints import Footprint, Polygon, area_on_earth, check_place, footprints
 from app.results.jsontext import write_json
-
-_DECIMALS = 7
-"""Of a degree: about a centimetre."""
 
 
 def check_coordinates(image: RowSource) -> tuple[str, ...]:
@@ -41,24 +38,29 @@ def write_geojson(findings: Findings, file: IO[bytes]) -> None:
 
 
 def _feature(footprint: Footprint, findings: Findings) -> dict[str, object]:
-    polygon = footprint.on_earth or footprint.on_image
-    decimals = 2 if footprint.on_earth is None else _DECIMALS
+    if footprint.on_earth is None:
+        polygon: Polygon = _rounded(footprint.on_image, decimals=2)
+        area = footprint.area
+    else:
+        # A centimetre or so, which is much of a small outline: what is measured is what is written.
+        polygon = _rounded(footprint.on_earth, decimals=7)
+        area = area_on_earth(polygon)
     return {
         "type": "Feature",
-        "geometry": _geometry(polygon, decimals),
+        "geometry": _geometry(polygon),
         "properties": {
-            "area_pixels" if findings.gsd is None else "area_m2": round(footprint.area, 2),
+            "area_pixels" if findings.gsd is None else "area_m2": round(area, 2),
             "confidence": round(footprint.confidence, 4),
             "agreement": round(footprint.agreement, 4),
         },
     }
 
 
-def _geometry(polygon: Polygon, decimals: int) -> dict[str, object]:
+def _geometry(polygon: Polygon) -> dict[str, object]:
     """Describe a polygon, its outer rings anticlockwise: the right-hand rule."""
     parts = [
         [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
-        for part in shapely.get_parts(shapely.orient_polygons(_rounded(polygon, decimals)))
+        for part in shapely.get_parts(shapely.orient_polygons(polygon))
     ]
     if isinstance(polygon, shapely.Polygon):
         return {"type": "Polygon", "coordinates": parts[0]}

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 MIN_IOU = 0.9
 """Of the squared polygon with the building's own outline; below it, squaring would tell a lie."""
 
-_TOLERANCES = (3.0, 2.0, 1.5, 1.0)
-"""In pixels, the plainest shape first: a staircase of pixels is within one of the true wall."""
+_TOLERANCES = (3.0, 2.0, 1.0)
+"""Of the simplification, in pixels: a staircase of pixels is within one of the true wall."""
+
+_WORTH = 0.005
+"""What a corner must add to the IoU: pixels make many that are not the building's."""
 
 
 def rectify(
@@ -26,30 +29,43 @@ def rectify(
     """Return a polygon of right angles alone, or `otherwise` where none is like the outline.
 
     `outline` is along the edges of pixels that are `pixel` long, in the same unit. Of the polygons
-    whose IoU with the outline is at least `MIN_IOU`, the plainest is taken. Holes are kept.
+    whose IoU with it is at least `MIN_IOU`, the one is taken that is most like it for the corners
+    it has. Holes are kept.
     """
+    best, best_score = otherwise, -np.inf
+    for squared in _candidates(outline, pixel):
+        iou = _iou(squared, outline)
+        score = iou - _WORTH * shapely.get_num_coordinates(squared)
+        if iou >= MIN_IOU and score > best_score:
+            best, best_score = squared, score
+    return best
+
+
+def _candidates(outline: shapely.Polygon, pixel: float) -> Iterator[shapely.Polygon]:
     for tolerance in _TOLERANCES:
         coarse = shapely.simplify(outline, tolerance * pixel, preserve_topology=True)
-        for angle in _directions(coarse):
+        for angle in (_long_walls(coarse), _frame(coarse), _frame(outline)):
             turned = shapely.affinity.rotate(coarse, -angle, origin=(0, 0), use_radians=True)
             squared = _squared(turned)
-            if squared is None:
-                continue
-            upright = shapely.affinity.rotate(squared, angle, origin=(0, 0), use_radians=True)
-            if upright.is_valid and _iou(upright, outline) >= MIN_IOU:
-                return upright
-    return otherwise
+            if squared is not None and squared.is_valid:
+                yield shapely.affinity.rotate(squared, angle, origin=(0, 0), use_radians=True)
 
 
-def _directions(polygon: shapely.Polygon) -> Iterator[float]:
-    """Give angles, in radians, that most of the walls may run along or across."""
+def _long_walls(polygon: shapely.Polygon) -> float:
+    """Return the angle, in radians, that the longest walls run along or across.
+
+    The mean of directions that are equal after a quarter turn, and so of their angles times four;
+    squared lengths let the long walls speak.
+    """
     edges = np.diff(shapely.get_coordinates(polygon.exterior), axis=0)
     lengths, angles = np.hypot(*edges.T), np.arctan2(edges[:, 1], edges[:, 0])
-    # The mean of directions that are equal after a quarter turn: of the angles times four. Squared
-    # lengths, since long walls tell the direction and short ones are pixels.
-    yield float(np.angle(np.sum(lengths**2 * np.exp(4j * angles))) / 4)
+    return float(np.angle(np.sum(lengths**2 * np.exp(4j * angles))) / 4)
+
+
+def _frame(polygon: shapely.Polygon) -> float:
+    """Return the angle, in radians, of the smallest rectangle around a polygon."""
     x, y = np.diff(shapely.get_coordinates(polygon.minimum_rotated_rectangle)[:2], axis=0)[0]
-    yield float(np.arctan2(y, x))
+    return float(np.arctan2(y, x))
 
 
 def _squared(polygon: shapely.Polygon) -> shapely.Polygon | None:

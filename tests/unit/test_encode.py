@@ -12,7 +12,7 @@ from app.imaging.encode import mask_png, overlay_png, probability_png
 from app.imaging.image import Image
 
 RNG = np.random.default_rng(3)
-TAGS = {"Software": "rooftrace 1.2.3", "rooftrace:threshold": "0.5"}
+TAGS = {"Software": "rooftrace 1.2.3", "rooftrace_threshold": "0.5"}
 PIXELS: NDArray[np.uint8] = RNG.integers(0, 256, (20, 31, 3), dtype=np.uint8)
 
 
