@@ -156,6 +156,8 @@ class TestSegment:
             (["--models", "pink"], "among red, green, blue, got pink"),
             (["--min-area", "nan"], "min_area"),
             (["--gsd", "-1"], "gsd"),
+            (["--bands", "mask,nir"], "bands must be among mask, probability"),
+            (["--simplify", "-1"], "simplify must be 0 or more, got -1.0"),
         ],
     )
     def test_an_option_out_of_range(

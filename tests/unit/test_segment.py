@@ -10,11 +10,15 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.io import MemoryFile
 from scipy import ndimage
 from starlette.testclient import TestClient
 
+from app.masks.components import drop_small_components
 from app.masks.rle import PixelOrder, decode_rle
 from tests.factories import nan_graph, scene
+from tests.maps import BUILDINGS, NORTH_UP, UTM, geotiff, picture, plan
 from tests.serving import (
     THRESHOLD,
     assert_problem,
@@ -104,6 +108,59 @@ class TestFormats:
     ) -> None:
         pixels = scene(*shape)
         np.testing.assert_array_equal(mask_of(client, encoded(pixels)), toy_mask(pixels))
+
+
+class TestMaps:
+    def test_a_georeferenced_image_gives_a_map(self, client: TestClient) -> None:
+        data = geotiff(picture(plan()))
+        response = post(client, data, params={"format": "geotiff"})
+        media_type = "image/tiff; application=geotiff; profile=cloud-optimized"
+        assert response.headers["content-type"] == media_type
+        with MemoryFile(response.content) as file, file.open() as result:
+            assert (result.crs, result.transform) == (CRS.from_user_input(UTM), NORTH_UP)
+            np.testing.assert_array_equal(result.read(1), plan())
+        response = post(client, data, params={"format": "geojson"})
+        assert response.headers["content-type"] == "application/geo+json"
+        assert len(response.json()["features"]) == BUILDINGS
+        assert int(response.headers["x-building-count"]) == BUILDINGS
+        area = float(response.headers["x-building-area-m2"])
+        assert area == pytest.approx(plan().sum() * 0.25, rel=0.002)
+
+    @pytest.mark.parametrize("accept", ["image/tiff", "image/tiff;application=geotiff"])
+    def test_a_tiff_may_be_asked_for_by_its_type(self, client: TestClient, accept: str) -> None:
+        data = geotiff(picture(plan()))
+        headers = {"Accept": accept}
+        response = post(client, data, headers=headers)
+        assert response.headers["content-type"].startswith("image/tiff;")
+
+    def test_an_output_that_the_upload_can_not_give(self, client: TestClient) -> None:
+        response = post(client, params={"format": "geotiff"})
+        assert_problem(response, 422, "Impossible output", "no georeference", "Send a GeoTIFF")
+        response = post(
+            client,
+            geotiff(picture(plan()), crs=None),
+            params={"format": "geojson"},
+        )
+        assert_problem(response, 422, "Impossible output", "names no coordinate", "gdal_edit.py")
+
+    def test_pixel_coordinates_are_a_notice(self, client: TestClient) -> None:
+        response = post(client, params={"format": "geojson"})
+        assert response.headers["x-notice"].startswith("The image has no georeference: coordinates")
+        assert response.json()["notices"] == [response.headers["x-notice"]]
+
+    @pytest.mark.parametrize(
+        ("parameters", "words"),
+        [
+            ({"bands": "mask,nir"}, "bands must be among mask, probability, disagreement, got nir"),
+            ({"bands": "probability"}, "bands must begin with mask"),
+            ({"simplify": "-1"}, "simplify='-1'"),
+            ({"rectify": "round"}, "rectify='round'"),
+        ],
+    )
+    def test_parameters_out_of_range(
+        self, client: TestClient, parameters: dict[str, str], words: str
+    ) -> None:
+        assert_problem(post(client, params=parameters), 422, "Invalid option", words)
 
 
 class TestAccept:
@@ -301,6 +358,25 @@ class TestHeaders:
         np.testing.assert_array_equal(mask[:35], toy_mask(PIXELS)[:35])
         fraction = float(response.headers["x-building-fraction"])
         assert fraction == pytest.approx(mask[:35].mean(), abs=1e-6)
+
+    def test_the_count_and_the_area_of_the_buildings(self, client: TestClient) -> None:
+        mask = toy_mask(PIXELS)
+        response = post(client)
+        assert int(response.headers["x-building-count"]) == ndimage.label(mask)[1]
+        assert "x-building-area-m2" not in response.headers
+        params = {"gsd": 0.5, "resample": "off", "min_area": 1.0}  # m², 4 pixels
+        kept = drop_small_components(mask, 4)
+        by_format = {
+            format: post(client, params=params | {"format": format})
+            for format in ("png", "rle", "coco", "geojson")
+        }
+        for response in by_format.values():
+            assert int(response.headers["x-building-count"]) == ndimage.label(kept)[1]
+            assert float(response.headers["x-building-area-m2"]) == kept.sum() / 4
+        for format in ("rle", "coco", "geojson"):
+            result = by_format[format].json()
+            assert result["building_count"] == ndimage.label(kept)[1]
+            assert result["building_area_m2"] == kept.sum() / 4
 
     def test_notices_come_as_headers_and_in_json(self, client: TestClient) -> None:
         grey = encoded(PIXELS[..., 0])
