@@ -1,6 +1,7 @@
 """Bytes to pixels and back: the only importers of Pillow and rasterio.
 
-`decode` is the way in, `encode` the way out; the rest is theirs.
+`decode` is the way in, `encode` and `cog` are the ways out, and `outline` turns pixels into polygons;
+the rest is theirs.
 
     decode ── sniff        which format, by content
            ├─ picture      PNG, JPEG, WebP, by Pillow

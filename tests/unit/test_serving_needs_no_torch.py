@@ -53,6 +53,7 @@ def test_a_fresh_process_serves_without_what_training_needs() -> None:
         "training",
     }
     assert not loaded & training
+    assert not loaded & {"pyarrow", "pyogrio"}  # the extra `geo`
 
 
 @pytest.mark.parametrize("library", ["training", "torch", "albumentations", "cv2", "tests"])
@@ -77,6 +78,11 @@ def test_image_libraries_are_known_to_imaging_only(library: str) -> None:
     assert all(name.startswith("imaging/") for name in found)
 
 
+@pytest.mark.parametrize("library", ["pyarrow", "pyogrio"])
+def test_the_libraries_of_the_extra_geo_are_known_to_tables_only(library: str) -> None:
+    assert importers(library) == {"results/tables.py"}
+
+
 def test_the_environment_is_read_by_settings_only() -> None:
     readers = {
         source.relative_to(APP).as_posix()
@@ -89,9 +95,16 @@ def test_the_environment_is_read_by_settings_only() -> None:
 @pytest.mark.parametrize(
     ("part", "must_not_know"),
     [
-        ("imaging", {"api", "main", "cli", "settings", "inference", "masks", "pipeline"}),
-        ("masks", {"api", "main", "cli", "settings", "inference", "imaging", "pipeline"}),
-        ("inference", {"api", "main", "cli", "settings", "pipeline", "formats"}),
+        (
+            "imaging",
+            {"api", "main", "cli", "settings", "inference", "masks", "results", "pipeline"},
+        ),
+        (
+            "masks",
+            {"api", "main", "cli", "settings", "inference", "imaging", "results", "pipeline"},
+        ),
+        ("results", {"api", "main", "cli", "settings", "pipeline", "formats"}),
+        ("inference", {"api", "main", "cli", "settings", "results", "pipeline", "formats"}),
         ("api", {"main", "cli"}),
     ],
 )
