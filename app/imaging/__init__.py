@@ -1,6 +1,6 @@
 """Bytes to pixels and back: the only importers of Pillow and rasterio.
 
-`decode` is the way in, `encode` and `cog` are the ways out, and `outline` turns pixels into polygons;
+`decode` is the way in, `encode` and `cog` are the ways out, `outline` turns pixels into a polygon;
 the rest is theirs.
 
     decode ── sniff        which format, by content
