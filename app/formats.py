@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -26,6 +26,8 @@ from app.results.tables import (
     write_geopackage,
     write_geoparquet,
 )
+
+Shows = Literal["mask", "probability", "members"]
 
 _ROWS = 256  # of a whole image at a time: noise may have a building at every other pixel
 
@@ -85,7 +87,7 @@ class Result:
 
     def _bands(self) -> Iterator[SegmentedBand]:
         found = self.segmentation
-        assert found.disagreement is not None, "the format's `disagreement` asks for it"
+        assert found.disagreement is not None, "the format shows it"
         for row in range(0, self.image.height, _ROWS):
             rows = slice(row, min(row + _ROWS, self.image.height))
             yield SegmentedBand(
@@ -152,8 +154,7 @@ class Format:
     returns what the client should know. `encode` makes it of an image that is whole, and is None
     for a format of the command line alone. `write` makes it of bands of rows, in memory that does
     not grow with the image's height, and is None where a format needs all of them at once. What is
-    written at the path is not whole until it returns. `disagreement` tells whether it shows that of
-    the members.
+    written at the path is not whole until it returns.
     """
 
     name: str
@@ -163,7 +164,8 @@ class Format:
     encode: Callable[[Result], bytes] | None = None
     write: Callable[[Findings, Path], None] | None = None
     check: Callable[[RowSource], tuple[str, ...]] = _nothing_to_check
-    disagreement: bool = False
+    shows: Shows = "members"
+    """The mask alone, the probabilities too, or also how far the members agree: less is faster."""
 
 
 def _bytes_of(write: Callable[[Findings, IO[bytes]], None]) -> Callable[[Result], bytes]:
@@ -192,6 +194,7 @@ FORMATS: dict[str, Format] = {
             ".png",
             "8-bit single-channel mask: 255 is building, 0 is not",
             lambda result: mask_png(result.segmentation.mask, result.provenance.tags()),
+            shows="mask",
         ),
         Format(
             "probability",
@@ -201,6 +204,7 @@ FORMATS: dict[str, Format] = {
             lambda result: probability_png(
                 result.segmentation.probability, result.provenance.tags()
             ),
+            shows="probability",
         ),
         Format(
             "overlay",
@@ -210,6 +214,7 @@ FORMATS: dict[str, Format] = {
             lambda result: overlay_png(
                 result.image, result.segmentation.mask, result.provenance.tags()
             ),
+            shows="mask",
         ),
         Format(
             "rle",
@@ -217,6 +222,7 @@ FORMATS: dict[str, Format] = {
             ".json",
             "the mask as run-length encoding, with its size and building share",
             lambda result: rle_result(result).model_dump_json().encode(),
+            shows="mask",
         ),
         Format(
             "coco",
@@ -225,7 +231,6 @@ FORMATS: dict[str, Format] = {
             "COCO annotations, one per building, with compressed RLE, bbox, area and score",
             _bytes_of(write_coco),
             _file_of(write_coco),
-            disagreement=True,
         ),
         Format(
             "geojson",
@@ -236,7 +241,6 @@ FORMATS: dict[str, Format] = {
             _bytes_of(write_geojson),
             _file_of(write_geojson),
             check_coordinates,
-            disagreement=True,
         ),
         Format(
             "geotiff",
@@ -246,7 +250,6 @@ FORMATS: dict[str, Format] = {
             lambda result: encode_geotiff(result.findings()),
             write_geotiff,
             check_grid,
-            disagreement=True,
         ),
         Format(
             "gpkg",
@@ -255,7 +258,6 @@ FORMATS: dict[str, Format] = {
             "a GeoPackage in the image's own coordinate reference system",
             write=write_geopackage,
             check=check_table,
-            disagreement=True,
         ),
         Format(
             "flatgeobuf",
@@ -264,7 +266,6 @@ FORMATS: dict[str, Format] = {
             "a FlatGeobuf in the image's own coordinate reference system",
             write=write_flatgeobuf,
             check=check_table,
-            disagreement=True,
         ),
         Format(
             "geoparquet",
@@ -273,7 +274,6 @@ FORMATS: dict[str, Format] = {
             "a GeoParquet file in the image's own coordinate reference system",
             write=write_geoparquet,
             check=check_table,
-            disagreement=True,
         ),
     )
 }

@@ -74,7 +74,8 @@ class Pipeline:
             segmentation = self.segmenter.segment(
                 image,
                 self.options,
-                disagreement=self.format.disagreement,
+                disagreement=self.format.shows == "members",
+                mask_only=self.format.shows == "mask",
                 checkpoint=self.checkpoint,
             )
         return Result(

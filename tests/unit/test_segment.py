@@ -111,6 +111,17 @@ class TestFormats:
 
 
 class TestMaps:
+    def test_every_format_shows_the_same_mask(self, client: TestClient) -> None:
+        # A format that shows the mask alone may leave members out where they change nothing.
+        pixels = np.tile(scene(300, 300), (2, 2, 1))
+        pixels[:, :300] //= 4
+        data = geotiff(pixels)
+        mask = mask_of(client, data, resample="off")
+        np.testing.assert_array_equal(mask, toy_mask(pixels))
+        params = {"format": "geotiff", "resample": "off"}
+        with MemoryFile(post(client, data, params=params).content) as file, file.open() as result:
+            np.testing.assert_array_equal(result.read(1), mask)
+
     def test_a_georeferenced_image_gives_a_map(self, client: TestClient) -> None:
         data = geotiff(picture(plan()))
         response = post(client, data, params={"format": "geotiff"})
