@@ -20,6 +20,9 @@ from app.results.rectify import rectify
 Polygon: TypeAlias = shapely.Polygon | shapely.MultiPolygon
 Coordinates = NDArray[np.float64]
 
+# A run has up to four corners, and a corner takes about a hundred bytes until it is written.
+_MAX_RUNS = 2_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
@@ -61,11 +64,18 @@ def footprints(findings: Findings) -> Iterator[Footprint]:
     """Turn buildings into footprints, one by one as they are found.
 
     Raises:
-        ImpossibleOutput: a building lies where the image's reference system is not valid.
+        ImpossibleOutput: a building lies where the image's reference system is not valid, or is no
+            building but a maze.
     """
     place = findings.image.georeference
     draw = _on_image_alone(findings) if place is None else _on_earth(place)
     for building in findings.buildings():
+        if len(building.runs) > _MAX_RUNS:
+            raise ImpossibleOutput(
+                "A building's outline is too long to be drawn: what was found hangs together over "
+                f"{building.pixels} pixels. Raise the threshold, or ask for a raster such as "
+                "geotiff."
+            )
         rows, cols = building.window
         polygon = outline(building.crop(), rows.start, cols.start)
         yield draw(building, _shaped(polygon, findings))

@@ -188,6 +188,16 @@ class TestImpossible:
         assert "gdal_edit" in str(caught.value)
 
 
+def test_a_maze_is_refused_before_its_outline_takes_the_memory(
+    small_toy: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.results.footprints._MAX_RUNS", 60)
+    mask = np.zeros((130, 90), bool)
+    mask[::2] = mask[:, 0] = True
+    with pytest.raises(ImpossibleOutput, match=f"over {mask.sum()} pixels. Raise the threshold"):
+        collection(small_toy, geotiff(picture(mask)))
+
+
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [
