@@ -13,6 +13,7 @@ from app import __version__, logs
 from app.errors import InvalidOption, RooftraceError, StartupError
 from app.formats import FORMATS
 from app.imaging.decode import decode_image
+from app.imaging.scaling import parse_rescale
 from app.inference.manifest import verify_files
 from app.inference.predictor import Device
 from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
@@ -78,10 +79,13 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         rectify=args.rectify,
         bands=parse_bands(args.bands),
     )
+    limits = None if args.rescale is None else parse_rescale(args.rescale)
     failed = 0
     with closing(load_models(settings)) as segmenter:
         segmenter.chosen_members(options)
-        pipeline = Pipeline(segmenter, options, settings.max_pixels, format, output=output)
+        pipeline = Pipeline(
+            segmenter, options, settings.max_pixels, format, output=output, rescale=limits
+        )
         for source, target in tqdm(targets.items(), unit="image", disable=args.quiet):
             try:
                 notices = _segment_one(pipeline, source, target)
@@ -101,7 +105,8 @@ def _segment_one(pipeline: Pipeline, source: Path, target: Path) -> tuple[str, .
         result = pipeline.segment(source.name, source.read_bytes(), stages := Stages())
         target.write_bytes(pipeline.encode(result, stages))
         return result.notices
-    image = decode_image(source.read_bytes(), max_pixels=pipeline.max_pixels)
+    data = source.read_bytes()
+    image = decode_image(data, max_pixels=pipeline.max_pixels, rescale=pipeline.rescale)
     findings = pipeline.stream(source.name, image)
     write(findings, target)
     return findings.notices
@@ -176,6 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--tta", choices=get_args(Tta), default=SegmentOptions.tta)
     command.add_argument("--models", metavar="NAME,…", help="members that vote; default: all")
     command.add_argument("--combine", choices=get_args(Combine), default=SegmentOptions.combine)
+    command.add_argument(
+        "--rescale",
+        metavar="LOW,HIGH",
+        help="samples that become 0 and 255, or three such pairs; default: 8 bits as they are, "
+        "deeper ones by percentiles",
+    )
     command.add_argument("--gsd", type=float, help="metres per pixel; default: the file's own")
     command.add_argument(
         "--resample",

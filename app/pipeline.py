@@ -9,6 +9,7 @@ from app.formats import Format, Result
 from app.imaging.decode import decode_image
 from app.imaging.header import announced_pixels
 from app.imaging.image import RowSource
+from app.imaging.scaling import Limits
 from app.inference.segmenter import (
     Checkpoint,
     SegmentedBand,
@@ -55,6 +56,7 @@ class Pipeline:
     format: Format
     checkpoint: Checkpoint = keep_going
     output: OutputOptions = OutputOptions()
+    rescale: Limits | None = None
 
     def segment(self, filename: str, data: bytes, stages: Stages) -> Result:
         """Decode an image and find its buildings.
@@ -68,7 +70,7 @@ class Pipeline:
         with stages.measure("decode"):
             # No more than what memory was set aside for, whatever the decoder finds.
             max_pixels = announced_pixels(data, self.max_pixels)
-            image = decode_image(data, max_pixels=max_pixels)
+            image = decode_image(data, max_pixels=max_pixels, rescale=self.rescale)
             notices = self.format.check(image)
         with stages.measure("infer"):
             segmentation = self.segmenter.segment(

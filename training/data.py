@@ -58,7 +58,7 @@ class Tile:
         image = read_image(self.image)
         if isinstance(self.label, str):
             return image, decode_rle(self.label, image.height, image.width, "row")
-        label = read_image(self.label).pixels[..., 0] > 127
+        label = read_image(self.label, grey=True).pixels[..., 0] > 127
         if label.shape != (image.height, image.width):
             raise ValueError(
                 f"{self.label} is {label.shape}, its image is {(image.height, image.width)}"
@@ -66,9 +66,9 @@ class Tile:
         return image, label
 
 
-def read_image(path: Path) -> Image:
-    """Decode an image file of our own."""
-    return decode_image(path.read_bytes(), max_pixels=_MAX_PIXELS)
+def read_image(path: Path, *, grey: bool = False) -> Image:
+    """Decode an image file of our own; `grey` lets it be a GeoTIFF of a single band."""
+    return decode_image(path.read_bytes(), max_pixels=_MAX_PIXELS, grey=grey)
 
 
 def list_tiles(path: Path) -> list[Tile]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import NotAcceptable
 from app.formats import FORMATS
+from app.imaging.scaling import Limits, parse_rescale
 from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
@@ -68,6 +69,15 @@ class Options(BaseModel):
             examples=["vote"],
         ),
     ] = SegmentOptions.combine
+    rescale: Annotated[
+        str | None,
+        Field(
+            description="`low,high`, in the file's own samples: what becomes 0 and what 255 before "
+            "the models look, or three such pairs for red, green and blue. Default: 8-bit samples "
+            "as they are, deeper ones from the 2nd to the 98th percentile of each band.",
+            examples=["0,3000"],
+        ),
+    ] = None
     gsd: Annotated[
         float | None,
         Field(
@@ -100,6 +110,14 @@ class Options(BaseModel):
             examples=["column"],
         ),
     ] = "row"
+
+    def limits(self) -> Limits | None:
+        """Return what `rescale` says.
+
+        Raises:
+            InvalidOption: as `parse_rescale`.
+        """
+        return None if self.rescale is None else parse_rescale(self.rescale)
 
     def segment_options(self) -> SegmentOptions:
         """Return what the segmenter needs of it."""

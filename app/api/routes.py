@@ -315,6 +315,7 @@ def _pipeline(
         checkpoint=deadline.check,
         format=format,
         output=parameters.output_options(),
+        rescale=parameters.limits(),
     )
 
 

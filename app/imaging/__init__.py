@@ -6,5 +6,6 @@ the rest is theirs.
     decode ── sniff        which format, by content
            ├─ picture      PNG, JPEG, WebP, by Pillow
            │  └─ png, jpeg    is the file whole? only what makes pixels goes on
-           └─ raster       TIFF, by GDAL
+           └─ raster       TIFF, by GDAL; from a path too, a few rows at a time
+              └─ bands, scaling   which bands are the picture, and how they become 8 bits
 """

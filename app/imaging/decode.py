@@ -7,29 +7,44 @@ lies on them.
 | ------------------------- | ----------------------------------------------------------------- |
 | EXIF orientation          | nothing: pixels stay as stored; a notice unless upright           |
 | a palette                 | its colours                                                       |
-| one grey band             | that band three times, and a notice                               |
-| alpha, tRNS, mask, nodata | `valid` False where alpha is 0, all bands are nodata, or the mask |
-|                           | is 0; any other alpha is valid and does not change the colour     |
+| one grey band             | that band three times, and a notice; in a GeoTIFF, or of more     |
+|                           | than 8 bits: `UnsupportedImage`, for it may be anything           |
+| 16 bits, in a PNG         | `UnsupportedImage`                                                |
+| alpha, tRNS, mask, nodata | `valid` False where alpha is 0, all bands are nodata, the mask is |
+|                           | 0, or a sample is not finite; any other alpha is valid and does   |
+|                           | not change the colour                                             |
 | CMYK, CIELAB              | RGB by formula, without a colour profile, and a notice            |
-| more than 8 bits a sample | `UnsupportedImage`: how to scale it to 8 is not ours to guess     |
+| uint16, int16 or float32  | (TIFF) each band's 2nd to 98th percentile, over the valid pixels  |
+|                           | of the whole raster (beyond 4 million, of every n-th row and      |
+|                           | column), spread over 0 to 255; a notice tells the limits          |
 | frames, pages             | the first, and a notice                                           |
-| TIFF bands                | red, green and blue by their colour interpretation; else, up to   |
-|                           | four bands, the first three; a notice for each band left out      |
+| TIFF bands                | red, green and blue by their colour interpretation; else, of three|
+|                           | or four, the first three; alpha is what the file calls so; a      |
+|                           | notice for each band left out                                     |
 | TIFF blocks never written | `valid` False there, and a notice                                 |
 | a transform               | `georeference`, with the CRS if it is named; a notice where the   |
 |                           | transform is of no use; and the GSD on the ground                 |
+
+A `rescale` of the client takes the place of the percentiles, and spreads 8-bit samples as well.
 """
+
+from dataclasses import replace
 
 from app.imaging.image import Image
 from app.imaging.picture import decode_picture
 from app.imaging.raster import decode_raster
+from app.imaging.scaling import Limits, spread
 from app.imaging.sniff import Format, sniff
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> Image:
+def decode_image(
+    data: bytes, *, max_pixels: int, rescale: Limits | None = None, grey: bool = False
+) -> Image:
     """Decode a whole PNG, JPEG, WebP or TIFF file.
 
-    Memory is bounded by `len(data)` and `max_pixels`; safe in threads.
+    `rescale`: what of red, green and blue becomes 0 and what 255. `grey`: read a GeoTIFF of a
+    single 8-bit band too, such as a label. Memory is bounded by `len(data)` and `max_pixels`; safe
+    in threads.
 
     Raises:
         EmptyUpload: no bytes.
@@ -40,5 +55,6 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
     """
     kind = sniff(data)
     if kind is Format.TIFF:
-        return decode_raster(data, max_pixels=max_pixels)
-    return decode_picture(data, kind, max_pixels=max_pixels)
+        return decode_raster(data, max_pixels=max_pixels, rescale=rescale, grey=grey)
+    image = decode_picture(data, kind, max_pixels=max_pixels)
+    return image if rescale is None else replace(image, pixels=spread(image.pixels, rescale))

@@ -1,40 +1,43 @@
 """Open one file with one GDAL driver, and let nothing in the file open another."""
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import rasterio
 from rasterio._err import CPLE_BaseError  # what some of rasterio's getters let through
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
 """Whatever rasterio raises when a file is at fault."""
 
 _ENVIRONMENT = {
-    # No sidecars: a file stands for itself.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
     # The driver is named at every opening. In case that a file leads GDAL to another one all the
     # same: without these drivers, it can't be an indirection. They go when GDAL registers its
     # drivers, which is once in a process.
     "GDAL_SKIP": "VRT DERIVED GTI HTTP WMS WMTS WCS STACIT STACTA EEDA EEDAI PLMOSAIC",
     # A TIFF's own metadata may name a remote file for its overviews. Allow one name: nobody's.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    # Bytes of decoded blocks that are kept, of all open files; by default a share of the memory.
+    "GDAL_CACHEMAX": 128 * 2**20,
+}
+_ALONE = {
+    # No sidecars: a file stands for itself.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
 }
 
-# An image without georeference is welcome here. The filter is set once, since
-# `warnings.catch_warnings` is not safe in threads, and only for openings made by this module.
-warnings.filterwarnings(
-    "ignore", category=NotGeoreferencedWarning, module=re.escape(__name__) + "$"
-)
+# An image without georeference is welcome here, and alpha is read beside nodata. The filters are
+# set once, since `warnings.catch_warnings` is not safe in threads, and only for our own calls.
+for _category in (NotGeoreferencedWarning, NodataShadowWarning):
+    warnings.filterwarnings("ignore", category=_category, module=r"app\.imaging\.")
 
 
 def environment(**options: str | int) -> rasterio.Env:
     """Return the context in which files are opened and made; `options` are GDAL's."""
-    return rasterio.Env(**_ENVIRONMENT, **options)
+    return rasterio.Env(**_ENVIRONMENT, **_ALONE, **options)
 
 
 @contextmanager
@@ -51,4 +54,17 @@ def open_in_memory(data: bytes, driver: str, **options: str) -> Iterator[Dataset
         MemoryFile(data) as file,
         DatasetReader(file.name, driver=driver) as dataset,
     ):
+        yield dataset
+
+
+@contextmanager
+def open_path(path: Path, driver: str) -> Iterator[DatasetReader]:
+    """Open a file of the operator's own, with `driver` and no other.
+
+    Sidecars beside it count: a mask (.msk), a world file, what GIS programs add (.aux.xml).
+
+    Raises:
+        GDAL_ERRORS: the driver can't open it.
+    """
+    with rasterio.Env(**_ENVIRONMENT), DatasetReader(path.resolve(), driver=driver) as dataset:
         yield dataset

@@ -4,6 +4,7 @@ Source: TIFF 6.0, section 2; BigTIFF, https://www.awaresystems.be/imaging/tiff/b
 """
 
 from collections.abc import Iterator
+from mmap import mmap
 from struct import Struct
 from typing import Literal, NamedTuple
 
@@ -21,7 +22,7 @@ class _Layout(NamedTuple):
     first: int  # where the offset of the first directory stands
 
 
-def directory_offsets(tiff: bytes) -> Iterator[int]:
+def directory_offsets(tiff: bytes | mmap) -> Iterator[int]:
     """Yield where each directory starts; end quietly at a loop or at the end of the bytes."""
     layout = _layout(tiff)
     seen: set[int] = set()
@@ -36,7 +37,7 @@ def directory_offsets(tiff: bytes) -> Iterator[int]:
         position = start + layout.entries.size + entries * layout.entry_size
 
 
-def first_directory(tiff: bytes) -> dict[int, int]:
+def first_directory(tiff: bytes | mmap) -> dict[int, int]:
     """Read the first directory's numbers, those of its tags that hold a single whole one.
 
     Of a tag that comes twice the first counts, as it does for libtiff.
@@ -63,7 +64,7 @@ def first_directory(tiff: bytes) -> dict[int, int]:
     return numbers
 
 
-def orientation(tiff: bytes) -> int:
+def orientation(tiff: bytes | mmap) -> int:
     """Read the first directory's orientation, 1 to 8; 1 (upright) when there is none to be read.
 
     Source: TIFF 6.0, tag 274; EXIF 2.3, section 4.6.4.
@@ -72,7 +73,7 @@ def orientation(tiff: bytes) -> int:
     return value if 1 <= value <= 8 else 1
 
 
-def _layout(tiff: bytes) -> _Layout:
+def _layout(tiff: bytes | mmap) -> _Layout:
     named: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
     order = "<" if named == "little" else ">"
     short, long, long8 = Struct(order + "H"), Struct(order + "I"), Struct(order + "Q")

@@ -15,7 +15,8 @@ def check_pixel_count(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise UploadTooLarge(
             f"The image is {width} x {height} = {_mega(height * width)} megapixels; "
-            f"the limit is {_mega(max_pixels)} megapixels. Send it in smaller pieces."
+            f"the limit is {_mega(max_pixels)} megapixels. Send it in smaller pieces; "
+            "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
         )
 
 

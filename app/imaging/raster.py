@@ -1,29 +1,47 @@
-"""Read TIFF and GeoTIFF."""
+"""Read TIFF and GeoTIFF: whole from memory, or a few rows at a time from a file of any size."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
-from app.errors import DamagedImage, UnsupportedImage
-from app.imaging.gdal import GDAL_ERRORS, open_in_memory
+from app.errors import DamagedImage, UnsupportedFormat, UnsupportedImage
+from app.imaging.bands import band_notices, choose_bands
+from app.imaging.gdal import GDAL_ERRORS, open_in_memory, open_path
 from app.imaging.georeference import GeoReference, Gsd
 from app.imaging.ifd import directory_offsets, orientation
 from app.imaging.image import Image
 from app.imaging.limits import check_pixel_count
+from app.imaging.scaling import (
+    PERCENTILES,
+    Limits,
+    format_rescale,
+    percentile_limits,
+    to_8_bits,
+)
+from app.imaging.sniff import Format, sniff
 
+_DTYPES = ("uint8", "uint16", "int16", "float32")
 _MAX_BANDS = 16
 _MAX_BLOCKS = 500_000
+_MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
 _MAX_DIRECTORIES = 1_000  # pages, overviews and masks; GDAL takes seconds to list 65,535
-_ROWS = 512  # of a palette image turned to colours at a time
-_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-_UNSAID = {ColorInterp.gray, ColorInterp.undefined}
+_PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
+_SAMPLED = 2**22  # pixels that percentiles are taken of
+_HEAD = 1024  # bytes that tell a format
 
 
-def decode_raster(data: bytes, *, max_pixels: int) -> Image:
+def decode_raster(
+    data: bytes, *, max_pixels: int, rescale: Limits | None = None, grey: bool = False
+) -> Image:
     """Decode a TIFF file's first page.
 
     A block that lies beyond the end of the file is damage. One that the directory itself lists as
@@ -33,63 +51,241 @@ def decode_raster(data: bytes, *, max_pixels: int) -> Image:
     Raises:
         DamagedImage, UnsupportedImage, UploadTooLarge: as in `decode_image`.
     """
+    _check_directories(data)
+    with _damage_told(), open_in_memory(data, "GTiff") as source:
+        check_pixel_count(source.height, source.width, max_pixels)
+        _check_blocks(source, 4 * max_pixels, _MAX_BLOCKS)
+        raster = Raster(source, orientation(data), rescale=rescale, grey=grey)
+        pixels = raster.read_pixels(0, raster.height)
+        valid = raster.read_valid(0, raster.height)
+    return Image(pixels, valid, raster.georeference, raster.notices, raster.gsd)
+
+
+@contextmanager
+def open_raster(path: Path, *, rescale: Limits | None = None) -> Iterator["Raster"]:
+    """Open the first page of a TIFF file of any size, to be read a few rows at a time.
+
+    Its pixels, its valid ones, its georeference and its notices are those that `decode_raster`
+    finds, but for the sidecars that a file on disk may have. Memory grows with its width.
+
+    Raises:
+        OSError: the file can't be read.
+        EmptyUpload, UnsupportedFormat, DamagedImage, UnsupportedImage: as in `decode_image`.
+    """
+    with path.open("rb") as file:
+        if (kind := sniff(file.read(_HEAD))) is not Format.TIFF:
+            raise UnsupportedFormat(f"The file is a {kind} image. A TIFF is expected.")
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            _check_directories(data)
+            turned = orientation(data)
+    with ExitStack() as stack:
+        with _damage_told():
+            source = stack.enter_context(open_path(path, "GTiff"))
+            _check_blocks(source, _MAX_BLOCK_SAMPLES, None)
+            raster = Raster(source, turned, rescale=rescale)
+        yield raster  # what goes wrong out there is no fault of the file
+
+
+class Raster:
+    """The first page of an open TIFF, as 8-bit RGB: a `RowSource`.
+
+    `orientation`: the one that the file states. `rescale`: limits that take the place of
+    percentiles; without them, samples of 8 bits stay as they are.
+
+    Raises:
+        DamagedImage: rows that can't be read, now or later.
+        UnsupportedImage: bands or samples that can't be read as 8-bit RGB.
+    """
+
+    def __init__(
+        self,
+        source: DatasetReader,
+        orientation: int = 1,
+        *,
+        rescale: Limits | None = None,
+        grey: bool = False,
+    ) -> None:
+        _check_samples(source)
+        self._source = source
+        self.height, self.width = int(source.height), int(source.width)
+        self._bands = choose_bands(source, grey=grey)
+        self._palette = _palette(source, self._bands)
+        self._inverted = source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        notices = band_notices(source, self._bands)
+
+        flags = source.mask_flag_enums[self._bands[0] - 1]
+        self._masked: tuple[int, ...] = ()
+        if MaskFlags.all_valid not in flags:
+            self._masked = self._bands[:1] if MaskFlags.per_dataset in flags else self._bands
+        # GDAL knows one kind of mask at a time: with nodata, or not 8 or 16 bits, no alpha.
+        meanings = source.colorinterp
+        self._alpha = None
+        if ColorInterp.alpha in meanings and MaskFlags.alpha not in flags:
+            self._alpha = meanings.index(ColorInterp.alpha) + 1
+        self._unwritten = _unwritten_blocks(source, self._bands)
+        if self._unwritten is not None:
+            notices.append("The TIFF has blocks that were never written: they are invalid.")
+
+        self._limits = rescale
+        if (dtype := source.dtypes[0]) != "uint8":
+            by = "as asked"
+            if rescale is None:
+                self._limits = self._percentile_limits()
+                by = "the {} and {} % percentiles of each band".format(*PERCENTILES)
+            assert self._limits is not None
+            notices.append(
+                f"The TIFF's {dtype} samples were scaled to 8 bits with "
+                f"rescale={format_rescale(self._limits)}, {by}."
+            )
+
+        self.georeference = _read_georeference(source, notices)
+        self.gsd: Gsd | None = None
+        if self.georeference is not None and self.georeference.has_grid:
+            self.gsd = self.georeference.gsd(self.height, self.width)
+            if self.gsd is None:
+                notices.append(
+                    "The TIFF's georeference does not tell its GSD: give gsd= in metres per pixel."
+                )
+        if len(source.subdatasets) > 1:
+            notices.append(f"The TIFF has {len(source.subdatasets)} pages: the first was used.")
+        if orientation != 1:
+            notices.append(
+                f"TIFF orientation {orientation} was not applied: "
+                "the result lies on the pixels as they are stored."
+            )
+        self.notices = tuple(notices)
+
+    def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
+        pixels = np.empty((stop - start, self.width, 3), np.uint8)
+        with _damage_told():
+            if self._limits is None and len(self._bands) == 3:
+                out = np.moveaxis(pixels, 2, 0)
+                self._source.read(self._bands, out=out, window=self._window(start, stop))
+                return pixels
+            for top, end in self._strips(start, stop):
+                colours = self._colours(top, end)
+                for channel in range(3):
+                    values = colours[channel % len(colours)]
+                    if self._limits is not None:
+                        values = to_8_bits(values, *self._limits[channel])
+                    pixels[top - start : end - start, :, channel] = values
+        return pixels
+
+    def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        """Return which pixels of these rows are valid, bool; None where all of them are.
+
+        A pixel is valid if alpha, mask and nodata of one of the chosen bands say so, if its block
+        was written, and if its samples are numbers.
+
+        Source: GDAL RFC 15; `rasterio.DatasetReader.dataset_mask`, which would ask all bands.
+        """
+        floats = self._source.dtypes[0] == "float32"
+        if not (self._masked or self._alpha or floats or self._unwritten is not None):
+            return None
+        valid = np.ones((stop - start, self.width), np.bool_)
+        with _damage_told():
+            for top, end in self._strips(start, stop):
+                rows, window = valid[top - start : end - start], self._window(top, end)
+                if self._masked:
+                    rows[:] = False
+                    for band in self._masked:
+                        rows |= self._source.read_masks(band, window=window) > 0
+                if self._alpha:
+                    rows &= self._source.read(self._alpha, window=window) > 0
+                if floats:
+                    rows &= np.isfinite(self._source.read(self._bands, window=window)).all(axis=0)
+        if self._unwritten is not None:
+            height, width = self._source.block_shapes[0]
+            first = start // height
+            blocks = self._unwritten[first : -(-stop // height)]
+            pixels = np.repeat(np.repeat(blocks, height, axis=0), width, axis=1)
+            top = start - first * height
+            valid &= ~pixels[top : top + len(valid), : self.width]
+        return None if valid.all() else valid
+
+    def _strips(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Cut rows into strips that may be read whole."""
+        height = max(1, _PIXELS // self.width)
+        for top in range(start, stop, height):
+            yield top, min(top + height, stop)
+
+    def _window(self, start: int, stop: int) -> Window:
+        return Window(0, start, self.width, stop - start)
+
+    def _colours(self, start: int, stop: int) -> NDArray[np.generic]:
+        """Read rows as (3, h, w) of the stored samples, or (1, h, w) if they are grey."""
+        samples: NDArray[np.generic] = self._source.read(
+            self._bands, window=self._window(start, stop)
+        )
+        if self._palette is not None:
+            return np.moveaxis(self._palette[samples[0]], 2, 0)
+        return 255 - samples if self._inverted else samples
+
+    def _percentile_limits(self) -> Limits:
+        """Take the percentiles of the valid pixels: of all, or every n-th row and column."""
+        step = math.ceil(math.sqrt(self.height * self.width / _SAMPLED))
+        sampled = []
+        for top, end in self._strips(0, self.height):
+            colours = self._colours(top, end)[:, -top % step :: step, ::step]
+            valid = self.read_valid(top, end)
+            if valid is None:
+                sampled.append(colours.reshape(len(colours), -1))
+            else:
+                sampled.append(colours[:, valid[-top % step :: step, ::step]])
+        return percentile_limits(list(np.concatenate(sampled, axis=1)))
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Turn what GDAL raises while it reads into `DamagedImage`."""
+    try:
+        yield
+    except GDAL_ERRORS as error:
+        raise DamagedImage(
+            "The TIFF is damaged: its directory or image data can't be read. It may be cut short."
+        ) from error
+
+
+def _check_directories(data: bytes | mmap) -> None:
     directories = sum(1 for _ in islice(directory_offsets(data), _MAX_DIRECTORIES + 1))
     if directories > _MAX_DIRECTORIES:
         raise UnsupportedImage(
             f"The TIFF has more than {_MAX_DIRECTORIES} pages. Send the page that is meant."
         )
-    try:
-        with open_in_memory(data, "GTiff") as source:
-            check_pixel_count(source.height, source.width, max_pixels)
-            _check_layout(source, max_pixels)
-            bands = _choose_bands(source.colorinterp)
-            notices = _band_notices(source, bands)
-            pixels = _read_pixels(source, bands)
-            masks = [_read_mask(source, bands), written := _written(source, bands)]
-            if written is not None:
-                notices.append("The TIFF has blocks that were never written: they are invalid.")
-            georeference = _read_georeference(source, notices)
-            gsd = _ground_gsd(source, georeference, notices)
-            if len(source.subdatasets) > 1:
-                notices.append(f"The TIFF has {len(source.subdatasets)} pages: the first was used.")
-    except GDAL_ERRORS as error:
-        raise DamagedImage(
-            "The TIFF is damaged: its directory or image data can't be read. It may be cut short."
-        ) from error
-    if (turned := orientation(data)) != 1:
-        notices.append(
-            f"TIFF orientation {turned} was not applied: "
-            "the result lies on the pixels as they are stored."
+
+
+def _check_samples(source: DatasetReader) -> None:
+    """Refuse samples that 8 bits can't stand for."""
+    if (dtype := source.dtypes[0]) not in _DTYPES:
+        *most, last = _DTYPES
+        raise UnsupportedImage(
+            f"The TIFF's samples are {dtype}; {', '.join(most)} or {last} is expected. "
+            "Save it as one of these."
         )
-    return Image(pixels, _all_of(masks), georeference, tuple(notices), gsd)
+    bits = source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+    if dtype == "uint8" and bits != "8" and source.colorinterp[0] is not ColorInterp.palette:
+        raise UnsupportedImage(
+            f"The TIFF has {bits} bits a sample; 8 or more are expected. Save it with 8 bits."
+        )
 
 
-def _check_layout(source: DatasetReader, max_pixels: int) -> None:
-    """Refuse what is not 8-bit, and what could only be read with memory or time out of measure."""
+def _check_blocks(source: DatasetReader, max_samples: int, max_blocks: int | None) -> None:
+    """Refuse what could only be read with memory or time out of measure."""
     if source.count > _MAX_BANDS:
         raise UnsupportedImage(
             f"The TIFF has {source.count} bands; at most {_MAX_BANDS} are read. "
             "Send red, green and blue."
         )
-    if set(source.dtypes) != {"uint8"}:
-        raise UnsupportedImage(
-            f"The TIFF's samples are {', '.join(sorted(set(source.dtypes)))}; uint8 is expected. "
-            "Rescale it to 8 bits, so that its darkest and brightest ground lie near 0 and 255."
-        )
-    bits = source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
-    if bits != "8" and source.colorinterp[0] is not ColorInterp.palette:
-        raise UnsupportedImage(
-            f"The TIFF has {bits} bits a sample; 8 are expected. Save it with 8 bits."
-        )
     height, width = source.block_shapes[0]
     interleaved = source.count if _is_interleaved(source) else 1
-    if height * width * interleaved > 4 * max_pixels:
+    if height * width * interleaved > max_samples:
         raise UnsupportedImage(
             f"The TIFF is stored in blocks of {width} x {height} pixels, too large to be read. "
             "Rewrite it with tiles of 256 x 256."
         )
     blocks = -(-source.height // height) * -(-source.width // width)
-    if blocks > _MAX_BLOCKS:
+    if max_blocks is not None and blocks > max_blocks:
         raise UnsupportedImage(
             f"The TIFF is stored in {blocks} blocks, too many to be read. "
             "Rewrite it with tiles of 256 x 256."
@@ -101,98 +297,27 @@ def _is_interleaved(source: DatasetReader) -> bool:
     return source.interleaving is Interleaving.pixel
 
 
-def _choose_bands(meanings: Sequence[ColorInterp]) -> tuple[int, ...]:
-    """Choose the bands, counted from 1, that make the picture: three, or one grey or palette."""
-    if all(meanings.count(colour) == 1 for colour in _RGB):
-        return tuple(meanings.index(colour) + 1 for colour in _RGB)
-    if meanings[0] is ColorInterp.palette:
-        return (1,)
-    unsaid = tuple(band for band, meaning in enumerate(meanings, 1) if meaning in _UNSAID)
-    if len(unsaid) + meanings.count(ColorInterp.alpha) == len(meanings):
-        if len(unsaid) == 1:
-            return unsaid
-        if len(unsaid) in (3, 4):
-            return unsaid[:3]
-    raise UnsupportedImage(
-        f"The TIFF's bands are {', '.join(meaning.name for meaning in meanings)}. "
-        "Expected are grey, RGB, or bands that say which of them are red, green and blue."
-    )
-
-
-def _band_notices(source: DatasetReader, bands: tuple[int, ...]) -> list[str]:
-    notices = []
-    meanings = source.colorinterp
-    if meanings[bands[0] - 1] in _UNSAID:
-        notices.append(
-            "The image is greyscale: its band was used as red, green and blue."
-            if len(bands) == 1
-            else "The TIFF does not name its bands: the first three were used as RGB."
-        )
-    space = source.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE")
-    if space in ("CMYK", "CIELAB"):
-        notices.append(f"The image is {space}: it was converted to RGB without a colour profile.")
-    notices += [
-        f"Band {band} ({meaning.name}) is neither red, green, blue nor alpha: it was ignored."
-        for band, meaning in enumerate(meanings, 1)
-        if band not in bands and meaning is not ColorInterp.alpha
-    ]
-    return notices
-
-
-def _read_pixels(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8]:
-    pixels = np.empty((source.height, source.width, 3), np.uint8)
-    if len(bands) == 3:
-        source.read(bands, out=np.moveaxis(pixels, 2, 0))
-        return pixels
-    band: NDArray[np.uint8] = source.read(bands[0])
-    if source.colorinterp[bands[0] - 1] is ColorInterp.palette:
-        colours = np.zeros((256, 3), np.uint8)
-        for index, colour in source.colormap(bands[0]).items():
-            colours[index] = colour[:3]
-        for top in range(0, source.height, _ROWS):
-            pixels[top : top + _ROWS] = colours[band[top : top + _ROWS]]
-        return pixels
-    if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
-        np.subtract(255, band, out=band)
-    pixels[:] = band[..., np.newaxis]
-    return pixels
-
-
-def _read_mask(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Read alpha, mask or nodata of the chosen bands; a pixel is valid if one of them is.
-
-    Source: GDAL RFC 15; `rasterio.DatasetReader.dataset_mask`, which would ask all bands.
-    """
-    flags = source.mask_flag_enums[bands[0] - 1]
-    if MaskFlags.all_valid in flags:
+def _palette(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Return the colours of a palette image, uint8 (256, 3)."""
+    if source.colorinterp[bands[0] - 1] is not ColorInterp.palette:
         return None
-    asked = bands[:1] if MaskFlags.per_dataset in flags else bands
-    valid = np.zeros((source.height, source.width), np.bool_)
-    for band in asked:
-        valid |= source.read_masks(band) > 0
-    return valid
+    colours = np.zeros((256, 3), np.uint8)
+    for index, colour in source.colormap(bands[0]).items():
+        colours[index] = colour[:3]
+    return colours
 
 
-def _written(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Mark the pixels of blocks that the file holds; None when it holds all of them."""
+def _unwritten_blocks(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Mark the blocks that the file does not hold, bool (down, across); None when it holds all."""
     asked = bands[:1] if _is_interleaved(source) else bands
-    missing = [
-        window.toslices()
-        for (row, column), window in source.block_windows(1)
-        for band in asked
-        if source.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band) is None
-    ]
-    if not missing:
-        return None
-    valid = np.ones((source.height, source.width), np.bool_)
-    for block in missing:
-        valid[block] = False
-    return valid
-
-
-def _all_of(masks: list[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
-    present = [mask for mask in masks if mask is not None and not mask.all()]
-    return np.logical_and.reduce(present) if present else None
+    height, width = source.block_shapes[0]
+    blocks = np.zeros((-(-source.height // height), -(-source.width // width)), np.bool_)
+    for row, column in np.ndindex(blocks.shape):
+        blocks[row, column] = any(
+            source.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band) is None
+            for band in asked
+        )
+    return blocks if blocks.any() else None
 
 
 def _read_georeference(source: DatasetReader, notices: list[str]) -> GeoReference | None:
@@ -207,17 +332,3 @@ def _read_georeference(source: DatasetReader, notices: list[str]) -> GeoReferenc
     if not georeference.has_grid:
         notices.append("The TIFF's georeference has no usable transform: it was ignored.")
     return georeference
-
-
-def _ground_gsd(
-    source: DatasetReader, georeference: GeoReference | None, notices: list[str]
-) -> Gsd | None:
-    """Return the GSD where the georeference tells it; where it should but can't, add a notice."""
-    if georeference is None or not georeference.has_grid:
-        return None
-    gsd = georeference.gsd(source.height, source.width)
-    if gsd is None:
-        notices.append(
-            "The TIFF's georeference does not tell its GSD: give gsd= in metres per pixel."
-        )
-    return gsd

@@ -158,6 +158,7 @@ class TestSegment:
             (["--gsd", "-1"], "gsd"),
             (["--bands", "mask,nir"], "bands must be among mask, probability"),
             (["--simplify", "-1"], "simplify must be 0 or more, got -1.0"),
+            (["--rescale", "7"], "rescale must be LOW,HIGH"),
         ],
     )
     def test_an_option_out_of_range(

@@ -293,6 +293,12 @@ class TestParameters:
         assert response.headers["X-Notice"].startswith("The GSD of 5 m lies outside")
         assert "X-Notice" not in post(client, params={"gsd": 0.5}).headers
 
+    def test_rescale_spreads_what_the_models_see(self, client: TestClient) -> None:
+        spread = np.clip(PIXELS.astype(int) - 50, 0, 51) * 5
+        np.testing.assert_array_equal(
+            mask_of(client, rescale="50,101"), toy_mask(spread.astype(np.uint8))
+        )
+
     def test_min_area_drops_what_is_smaller(self, client: TestClient) -> None:
         pixels = np.zeros((40, 40, 3), np.uint8)
         pixels[2:6, 2:7] = 255  # 20 pixels
@@ -322,6 +328,8 @@ class TestParameters:
             ({"min_area": "-1"}, "min_area='-1'"),
             ({"gsd": "0"}, "gsd='0'"),
             ({"gsd": "30cm"}, "gsd='30cm'"),
+            ({"rescale": "9,1"}, "rescale must be LOW,HIGH"),
+            ({"rescale": "1" * 10_000}, "rescale"),
             ({"resample": "on"}, "resample='on'"),
             ({"min_area": "1e999"}, "min_area"),
             ({"order": "diagonal"}, "order='diagonal'"),
