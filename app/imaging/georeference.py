@@ -80,6 +80,8 @@ class GeoReference:
         row, col = height / 2, width / 2
         steps = [(row, col), (row + 1, col), (row, col + 1)]
         try:
+            if pyproj.CRS(self.crs).is_geocentric:  # x, y and z
+                return None
             to_degrees = self.to_degrees()
             (lon, lat), *neighbours = (
                 to_degrees.transform(a * c_ + b * r + c, d * c_ + e * r + f, errcheck=True)
