@@ -25,9 +25,27 @@ class Band:
         """Rows of the image that the band holds."""
         return slice(self.row, self.row + self.members.shape[1])
 
+    def below(self, row: int) -> "Band":
+        """Return the band's part from image row `row` on, which may be none."""
+        cut = min(max(0, row - self.row), self.members.shape[1])
+        return Band(self.row + cut, self.members[:, cut:])
 
-def blend(grid: WindowGrid, patches: Iterable[NDArray[np.float32]]) -> Iterator[Band]:
+
+def drop_above(bands: Iterable[Band], row: int) -> Iterator[Band]:
+    """Drop the rows above image row `row`, and the bands that have no others."""
+    for band in bands:
+        if band.rows.stop > row:
+            yield band.below(row)
+
+
+def blend(
+    grid: WindowGrid, patches: Iterable[NDArray[np.float32]], first: int = 0
+) -> Iterator[Band]:
     """Blend one float32 (M, patch, patch) prediction per window, in the grid's order, into bands.
+
+    `first` is the first row that is wanted, and there are predictions for `grid.windows_from` it
+    alone: its rows, and all below, have the same bits as without, for each is the sum of the same
+    windows in the same order.
 
     The bands follow each other from the first row of the image to the last. Where windows
     overlap, a pixel is the mean of their predictions, weighted by a Hann window, so no seam
@@ -43,7 +61,7 @@ def blend(grid: WindowGrid, patches: Iterable[NDArray[np.float32]]) -> Iterator[
     finished_rows = {row: end - row for row, end in zip(grid.row_offsets, next_rows, strict=True)}
 
     pending = np.empty((0, 0, 0), np.float32)
-    for window, patch in zip(grid, patches, strict=True):
+    for window, patch in zip(grid.windows_from(first), patches, strict=True):
         if not pending.size:
             pending = np.zeros((len(patch), window.height, grid.width), np.float32)
         weights = np.outer(row_weights[window.row], col_weights[window.col])
@@ -53,7 +71,8 @@ def blend(grid: WindowGrid, patches: Iterable[NDArray[np.float32]]) -> Iterator[
         if window.col == grid.col_offsets[-1]:
             finished = finished_rows[window.row]
             # The weights at a pixel sum to 1 but for rounding, which must not leave [0, 1].
-            yield Band(window.row, np.clip(pending[:, :finished], 0, 1))
+            if window.row + finished > first:
+                yield Band(window.row, np.clip(pending[:, :finished], 0, 1)).below(first)
             pending[:, :-finished] = pending[:, finished:]
             pending[:, -finished:] = 0
 

@@ -14,11 +14,11 @@ from app.errors import BundleError, InferenceError, InvalidOption
 from app.imaging.georeference import Gsd
 from app.imaging.image import Image, RowSource
 from app.imaging.resample import resample_rows
-from app.inference.blending import Band, blend
+from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, predict_until_settled
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.predictor import Device, OnnxPredictor, Predictor
-from app.inference.resampling import Size, resample_bands, seen_size
+from app.inference.resampling import Size, first_needed, resample_bands, seen_size
 from app.inference.windows import MAX_OVERLAP, WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
 
@@ -223,13 +223,16 @@ class Segmenter:
         options: SegmentOptions = SegmentOptions(),
         *,
         mask_only: bool = False,
+        first: int = 0,
         checkpoint: Checkpoint = keep_going,
     ) -> Iterator[Band]:
         """Stream the blended probabilities of each chosen member, in the manifest's order.
 
         Members stay apart until here, so that a vote counts whole maps rather than patches; a
         weighted mean comes out the same either way. Invalid pixels are 0. With `mask_only`, a
-        member's probability is 0 where it was not asked.
+        member's probability is 0 where it was not asked. Rows above `first` are left out, and only
+        what the others need is predicted; all members are asked, and the rows have the very bits
+        that they have without it.
 
         Raises:
             As `segment`.
@@ -237,8 +240,10 @@ class Segmenter:
         members = self.chosen_members(options)
         seen = seen_size(image.height, image.width, self._scale(image, options))
         grid = plan_windows(*seen, self.manifest.patch_size, options.overlap)
-        patches = _patches(image, grid)
-        if mask_only and options.combine == "average" and seen == (image.height, image.width):
+        size = image.height, image.width
+        needed = first_needed(grid.row_offsets, seen, size, first)
+        patches = _patches(image, grid, needed)
+        if mask_only and options.combine == "average" and seen == size and not first:
             predictions = predict_until_settled(
                 grid,
                 patches,
@@ -251,8 +256,8 @@ class Segmenter:
             )
         else:
             predictions = self._predict(patches, members, options, checkpoint)
-        bands = resample_bands(blend(grid, predictions), seen, (image.height, image.width))
-        return _hide_invalid(bands, image)
+        bands = resample_bands(blend(grid, predictions, needed), seen, size)
+        return _hide_invalid(drop_above(bands, first), image)
 
     def _vote(self, members: tuple[str, ...], options: SegmentOptions) -> Vote:
         total = sum(self._weights[name] for name in members)
@@ -388,10 +393,10 @@ def used_gsd(image: RowSource, options: SegmentOptions) -> Gsd | None:
     return image.gsd if options.gsd is None else (options.gsd, options.gsd)
 
 
-def _patches(image: RowSource, grid: WindowGrid) -> Iterator[NDArray[np.uint8]]:
-    """Cut the patches of a grid from an image, which is resampled row of windows by row."""
+def _patches(image: RowSource, grid: WindowGrid, first: int) -> Iterator[NDArray[np.uint8]]:
+    """Cut the patches of `grid.windows_from(first)`, resampling a row of windows at a time."""
     size: Size = (grid.height, grid.width)
-    for window in grid:
+    for window in grid.windows_from(first):
         if window.col == 0:
             rows = resample_rows(image, size, window.row, window.row + window.height)
         yield read_patch(rows, replace(window, row=0), grid.patch)

@@ -48,10 +48,15 @@ class WindowGrid:
         return len(self.row_offsets) * len(self.col_offsets)
 
     def __iter__(self) -> Iterator[Window]:
+        return self.windows_from(0)
+
+    def windows_from(self, first: int) -> Iterator[Window]:
+        """Iterate over the windows that reach row `first` or lie below it, in the same order."""
         height, width = min(self.height, self.patch), min(self.width, self.patch)
         for row in self.row_offsets:
-            for col in self.col_offsets:
-                yield Window(row, col, height, width)
+            if row + height > first:
+                for col in self.col_offsets:
+                    yield Window(row, col, height, width)
 
 
 def offsets(n: int, patch: int, stride: int) -> list[int]:
