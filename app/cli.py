@@ -7,24 +7,24 @@ from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
-from tqdm import tqdm
-
 from app import __version__, logs
-from app.errors import InvalidOption, RooftraceError, StartupError
+from app.errors import InvalidOption, StartupError
+from app.files import choose_format, expand, plan_targets
 from app.formats import FORMATS
-from app.imaging.decode import decode_image
 from app.imaging.scaling import parse_rescale
 from app.inference.manifest import verify_files
 from app.inference.predictor import Device
 from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
 from app.main import create_app, load_models
 from app.masks.rle import PixelOrder
-from app.pipeline import Pipeline, Stages
+from app.pipeline import Pipeline
 from app.results.findings import OutputOptions, RasterBand, Rectify, parse_bands
+from app.runs import Run
 from app.server import Server
 from app.settings import PREFIX, Settings, load_settings
+from app.work import check_no_partial
 
-_OK, _SOME_FAILED, _REFUSED = 0, 1, 2
+_OK, _SOME_FAILED, _REFUSED, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StartupError, InvalidOption) as error:
         print(f"error: {error}", file=sys.stderr)
         return _REFUSED
+    except KeyboardInterrupt:
+        print("interrupted: --resume goes on with `segment`", file=sys.stderr)
+        return _INTERRUPTED
     return status
 
 
@@ -57,12 +60,12 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def _segment(args: argparse.Namespace, settings: Settings) -> int:
-    format = FORMATS[args.format]
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidOption(f"-o {args.output} can't be a folder: {error.strerror}") from error
-    targets = _targets(args.inputs, args.output, format.extension)
+    inputs = expand(args.inputs)
+    format = choose_format(args.output, args.format)
+    targets = plan_targets(inputs, args.output, format)
+    if not args.resume:
+        for target in targets.values():
+            check_no_partial(target)
     options = SegmentOptions(
         threshold=args.threshold,
         overlap=args.overlap,
@@ -79,58 +82,14 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         rectify=args.rectify,
         bands=parse_bands(args.bands),
     )
-    limits = None if args.rescale is None else parse_rescale(args.rescale)
-    failed = 0
+    rescale = None if args.rescale is None else parse_rescale(args.rescale)
     with closing(load_models(settings)) as segmenter:
         segmenter.chosen_members(options)
         pipeline = Pipeline(
-            segmenter, options, settings.max_pixels, format, output=output, rescale=limits
+            segmenter, options, settings.max_pixels, format, output=output, rescale=rescale
         )
-        for source, target in tqdm(targets.items(), unit="image", disable=args.quiet):
-            try:
-                notices = _segment_one(pipeline, source, target)
-            except (OSError, RooftraceError) as error:
-                failed += 1
-                tqdm.write(f"error: {source}: {error}", file=sys.stderr)
-                continue
-            for notice in notices:
-                tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
+        failed = Run(pipeline, targets, resume=args.resume, quiet=args.quiet).segment()
     return _SOME_FAILED if failed else _OK
-
-
-def _segment_one(pipeline: Pipeline, source: Path, target: Path) -> tuple[str, ...]:
-    """Segment a file, and return what one should know about it."""
-    write = pipeline.format.write
-    if write is None:
-        result = pipeline.segment(source.name, source.read_bytes(), stages := Stages())
-        target.write_bytes(pipeline.encode(result, stages))
-        return result.notices
-    data = source.read_bytes()
-    image = decode_image(data, max_pixels=pipeline.max_pixels, rescale=pipeline.rescale)
-    findings = pipeline.stream(source.name, image)
-    write(findings, target)
-    return findings.notices
-
-
-def _targets(inputs: Sequence[Path], folder: Path, extension: str) -> dict[Path, Path]:
-    """Give each input a file of its own in `folder`.
-
-    Raises:
-        InvalidOption: an input, or another input's result, would be overwritten.
-    """
-    targets = {source: folder / f"{source.stem}{extension}" for source in inputs}
-    sources = {source.resolve() for source in inputs}
-    owners: dict[Path, Path] = {}
-    for source, target in targets.items():
-        if target in owners:
-            raise InvalidOption(
-                f"{owners[target]} and {source} would both be written to {target}: "
-                "run them with different -o folders"
-            )
-        if target.resolve() in sources:
-            raise InvalidOption(f"{target} would be overwritten: name another -o folder")
-        owners[target] = source
-    return targets
 
 
 def _models(_: argparse.Namespace, settings: Settings) -> int:
@@ -173,9 +132,18 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_serve)
 
     command = commands.add_parser("segment", parents=[loads_models], help="segment image files")
-    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
-    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
-    command.add_argument("--format", choices=tuple(FORMATS), default="png")
+    command.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="image files, patterns of them, or - for stdin"
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a folder, the one result's file, or - for stdout",
+    )
+    command.add_argument(
+        "--format", choices=tuple(FORMATS), help="default: by the ending of -o, else png"
+    )
     command.add_argument("--threshold", type=float, help="default: the bundle's")
     command.add_argument("--overlap", type=float, default=SegmentOptions.overlap)
     command.add_argument("--tta", choices=get_args(Tta), default=SegmentOptions.tta)
@@ -218,6 +186,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME,…",
         default=",".join(OutputOptions.bands),
         help=f"what a GeoTIFF holds, of {', '.join(get_args(RasterBand))}",
+    )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what an interrupted run left in OUTPUT.partial",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(command=_segment)

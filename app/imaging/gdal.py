@@ -37,7 +37,7 @@ for _category in (NotGeoreferencedWarning, NodataShadowWarning):
 
 def environment(**options: str | int) -> rasterio.Env:
     """Return the context in which files are opened and made; `options` are GDAL's."""
-    return rasterio.Env(**_ENVIRONMENT, **_ALONE, **options)
+    return rasterio.Env(**{**_ENVIRONMENT, **_ALONE, **options})
 
 
 @contextmanager

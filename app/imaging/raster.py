@@ -27,7 +27,7 @@ from app.imaging.scaling import (
     percentile_limits,
     to_8_bits,
 )
-from app.imaging.sniff import Format, sniff
+from app.imaging.sniff import Format, sniff_file
 
 _DTYPES = ("uint8", "uint16", "int16", "float32")
 _MAX_BANDS = 16
@@ -36,7 +36,6 @@ _MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
 _MAX_DIRECTORIES = 1_000  # pages, overviews and masks; GDAL takes seconds to list 65,535
 _PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
 _SAMPLED = 2**22  # pixels that percentiles are taken of
-_HEAD = 1024  # bytes that tell a format
 
 
 def decode_raster(
@@ -72,12 +71,11 @@ def open_raster(path: Path, *, rescale: Limits | None = None) -> Iterator["Raste
         OSError: the file can't be read.
         EmptyUpload, UnsupportedFormat, DamagedImage, UnsupportedImage: as in `decode_image`.
     """
-    with path.open("rb") as file:
-        if (kind := sniff(file.read(_HEAD))) is not Format.TIFF:
-            raise UnsupportedFormat(f"The file is a {kind} image. A TIFF is expected.")
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            _check_directories(data)
-            turned = orientation(data)
+    if (kind := sniff_file(path)) is not Format.TIFF:
+        raise UnsupportedFormat(f"The file is a {kind} image. A TIFF is expected.")
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        _check_directories(data)
+        turned = orientation(data)
     with ExitStack() as stack:
         with _damage_told():
             source = stack.enter_context(open_path(path, "GTiff"))

@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from pathlib import Path
 
 from app.errors import EmptyUpload, UnsupportedFormat
 
@@ -43,6 +44,7 @@ _MARKUP = {  # by the first element
     b"svg": "an SVG drawing",
     b"html": "an HTML page",
 }
+_HEAD = 1024  # bytes that tell a format
 _ELEMENT = re.compile(rb"<([A-Za-z]\w*)")
 _TEXT_LEAD = b"\xef\xbb\xbf \t\r\n"  # byte order mark and white space, legal before markup
 
@@ -61,9 +63,20 @@ def sniff(data: bytes) -> Format:
             return accepted
     *most, last = Format
     raise UnsupportedFormat(
-        f"The file {_looks_like(data[:1024].lstrip(_TEXT_LEAD))}. "
+        f"The file {_looks_like(data[:_HEAD].lstrip(_TEXT_LEAD))}. "
         f"Accepted are {', '.join(most)} and {last}."
     )
+
+
+def sniff_file(path: Path) -> Format:
+    """Name the format of a file on disk, of which the head is read.
+
+    Raises:
+        OSError: it can't be read.
+        EmptyUpload, UnsupportedFormat: as `sniff`.
+    """
+    with path.open("rb") as file:
+        return sniff(file.read(_HEAD))
 
 
 def _looks_like(head: bytes) -> str:

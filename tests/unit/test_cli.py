@@ -134,7 +134,7 @@ class TestSegment:
         assert error.count("\n") == 1
         assert str(tile) in error
         assert str(twin) in error
-        assert not list(out.iterdir())
+        assert not out.exists()
 
     def test_no_input_is_overwritten(
         self, bundle: Path, tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -176,11 +176,11 @@ class TestSegment:
         assert error.count("\n") == 1
         assert words in error
 
-    def test_an_output_that_is_a_file(
+    def test_an_output_folder_that_is_a_file(
         self, bundle: Path, tile: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run("segment", tile, "-o", tile) == 2
-        assert capsys.readouterr().err == f"error: -o {tile} can't be a folder: File exists\n"
+        assert run("segment", tile, "-o", f"{tile}/") == 2
+        assert capsys.readouterr().err == f"error: {tile} can't be a folder: File exists\n"
 
 
 class TestModels:

@@ -1,0 +1,152 @@
+"""Segment files: what `rooftrace segment` does once its arguments are settled."""
+
+import hashlib
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+from tqdm import tqdm
+
+from app import __version__
+from app.errors import RooftraceError
+from app.files import STANDARD
+from app.imaging.decode import decode_image
+from app.imaging.image import RowSource
+from app.imaging.raster import open_raster
+from app.imaging.scaling import format_rescale
+from app.imaging.sniff import Format as FileFormat
+from app.imaging.sniff import sniff_file
+from app.inference.segmenter import SegmentedBand, used_gsd
+from app.pipeline import Pipeline, Stages
+from app.work import Work, partial_folder, working
+
+_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} [{elapsed}<{remaining}{postfix}]"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Files to be segmented alike, each to a target of its own.
+
+    `resume`: go on with what an earlier run left unfinished, and leave what it finished.
+    """
+
+    pipeline: Pipeline
+    targets: Mapping[Path, Path]
+    resume: bool = False
+    quiet: bool = False
+
+    def segment(self) -> int:
+        """Segment file by file; say what is wrong with one, go on, and return how many failed."""
+        failed = 0
+        has_own_bar = self.pipeline.format.write is not None and len(self.targets) == 1
+        files = tqdm(self.targets.items(), unit="image", disable=self.quiet or has_own_bar)
+        for source, target in files:
+            try:
+                for notice in self._segment(source, target):
+                    tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
+            except (OSError, RooftraceError) as error:
+                failed += 1
+                tqdm.write(f"error: {source}: {error}", file=sys.stderr)
+        return failed
+
+    def _segment(self, source: Path, target: Path) -> tuple[str, ...]:
+        """Segment one file, and return what one should know about it."""
+        if self.resume and _is_done(source, target):
+            return (f"{target} is there, and newer: it was left as it is.",)
+        write = self.pipeline.format.write
+        if write is None or target == STANDARD:
+            stages = Stages()
+            result = self.pipeline.segment(source.name, _read(source), stages)
+            _write(target, self.pipeline.encode(result, stages))
+            return result.notices
+        with self._open(source) as (image, digest):
+            with working(target, self._made_of(digest), resume=self.resume) as work:
+                bands = self._with_bar(self._bands(image, work), image, work.rows, source.name)
+                found = self.pipeline.stream(source.name, image, bands)
+                write(found, work.result)
+            return found.notices
+
+    @contextmanager
+    def _open(self, source: Path) -> Iterator[tuple[RowSource, str]]:
+        """Open a file as rows: a TIFF of any size as it lies there, any other whole.
+
+        With it comes what tells it from any other file.
+        """
+        pipeline = self.pipeline
+        if source != STANDARD and sniff_file(source) is FileFormat.TIFF:
+            status = source.stat()
+            with open_raster(source, rescale=pipeline.rescale) as raster:
+                yield raster, f"of {status.st_size} bytes, changed {status.st_mtime_ns}"
+        else:
+            data = _read(source)
+            image = decode_image(data, max_pixels=pipeline.max_pixels, rescale=pipeline.rescale)
+            yield image, hashlib.sha256(data).hexdigest()
+
+    def _bands(self, image: RowSource, work: Work) -> Iterator[SegmentedBand]:
+        """Give the bands that are saved, then those that are not."""
+        yield from work.bands()
+        if work.rows < image.height:
+            segmenter, options = self.pipeline.segmenter, self.pipeline.options
+            bands = segmenter.bands(image, options, first=work.rows)
+            yield from work.save(segmenter.combine_bands(image, bands, options))
+
+    def _made_of(self, digest: str) -> dict[str, str]:
+        """Name all that decides the bits of a file's bands."""
+        segmenter, rescale = self.pipeline.segmenter, self.pipeline.rescale
+        return {
+            "input": digest,
+            "rooftrace": __version__,
+            "model": segmenter.manifest.version,
+            "provider": ", ".join(sorted(set(segmenter.predictor.providers.values()))),
+            "rescale": "none" if rescale is None else format_rescale(rescale),
+            **{name: str(value) for name, value in asdict(self.pipeline.options).items()},
+        }
+
+    def _with_bar(
+        self, bands: Iterable[SegmentedBand], image: RowSource, done: int, name: str
+    ) -> Iterator[SegmentedBand]:
+        """Show how much of an image has gone by: in km² where its GSD is known."""
+        gsd = used_gsd(image, self.pipeline.options)
+        unit = "km²" if gsd else "megapixels"
+        row = image.width * (math.prod(gsd) if gsd else 1) / 1e6
+        started, before = perf_counter(), done
+        with tqdm(
+            desc=name,
+            total=image.height * row,
+            initial=done * row,
+            unit=unit,
+            bar_format=_BAR,
+            leave=len(self.targets) == 1,
+            disable=self.quiet,
+        ) as bar:
+            for band in bands:
+                yield band
+                if (new := band.rows.stop - before) > 0:
+                    before = band.rows.stop
+                    pace = 60 * (before - done) * row / (perf_counter() - started)
+                    bar.set_postfix_str(f"{pace:.3g} {unit}/min", refresh=False)
+                    bar.update(new * row)
+
+
+def _is_done(source: Path, target: Path) -> bool:
+    if partial_folder(target).exists() or not (source.exists() and target.exists()):
+        return False
+    return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def _read(source: Path) -> bytes:
+    return sys.stdin.buffer.read() if source == STANDARD else source.read_bytes()
+
+
+def _write(target: Path, data: bytes) -> None:
+    if target == STANDARD:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        target.write_bytes(data)

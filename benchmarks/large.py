@@ -1,0 +1,90 @@
+"""How much memory a raster takes that is larger than memory.
+
+A GeoTIFF of each height is generated, tiled and JPEG-compressed, and segmented by `rooftrace
+segment` in a process of its own, with a toy bundle: memory and pace are those of everything around
+the networks. Peak memory is what the kernel counted as resident.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import rasterio
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from tests.factories import write_toy_bundle
+
+_TILE = 512
+_GSD = 0.35
+_ROOT = Path(__file__).parents[1]
+
+
+def write_raster(path: Path, height: int, width: int) -> None:
+    """Write an RGB GeoTIFF of dark ground with bright roofs of 30 x 40 pixels, 100 apart."""
+    rows, cols = np.ogrid[:_TILE, :width]
+    ground = np.random.default_rng(0).integers(40, 90, (3, _TILE, width), np.uint8)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32633",
+        transform=Affine(_GSD, 0, 500_000, 0, -_GSD, 5_000_000),
+        tiled=True,
+        blockxsize=_TILE,
+        blockysize=_TILE,
+        compress="jpeg",
+        photometric="ycbcr",
+        bigtiff="if_safer",
+    ) as file:
+        for top in range(0, height, _TILE):
+            here = min(_TILE, height - top)
+            roofs = ((rows + top) % 100 < 30) & (cols % 100 < 40)
+            strip = np.where(roofs, np.uint8(220), ground)[:, :here]
+            file.write(strip, window=Window(0, top, width, here))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print one line for each height."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.large", description=__doc__)
+    parser.add_argument("--width", type=int, default=20_000)
+    parser.add_argument("--height", type=int, nargs="+", default=[20_000, 40_000])
+    parser.add_argument("--output", default="out.tif", help="its ending chooses the format")
+    parser.add_argument("--folder", type=Path, help="where there is room for 15 bytes a pixel")
+    args = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        bundle = write_toy_bundle(Path(folder, "bundle"))
+        for height in args.height:
+            raster, out = Path(folder, "in.tif"), Path(folder, args.output)
+            write_raster(raster, height, args.width)
+            command = [sys.executable, "-m", "app.cli", "segment", "--bundle", bundle, raster]
+            environment = os.environ | {"PYTHONPATH": str(_ROOT), "ROOFTRACE_DEVICE": "cpu"}
+            started = perf_counter()
+            process = subprocess.Popen([*map(str, command), "-o", out, "--quiet"], env=environment)
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = perf_counter() - started
+            if status:
+                raise SystemExit(f"`rooftrace segment` ended with status {status}")
+            km2 = height * args.width * _GSD**2 / 1e6
+            print(
+                f"{args.width} x {height}: peak {usage.ru_maxrss / 1024:.0f} MiB, "
+                f"{seconds:.0f} s ({usage.ru_utime + usage.ru_stime:.0f} s of CPU), "
+                f"{60 * km2 / seconds:.1f} km²/min; "
+                f"{raster.stat().st_size / 2**20:.0f} MiB in, {out.stat().st_size / 2**20:.1f} out",
+                flush=True,
+            )
+            out.unlink()
+
+
+if __name__ == "__main__":
+    main()

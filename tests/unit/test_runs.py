@@ -1,0 +1,339 @@
+"""Files in, files out: where results go, rasters a few rows at a time, and runs that go on."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+
+from app.cli import main
+from app.errors import InvalidOption
+from app.files import choose_format, expand, plan_targets
+from app.work import partial_folder
+from tests.factories import scene
+from tests.geotiff import tiff
+from tests.serving import decoded, encoded, exact_bundle, serving, toy_mask
+
+UTM = {"crs": "EPSG:32633", "transform": Affine(0.39, 0, 5e5, 0, -0.39, 4e6)}
+PIXELS = scene(150, 60)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    bundle = exact_bundle(tmp_path / "bundle", patch_size=32)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
+    monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
+    return bundle
+
+
+@pytest.fixture
+def map_file(tmp_path: Path) -> Path:
+    path = tmp_path / "map.tif"
+    path.write_bytes(tiff(np.moveaxis(PIXELS, 2, 0), photometric="rgb", **UTM))
+    return path
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def mask_of(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+class TestFiles:
+    def test_patterns_are_looked_up_where_the_shell_did_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("b.tif", "a.tif", "deep/c.tif", "odd[1].tif"):
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).touch()
+        assert expand(["[ab].tif"]) == [Path("a.tif"), Path("b.tif")]
+        assert expand(["deep/**/*.tif", "b.tif", "b.tif"]) == [Path("deep/c.tif"), Path("b.tif")]
+        assert expand(["odd[1].tif", "none.tif"]) == [Path("odd[1].tif"), Path("none.tif")]
+        assert expand([str(tmp_path / "?.tif")]) == [tmp_path / "a.tif", tmp_path / "b.tif"]
+        with pytest.raises(InvalidOption, match=r"\*\.png matches no file"):
+            expand(["*.png"])
+        with pytest.raises(InvalidOption, match="- is standard input"):
+            expand(["-", "a.tif"])
+
+    @pytest.mark.parametrize(
+        ("output", "named", "format"),
+        [
+            ("out.tif", None, "geotiff"),
+            ("out.GEOJSON", None, "geojson"),
+            ("out.png", None, "png"),
+            ("out.overlay.png", None, "overlay"),
+            ("out.probability.png", None, "probability"),
+            ("out.png", "probability", "probability"),
+            ("out.tif/", None, "png"),
+            ("folder", None, "png"),
+            ("folder", "geojson", "geojson"),
+            ("-", None, "png"),
+            ("-", "rle", "rle"),
+        ],
+    )
+    def test_the_ending_chooses_the_format(
+        self, output: str, named: str | None, format: str
+    ) -> None:
+        assert choose_format(output, named).name == format
+
+    def test_an_ending_of_nothing(self) -> None:
+        with pytest.raises(InvalidOption, match=r"-o out\.jpg ends like no result format: \.png"):
+            choose_format("out.jpg", None)
+
+    def test_a_folder_or_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        format = choose_format("x.tif", None)
+        one = [Path("in/a.jp2")]
+        Path("v1.0").mkdir()
+
+        def targets(output: str) -> list[str]:
+            return [str(target) for target in plan_targets(one, output, format).values()]
+
+        assert targets("x/y.tif") == ["x/y.tif"]
+        assert Path("x").is_dir()
+        assert targets("x") == targets("x/") == ["x/a.tif"]
+        assert targets("new.d/") == ["new.d/a.tif"]
+        assert targets("v1.0") == ["v1.0/a.tif"]
+        assert targets("-") == ["-"]
+        with pytest.raises(InvalidOption, match=r"one file for 2 inputs: name a folder"):
+            plan_targets([*one, Path("b.tif")], "x.tif", format)
+        with pytest.raises(InvalidOption, match="takes the result of one input, got 2"):
+            plan_targets([*one, Path("b.tif")], "-", format)
+
+
+class TestStreaming:
+    @pytest.mark.parametrize("name", ["geotiff", "geojson"])
+    @pytest.mark.parametrize("options", [{}, {"min_area": "1.2", "gsd": "0.3", "overlap": "0.5"}])
+    def test_a_file_is_what_the_service_answers(
+        self,
+        bundle: Path,
+        map_file: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        options: dict[str, str],
+    ) -> None:
+        out = tmp_path / ("out.tif" if name == "geotiff" else "out.geojson")
+        arguments = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+        assert run("segment", map_file, "-o", out, *arguments, "--quiet") == 0
+        monkeypatch.delenv("ROOFTRACE_BUNDLE")
+        monkeypatch.delenv("ROOFTRACE_DEVICE")
+        with serving(bundle) as client:
+            files = {"file": ("map.tif", map_file.read_bytes())}
+            answer = client.post("/segment", params={"format": name, **options}, files=files)
+        assert answer.status_code == 200, answer.text
+        assert out.read_bytes() == answer.content
+        assert {path.name for path in tmp_path.iterdir()} == {"bundle", "map.tif", out.name}
+
+    def test_an_image_larger_than_an_upload_may_be(
+        self,
+        bundle: Path,
+        map_file: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("ROOFTRACE_MAX_PIXELS", "8999")
+        assert run("segment", map_file, "-o", tmp_path / "out.tif", "--quiet") == 0
+        np.testing.assert_array_equal(mask_of(tmp_path / "out.tif") == 1, toy_mask(PIXELS))
+        assert run("segment", map_file, "-o", tmp_path / "out.png", "--quiet") == 1
+        assert "`rooftrace segment` takes a GeoTIFF of any size" in capsys.readouterr().err
+
+    def test_deep_samples_and_rescale(
+        self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deep = np.moveaxis(PIXELS, 2, 0).astype(np.uint16) * 100
+        map_file.write_bytes(tiff(deep, photometric="rgb", **UTM))
+        out = tmp_path / "out.tif"
+        assert run("segment", map_file, "-o", out, "--rescale", "0,25500", "--quiet") == 0
+        np.testing.assert_array_equal(mask_of(out) == 1, toy_mask(PIXELS))
+        assert "rescale=0,25500,0,25500,0,25500, as asked" in capsys.readouterr().err
+
+    def test_a_picture_streams_as_well(
+        self, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        picture = tmp_path / "picture.png"
+        picture.write_bytes(encoded(PIXELS))
+        assert run("segment", picture, "-o", tmp_path / "out.geojson", "--quiet") == 0
+        assert json.loads((tmp_path / "out.geojson").read_text())["coordinates"] == "pixel"
+        assert "coordinates are pixels" in capsys.readouterr().err
+
+    def test_an_output_that_the_image_cannot_give_leaves_nothing(
+        self, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        picture = tmp_path / "picture.png"
+        picture.write_bytes(encoded(PIXELS))
+        assert run("segment", picture, "-o", tmp_path / "out.tif", "--quiet") == 1
+        assert "no georeference" in capsys.readouterr().err
+        assert {path.name for path in tmp_path.iterdir()} == {"bundle", "picture.png"}
+
+    def test_progress_is_told_in_square_kilometres(
+        self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("segment", map_file, "-o", tmp_path / "out.tif") == 0
+        err = capsys.readouterr().err
+        area = 150 * 60 * (0.39 / 0.9996) ** 2 / 1e6
+        assert f"100%|██████████| {area:.4g}/{area:.4g} km²" in err.splitlines()[-1]
+        assert "km²/min" in err
+        assert "image/s" not in err
+        map_file.write_bytes(encoded(PIXELS))
+        assert run("segment", map_file, "-o", tmp_path / "out.geojson") == 0
+        assert "0.009/0.009 megapixels" in capsys.readouterr().err
+
+    def test_standard_input_and_output(
+        self, bundle: Path, map_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def piped(*arguments: str) -> bytes:
+            out = io.BytesIO()
+            stdin = SimpleNamespace(buffer=io.BytesIO(map_file.read_bytes()))
+            stdout = SimpleNamespace(buffer=out, flush=lambda: None)
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "stdin", stdin)
+                patch.setattr(sys, "stdout", stdout)
+                assert run("segment", *arguments, "--quiet") == 0
+            return out.getvalue()
+
+        mask = decoded(piped("-", "-o", "-"))
+        np.testing.assert_array_equal(mask == 255, toy_mask(PIXELS))
+        (tmp_path / "piped.tif").write_bytes(piped(str(map_file), "-o", "-", "--format", "geotiff"))
+        np.testing.assert_array_equal(mask_of(tmp_path / "piped.tif") == 1, toy_mask(PIXELS))
+        assert piped("-", "-o", str(tmp_path / "folder")) == b""
+        assert (tmp_path / "folder" / "stdin.png").exists()
+        assert piped("-", "-o", str(tmp_path / "in.tif")) == b""
+        np.testing.assert_array_equal(mask_of(tmp_path / "in.tif") == 1, toy_mask(PIXELS))
+
+
+# What the interrupted runs are of: 125 bands of windows, and few buildings.
+TALL = np.kron(scene(150, 10), np.ones((20, 20, 1), np.uint8))
+
+
+@pytest.fixture
+def tall(tmp_path: Path) -> Path:
+    path = tmp_path / "tall.tif"
+    path.write_bytes(tiff(np.moveaxis(TALL, 2, 0), photometric="rgb", nodata=7, **UTM))
+    return path
+
+
+def interrupted(how: signal.Signals, source: Path, target: Path, *options: str) -> tuple[int, int]:
+    """Run as a process that is sent a signal after some bands; return its end, and how many."""
+    command = [sys.executable, "-m", "app.cli", "segment", source, "-o", target, *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    folder = partial_folder(target)
+    with subprocess.Popen(
+        list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(list(folder.glob("*.npz"))) < 10 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(how)
+        status = process.wait(60)
+    return status, len(list(folder.glob("*.npz")))
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize("name", ["out.tif", "out.geojson"])
+    @pytest.mark.parametrize(
+        "options", [(), ("--gsd", "0.3", "--overlap", "0.6", "--bands", "mask,probability")]
+    )
+    def test_a_killed_run_goes_on_and_ends_byte_identical(
+        self, bundle: Path, tall: Path, tmp_path: Path, name: str, options: tuple[str, ...]
+    ) -> None:
+        whole, out = tmp_path / "whole" / name, tmp_path / name
+        assert run("segment", tall, "-o", whole, *options, "--quiet") == 0
+
+        status, saved = interrupted(signal.SIGKILL, tall, out, *options, "--quiet")
+
+        assert status == -signal.SIGKILL
+        assert 10 <= saved < 100
+        assert not out.exists()
+        assert run("segment", tall, "-o", out, *options, "--resume", "--quiet") == 0
+        assert out.read_bytes() == whole.read_bytes()
+        assert not partial_folder(out).exists()
+
+    def test_ctrl_c_says_how_to_go_on(self, bundle: Path, tall: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out.tif"
+        status, saved = interrupted(signal.SIGINT, tall, out)
+        assert status == 130
+        assert saved >= 10
+        assert not out.exists()
+
+    def test_what_is_saved_is_not_computed_again(
+        self, bundle: Path, tall: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out.tif"
+        interrupted(signal.SIGKILL, tall, out)
+        first = min(partial_folder(out).glob("*.npz"))
+        with np.load(first) as arrays:
+            changed = dict(arrays)
+        changed["mask"] = ~changed["mask"]
+        np.savez(first, **changed)
+        assert run("segment", tall, "-o", out, "--resume", "--quiet") == 0
+        mask, height = mask_of(out), len(changed["mask"])
+        np.testing.assert_array_equal(mask[:height] == 1, ~toy_mask(TALL[:height]))
+        np.testing.assert_array_equal(mask[height:] == 1, toy_mask(TALL[height:]))
+
+    def test_a_band_that_was_cut_short_is_computed_again(
+        self, bundle: Path, tall: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out.tif"
+        interrupted(signal.SIGKILL, tall, out)
+        bands = sorted(partial_folder(out).glob("*.npz"))
+        bands[4].write_bytes(bands[4].read_bytes()[:-1000])
+        bands[8].unlink()
+        assert run("segment", tall, "-o", out, "--resume", "--quiet") == 0
+        np.testing.assert_array_equal(mask_of(out) == 1, toy_mask(TALL))
+
+    def test_unfinished_work_is_neither_lost_nor_mixed_with_other(
+        self, bundle: Path, tall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "out.tif"
+        interrupted(signal.SIGKILL, tall, out)
+        assert run("segment", tall, "-o", out) == 2
+        assert "holds an unfinished run: add --resume" in capsys.readouterr().err
+        for options, words in (
+            (["--overlap", "0.5"], "its overlap was 0.25 and is 0.5 now"),
+            (["--rescale", "0,99"], "its rescale was none and is 0,99,0,99,0,99 now"),
+        ):
+            assert run("segment", tall, "-o", out, "--resume", "--quiet", *options) == 1
+            assert words in capsys.readouterr().err
+        os.utime(tall, (1, 1))
+        assert run("segment", tall, "-o", out, "--resume", "--quiet") == 1
+        assert "its input was of" in capsys.readouterr().err
+        assert len(list(partial_folder(out).glob("*.npz"))) >= 10
+
+    def test_what_is_finished_is_left(
+        self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "out.tif"
+        assert run("segment", map_file, "-o", out, "--resume", "--quiet") == 0
+        before = out.stat().st_mtime_ns
+        assert run("segment", map_file, "-o", out, "--resume", "--quiet") == 0
+        assert "it was left as it is" in capsys.readouterr().err
+        assert out.stat().st_mtime_ns == before
+        os.utime(map_file)
+        assert run("segment", map_file, "-o", out, "--resume", "--quiet") == 0
+        assert out.stat().st_mtime_ns > before
+
+    def test_damage_that_shows_late_leaves_no_work(
+        self, bundle: Path, tall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = tall.read_bytes()
+        tall.write_bytes(data[: len(data) // 2])
+        assert run("segment", tall, "-o", tmp_path / "out.tif", "--quiet") == 1
+        assert "cut short" in capsys.readouterr().err
+        assert {path.name for path in tmp_path.iterdir()} == {"bundle", "tall.tif"}
