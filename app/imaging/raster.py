@@ -21,7 +21,7 @@ from app.imaging.ifd import directory_offsets, orientation
 from app.imaging.image import Image
 from app.imaging.limits import check_pixel_count
 from app.imaging.scaling import (
-    PERCENTILES,
+    RULE,
     Limits,
     format_rescale,
     percentile_limits,
@@ -129,7 +129,7 @@ class Raster:
             by = "as asked"
             if rescale is None:
                 self._limits = self._percentile_limits()
-                by = "the {} and {} % percentiles of each band".format(*PERCENTILES)
+                by = RULE
             assert self._limits is not None
             notices.append(
                 f"The TIFF's {dtype} samples were scaled to 8 bits with "

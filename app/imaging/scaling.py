@@ -17,7 +17,8 @@ from app.errors import InvalidOption
 Limits = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 """What becomes 0 and what becomes 255, of red, green and blue."""
 
-PERCENTILES = (2, 98)
+_PERCENTILES = (2, 98)
+RULE = "the 2nd and 98th percentile of each band"
 
 
 def parse_rescale(text: str) -> Limits:
@@ -50,14 +51,14 @@ def format_rescale(limits: Limits) -> str:
 
 
 def percentile_limits(bands: Sequence[NDArray[Any]]) -> Limits:
-    """Return the `PERCENTILES` of red, green and blue samples, as `format_rescale` writes them.
+    """Return the `_PERCENTILES` of red, green and blue samples, as `format_rescale` writes them.
 
     So the limits that a notice tells give the same pixels again. A band without contrast becomes 0
     at its one value, and 0 to 1 stand for a band without samples.
     """
     pairs = []
     for band in bands:
-        low, high = map(float, np.percentile(band, PERCENTILES) if band.size else (0, 1))
+        low, high = map(float, np.percentile(band, _PERCENTILES) if band.size else (0, 1))
         low, high = float(f"{low:.6g}"), float(f"{high:.6g}")
         pairs.append((low, high if high > low else low + (abs(low) or 1.0)))
     red, green, blue = pairs

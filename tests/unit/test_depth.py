@@ -234,7 +234,7 @@ class TestRealFiles:
         assert image.notices == (
             "The TIFF does not name its bands: the first three were used as RGB.",
             "The TIFF's uint16 samples were scaled to 8 bits with rescale=0,937,0,1136,0,760, "
-            "the 2 and 98 % percentiles of each band.",
+            "the 2nd and 98th percentile of each band.",
         )
 
     def test_panchromatic_is_refused(self) -> None:

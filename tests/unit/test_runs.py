@@ -246,9 +246,16 @@ def interrupted(how: signal.Signals, source: Path, target: Path, *options: str) 
 
 
 class TestGoingOn:
-    @pytest.mark.parametrize("name", ["out.tif", "out.geojson"])
     @pytest.mark.parametrize(
-        "options", [(), ("--gsd", "0.3", "--overlap", "0.6", "--bands", "mask,probability")]
+        ("name", "options"),
+        [
+            ("out.tif", ()),
+            ("out.tif", ("--gsd", "0.3", "--overlap", "0.6", "--bands", "mask,probability")),
+            ("out.geojson", ("--gsd", "0.3", "--overlap", "0.6")),
+            ("out.gpkg", ()),
+            ("out.fgb", ()),
+            ("out.parquet", ()),
+        ],
     )
     def test_a_killed_run_goes_on_and_ends_byte_identical(
         self, bundle: Path, tall: Path, tmp_path: Path, name: str, options: tuple[str, ...]
