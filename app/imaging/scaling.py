@@ -46,12 +46,12 @@ def parse_rescale(text: str) -> Limits:
 
 
 def format_rescale(limits: Limits) -> str:
-    """Write limits as `parse_rescale` reads them, with 6 significant digits."""
-    return ",".join(f"{value:.6g}" for pair in limits for value in pair)
+    """Write limits as `parse_rescale` reads them."""
+    return ",".join(f"{value:.12g}" for pair in limits for value in pair)
 
 
 def percentile_limits(bands: Sequence[NDArray[Any]]) -> Limits:
-    """Return the `_PERCENTILES` of red, green and blue samples, as `format_rescale` writes them.
+    """Return the `_PERCENTILES` of red, green and blue samples, to 6 significant digits.
 
     So the limits that a notice tells give the same pixels again. A band without contrast becomes 0
     at its one value, and 0 to 1 stand for a band without samples.
