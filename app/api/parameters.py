@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import NotAcceptable
 from app.formats import FORMATS
 from app.imaging.scaling import Limits, parse_rescale
-from app.inference.segmenter import Combine, Resample, SegmentOptions, Tta
+from app.inference.orientations import Tta
+from app.inference.segmenter import Combine, Resample, SegmentOptions
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
 from app.results.findings import OutputOptions, Rectify, parse_bands

@@ -1,7 +1,7 @@
 """An image in, a mask out: windows, predictor and blending in one straight line."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,12 +17,12 @@ from app.imaging.resample import resample_rows
 from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, predict_until_settled
 from app.inference.manifest import Manifest, load_manifest
+from app.inference.orientations import ORIENTATIONS, Tta, upright
 from app.inference.predictor import Device, OnnxPredictor, Predictor
 from app.inference.resampling import Size, first_needed, resample_bands, seen_size
 from app.inference.windows import MAX_OVERLAP, WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
 
-Tta = Literal["none", "flips", "d4"]
 Combine = Literal["average", "vote"]
 Resample = Literal["auto", "off"]
 Checkpoint = Callable[[], None]
@@ -295,14 +295,14 @@ class Segmenter:
         checkpoint: Checkpoint,
     ) -> Iterator[NDArray[np.float32]]:
         """Predict patches one after the other, batch by batch: float32 (M, S, S) each."""
-        orientations = _ORIENTATIONS[options.tta]
+        orientations = ORIENTATIONS[options.tta]
         oriented = (o.apply(patch) for patch in patches for o in orientations)
         views = (
             view
             for batch in self._batches(oriented, checkpoint)
             for view in self.predictor.predict(batch, members).swapaxes(0, 1)
         )
-        return (_upright(of_patch, orientations) for of_patch in _batched(views, len(orientations)))
+        return (upright(of_patch, orientations) for of_patch in _batched(views, len(orientations)))
 
     def _batches(
         self, patches: Iterable[NDArray[np.uint8]], checkpoint: Checkpoint
@@ -360,34 +360,6 @@ def load_segmenter(bundle: Path, *, device: Device = "auto", lanes: int | None =
     return Segmenter(manifest, predictor)
 
 
-@dataclass(frozen=True)
-class _Orientation:
-    """A symmetry of the square: quarter turns anticlockwise, then perhaps a left-right mirror."""
-
-    turns: int
-    mirrored: bool
-
-    def apply(self, patch: NDArray[_Scalar]) -> NDArray[_Scalar]:
-        """Orient an (S, S, C) patch."""
-        turned = np.rot90(patch, self.turns, axes=(0, 1))
-        return np.flip(turned, axis=1) if self.mirrored else turned
-
-    def undo(self, maps: NDArray[_Scalar]) -> NDArray[_Scalar]:
-        """Bring (M, S, S) maps of an oriented patch back upright."""
-        unmirrored = np.flip(maps, axis=2) if self.mirrored else maps
-        return np.rot90(unmirrored, -self.turns, axes=(1, 2))
-
-
-# Means over mirrored patches, or over all eight symmetries of the square (the dihedral group D4).
-# Source: the "geometric self-ensemble" of Lim et al., "Enhanced Deep Residual Networks for Single
-# Image Super-Resolution", CVPR Workshops 2017.
-_ORIENTATIONS: dict[Tta, tuple[_Orientation, ...]] = {
-    "none": (_Orientation(0, False),),
-    "flips": tuple(_Orientation(turns, mirrored) for turns in (0, 2) for mirrored in (False, True)),
-    "d4": tuple(_Orientation(turns, mirrored) for turns in range(4) for mirrored in (False, True)),
-}
-
-
 def used_gsd(image: RowSource, options: SegmentOptions) -> Gsd | None:
     """Return what the client said of the GSD, else what the image says itself."""
     return image.gsd if options.gsd is None else (options.gsd, options.gsd)
@@ -400,17 +372,6 @@ def _patches(image: RowSource, grid: WindowGrid, first: int) -> Iterator[NDArray
         if window.col == 0:
             rows = resample_rows(image, size, window.row, window.row + window.height)
         yield read_patch(rows, replace(window, row=0), grid.patch)
-
-
-def _upright(
-    views: Sequence[NDArray[np.float32]], orientations: Sequence[_Orientation]
-) -> NDArray[np.float32]:
-    """Average the (M, S, S) predictions of one patch's orientations, each brought back upright."""
-    if len(views) == 1:
-        return views[0]  # as it stands; the mean of one would be a copy
-    turned_back = [o.undo(view) for o, view in zip(orientations, views, strict=True)]
-    mean: NDArray[np.float32] = np.mean(turned_back, axis=0)
-    return mean
 
 
 def _hide_invalid(bands: Iterable[Band], image: RowSource) -> Iterator[Band]:
