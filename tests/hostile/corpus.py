@@ -216,10 +216,14 @@ def _tiff() -> Iterator[tuple[str, bytes, Answer]]:
     yield "tiff thirty thousand pages", b"II*\0\x08\0\0\0" + pages, UNSUPPORTED
     yield "tiff a count of all", tiff_of(_strip(20, 20, t258=(3, 2**31, 8)), bytes(400)), DAMAGED
     yield "tiff 300 bands", tiff(300), UNSUPPORTED
-    for dtype in ("int16", "int64", "float32", "complex64"):
-        yield f"tiff {dtype}", tiff(1, dtype), UNSUPPORTED
-    nan = tiff(1, "float32").replace(struct.pack("<f", float(PIXELS[0, 0, 0])), b"\0\0\xc0\x7f")
-    yield "tiff not a number", nan, UNSUPPORTED
+    for dtype in ("uint16", "int16", "float32"):
+        yield f"tiff one band of {dtype}", tiff(1, dtype), UNSUPPORTED
+        yield f"fine tiff {dtype}", tiff(3, dtype), FINE
+    for dtype in ("int8", "uint32", "int64", "float64", "complex64"):
+        yield f"tiff {dtype}", tiff(3, dtype), UNSUPPORTED
+    number = struct.pack("<f", float(PIXELS[0, 0, 0]))
+    for name, other in (("nan", b"\0\0\xc0\x7f"), ("infinity", b"\0\0\x80\x7f")):
+        yield f"fine tiff with {name}", tiff(3, "float32").replace(number, other), FINE
     bomb = zlib.compress(bytes(50_000_000), 9)
     deflated = _strip(20, 20, t259=(3, 1, 8), t279=(4, 1, len(bomb)))
     yield "tiff deflate bomb", tiff_of(deflated, bomb), FINE
