@@ -4,9 +4,12 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+comma  := ,
 BIN    := $(VENV)/bin
 # The GPU build where an NVIDIA driver answers, else the CPU build.
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+# On a CPU, OpenVINO too, for bf16 where the CPU has it.
+EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)
 # glibc hands large blocks back to the system after every operator; keeping them made bf16 training
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
@@ -49,7 +52,7 @@ $(VENV)/bin/python:
 
 # A stamp per build and set: installing is skipped until the metadata or the pins change.
 $(VENV)/.serve-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(DEVICE)]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $@
 
 $(VENV)/.dev-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -25,8 +25,14 @@ _PAGE = Path(__file__).parent / "web" / "index.html"
 
 
 def load_models(settings: Settings) -> Segmenter:
-    """Load the bundle that the settings name, on the device that they name."""
-    return load_segmenter(settings.bundle, device=settings.device, lanes=settings.lanes)
+    """Load the bundle that the settings name, on what they name."""
+    return load_segmenter(
+        settings.bundle,
+        device=settings.device,
+        lanes=settings.lanes,
+        backend=settings.backend,
+        precision=settings.precision,
+    )
 
 
 def create_app(

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from app.errors import SettingsError
+from app.inference.backends import Backend, Precision
 from app.inference.predictor import Device
 
 PREFIX = "ROOFTRACE_"
@@ -42,6 +43,16 @@ class Settings(BaseSettings):
     device: Device = Field(
         "auto",
         description="auto: the GPU where there is one, else the CPU; cuda: the GPU or no start",
+    )
+    backend: Backend = Field(
+        "auto",
+        description="auto: OpenVINO where that means bf16, else ONNX Runtime; "
+        "onnxruntime or openvino: that one or no start",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="auto: bf16 where the CPU has it and the manifest says that masks keep; "
+        "fp32 or bf16: that one or no start",
     )
     lanes: PositiveInt | None = Field(
         None, description="CPU threads that predict, one patch each; unset: one per usable core"

@@ -77,7 +77,18 @@ def _members(manifest: Manifest) -> str:
         f"{parity.patches} patches (noise, black, white, a procedural scene, real ones where there "
         f"were any); more than {parity.tolerance:g}, or masks that agree on less than "
         f"{AGREEMENT:.1%} of the pixels, would have stopped the export. Large weights are stored "
-        "as fp16, all arithmetic is fp32."
+        "as fp16, all arithmetic is fp32.\n\n" + _bf16(manifest)
+    )
+
+
+def _bf16(manifest: Manifest) -> str:
+    cost = manifest.precisions.get("bf16")
+    if cost is None:
+        return "What computing in bf16 would do to the masks was not measured."
+    return (
+        f"In bf16, {cost.agreement:.3%} of the pixels of {cost.measured_on} are as in fp32, the "
+        f"IoU of both masks is {cost.iou:.4f}, and micro Dice changes by "
+        f"{cost.dice_micro_change:+.4f}."
     )
 
 

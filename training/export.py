@@ -43,6 +43,7 @@ from training.fit import WEIGHT_STEPS, fit, held_out, tally_sources
 from training.network import ProbabilityNetwork, SegmentationNetwork
 from training.order import choose_order
 from training.parity import TOLERANCE, check_parity, parity_patches
+from training.precision import cost_of_bf16
 from training.provenance import git_commit, tool_versions
 from training.train import load_network
 
@@ -280,7 +281,7 @@ def _fitted_and_scored(
     if not tiles:
         return manifest
     split = " + ".join(path.stem for path in validation)
-    with closing(load_segmenter(folder, device="cpu")) as segmenter:
+    with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
         sources = tally_sources(segmenter, tiles, SegmentOptions(), progress=progress)
     fitted = fit(list(sources.values()))
     members = tuple(
@@ -295,9 +296,10 @@ def _fitted_and_scored(
     manifest = manifest.model_copy(update={"members": members, "threshold": threshold})
     _write_manifest(folder, manifest)
 
-    with closing(load_segmenter(folder, device="cpu")) as segmenter:
+    with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
         report = evaluate(segmenter, tiles, progress=progress)
         early_exit = choose_order(segmenter, tiles, split, progress=progress)
+        bf16 = cost_of_bf16(folder, segmenter, tiles, split, progress=progress)
     evaluation = Evaluation(
         split=split,
         date=manifest.created.date(),
@@ -313,7 +315,12 @@ def _fitted_and_scored(
         for member in manifest.members
     )
     manifest = manifest.model_copy(
-        update={"members": members, "evaluation": evaluation, "early_exit": early_exit}
+        update={
+            "members": members,
+            "evaluation": evaluation,
+            "early_exit": early_exit,
+            "precisions": {"bf16": bf16} if bf16 else {},
+        }
     )
     _write_manifest(folder, manifest)
     return manifest

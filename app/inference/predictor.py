@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Literal, Protocol
@@ -18,7 +17,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import BundleError, DeviceError, InferenceError
+from app.errors import BundleError, DeviceError
+from app.inference.lanes import Lanes, check_signature, reason, spell
 from app.inference.manifest import Manifest, read_model
 
 # From 1.29 on, ONNX Runtime reports to its makers unless it is told not to before it is imported.
@@ -37,7 +37,6 @@ GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
 """Present when the machine has an NVIDIA GPU: under Linux, and under Windows' Linux (WSL)."""
 
 _CUDA_BATCH = 16
-_ROUNDING = 1e-6  # a sigmoid may leave [0, 1] by a few units in the last place
 
 
 class Predictor(Protocol):
@@ -93,60 +92,34 @@ class OnnxPredictor:
         models = {member.name: read_model(bundle, member) for member in manifest.members}
         self._sessions, self.fallback = _open_sessions(models, device)
         for member, session in self._sessions.items():
-            _check_graph(member, session, manifest.patch_size)
+            takes, gives = _signature(session.get_inputs()), _signature(session.get_outputs())
+            check_signature(member, takes, gives, manifest.patch_size)
 
         self.members = tuple(self._sessions)
         self.providers: Mapping[str, str] = {
             member: session.get_providers()[0] for member, session in self._sessions.items()
         }
         if CUDA in self.providers.values():
-            lanes, self._chunk, self.batch_size = 1, _CUDA_BATCH, _CUDA_BATCH
+            lanes, chunk, self.batch_size = 1, _CUDA_BATCH, _CUDA_BATCH
         else:
             lanes = usable_cores() if lanes is None else lanes
             # Two rounds a call: a whole number of them, so that no lane idles at the end, and few,
             # so that callers who share the lanes, or want to stop, need not wait for long.
-            self._chunk, self.batch_size = 1, 2 * lanes
-        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+            chunk, self.batch_size = 1, 2 * lanes
+        self._lanes = Lanes(self._run, lanes, chunk)
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
-        probabilities = np.empty((len(members), *patches.shape[:-1]), np.float32)
-
-        def run(chunk: slice) -> None:
-            for m, member in enumerate(members):
-                probabilities[m, chunk] = self._run(member, patches[chunk])
-
-        starts = range(0, len(patches), self._chunk)
-        futures = [self._pool.submit(run, slice(i, i + self._chunk)) for i in starts]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-        return probabilities
+        return self._lanes.predict(patches, members)
 
     def close(self) -> None:
         """Wait for what is running and let go of the threads."""
-        self._pool.shutdown()
+        self._lanes.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         session = self._sessions[member]
-        try:
-            outputs = session.run(None, {session.get_inputs()[0].name: patches})
-        except Exception as error:  # ONNX Runtime's errors have no other class in common
-            raise InferenceError(f"member {member!r} failed: {_first_line(error)}") from error
-        probability: NDArray[np.float32] = outputs[0]
-        if probability.shape != patches.shape[:-1]:
-            raise InferenceError(
-                f"member {member!r} gave shape {probability.shape} for patches of shape "
-                f"{patches.shape}"
-            )
-        low, high = probability.min(), probability.max()
-        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both
-            raise InferenceError(
-                f"member {member!r} gave values from {low} to {high}, not probabilities"
-            )
+        probability: NDArray[np.float32]
+        (probability,) = session.run(None, {session.get_inputs()[0].name: patches})
         return probability
 
 
@@ -175,6 +148,11 @@ def cpu_quota(cgroup: Path) -> int:
     return max(1, round(cores)) if cores > 0 else sys.maxsize
 
 
+def gpu_expected() -> bool:
+    """Tell whether the machine has a GPU, or ONNX Runtime was built for one."""
+    return CUDA in ort.get_available_providers() or any(map(Path.exists, GPU_FILES))
+
+
 def _open_sessions(
     models: Mapping[str, bytes], device: Device
 ) -> tuple[dict[str, ort.InferenceSession], str | None]:
@@ -187,8 +165,7 @@ def _open_sessions(
                 raise
             refusal = str(error)
     sessions = {member: _open(member, model, [CPU]) for member, model in models.items()}
-    gpu_expected = CUDA in ort.get_available_providers() or any(map(Path.exists, GPU_FILES))
-    if device == "cpu" or not gpu_expected:
+    if device == "cpu" or not gpu_expected():
         return sessions, None
     fallback = f"Running on the CPU: {refusal}"
     logger.warning(fallback)
@@ -249,35 +226,11 @@ def _open(member: str, model: bytes, providers: Sequence[object]) -> ort.Inferen
     except Exception as error:  # ONNX Runtime's errors have no other class in common
         # Of providers it complains with these two, of graphs with classes of its own.
         if providers != [CPU] and isinstance(error, RuntimeError | ValueError):
-            raise DeviceError(_no_cuda(member, _first_line(error))) from error
+            raise DeviceError(_no_cuda(member, reason(error))) from error
         raise BundleError(
-            f"ONNX Runtime {ort.__version__} can't load member {member!r}: {_first_line(error)}"
+            f"ONNX Runtime {ort.__version__} can't load member {member!r}: {reason(error)}"
         ) from error
 
 
-def _check_graph(member: str, session: ort.InferenceSession, patch: int) -> None:
-    """Check that a graph takes uint8 (N, S, S, 3) and gives float32 (N, S, S), for any N."""
-    takes = _signature(session.get_inputs())
-    gives = _signature(session.get_outputs())
-    for verb, found, expected in (
-        ("takes", takes, f"tensor(uint8) (N, {patch}, {patch}, 3)"),
-        ("gives", gives, f"tensor(float) (N, {patch}, {patch})"),
-    ):
-        if found != expected:
-            raise BundleError(f"the graph of member {member!r} {verb} {found}, expected {expected}")
-
-
 def _signature(nodes: Sequence[ort.NodeArg]) -> str:
-    """Spell out types and shapes; a leading dimension of any size is N, whatever its name."""
-    shapes = [
-        ["N" if i == 0 and not isinstance(n, int) else n for i, n in enumerate(node.shape)]
-        for node in nodes
-    ]
-    return " and ".join(
-        f"{node.type} ({', '.join(map(str, shape))})"
-        for node, shape in zip(nodes, shapes, strict=True)
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return " and ".join(spell(node.type, node.shape) for node in nodes)

@@ -14,11 +14,12 @@ from app.errors import BundleError, InferenceError, InvalidOption
 from app.imaging.georeference import Gsd
 from app.imaging.image import Image, RowSource
 from app.imaging.resample import resample_rows
+from app.inference.backends import Backend, Precision, load_predictor
 from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, predict_until_settled
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.orientations import ORIENTATIONS, Tta, upright
-from app.inference.predictor import Device, OnnxPredictor, Predictor
+from app.inference.predictor import Device, Predictor
 from app.inference.resampling import Size, first_needed, resample_bands, seen_size
 from app.inference.windows import MAX_OVERLAP, WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
@@ -342,15 +343,24 @@ class Segmenter:
         return tuple(name for name in known if name in chosen)
 
 
-def load_segmenter(bundle: Path, *, device: Device = "auto", lanes: int | None = None) -> Segmenter:
+def load_segmenter(
+    bundle: Path,
+    *,
+    device: Device = "auto",
+    lanes: int | None = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+) -> Segmenter:
     """Load the bundle in the folder `bundle`, and predict one patch so that the first is not slow.
 
     Raises:
         BundleError: manifest, files or graphs are missing, disagree or don't run.
-        DeviceError: the device that was asked for is not really in use.
+        DeviceError: what was asked for to run on is not really in use.
     """
     manifest = load_manifest(bundle)
-    predictor = OnnxPredictor(bundle, manifest, device=device, lanes=lanes)
+    predictor = load_predictor(
+        bundle, manifest, device=device, lanes=lanes, backend=backend, precision=precision
+    )
     black = np.zeros((1, manifest.patch_size, manifest.patch_size, 3), np.uint8)
     try:
         predictor.predict(black, predictor.members)

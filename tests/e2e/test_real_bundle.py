@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.imaging.decode import decode_image
+from app.inference.backends import Backend, Precision
 from app.inference.manifest import FILE_NAME, load_manifest
 from app.inference.segmenter import load_segmenter
 from app.settings import Settings
@@ -78,3 +81,25 @@ def test_served_masks_are_the_scored_ones(server: Server) -> None:
         mask = uploaded(server, tile.image)
         assert mask.shape == (image.height, image.width)
         assert dice(mask, label) == pytest.approx(report.dice[tile.name], abs=1e-9)
+
+
+@pytest.mark.skipif(not VALIDATION.is_dir(), reason="DATA_ROOT names no folder with `val`")
+@pytest.mark.parametrize(("precision", "agreement"), [("fp32", 0.99999), ("bf16", 0.998)])
+def test_backends_agree_on_real_imagery(precision: Precision, agreement: float) -> None:
+    """In bf16, the share of pixels that differ is about that of a few outlines' stray pixels."""
+    module = pytest.importorskip(
+        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+    )
+    if precision == "bf16" and not module.has_bf16():
+        pytest.skip("this CPU has no bf16")
+    paths = sorted(VALIDATION.glob("images/*"), key=lambda path: path.stat().st_size)[:TILES]
+    images = [decode_image(path.read_bytes(), max_pixels=10**8) for path in paths]
+    masks = []
+    runs: list[tuple[Backend, Precision]] = [("onnxruntime", "fp32"), ("openvino", precision)]
+    for backend, computed_in in runs:
+        with closing(
+            load_segmenter(BUNDLE, device="cpu", backend=backend, precision=computed_in)
+        ) as segmenter:
+            masks.append([segmenter.segment(image).mask for image in images])
+    for exact, other in zip(*masks, strict=True):
+        assert np.mean(exact == other) >= agreement

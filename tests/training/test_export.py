@@ -58,7 +58,7 @@ def manifest(bundle: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def segmenter(bundle: Path) -> Iterator[Segmenter]:
-    with closing(load_segmenter(bundle, device="cpu")) as segmenter:
+    with closing(load_segmenter(bundle, device="cpu", precision="fp32")) as segmenter:
         yield segmenter
 
 
@@ -155,6 +155,18 @@ def test_a_bundle_is_fitted_anew(
     assert "- Inside out." in (out / "MODEL_CARD.md").read_text()
     assert main(["fit", str(bundle), *data]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_what_bf16_does_to_the_masks_is_measured(bundle: Path, manifest: Manifest) -> None:
+    module = pytest.importorskip("app.inference.openvino_predictor")
+    card = (bundle / "MODEL_CARD.md").read_text()
+    if not module.has_bf16():
+        assert manifest.precisions == {}
+        assert "bf16 would do to the masks was not measured" in card
+        return
+    cost = manifest.precisions["bf16"]
+    assert cost.measured_on == "val (2 images)"
+    assert f"In bf16, {cost.agreement:.3%} of the pixels" in card
 
 
 def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:

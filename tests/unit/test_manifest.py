@@ -140,6 +140,12 @@ def test_the_version_ignores_layout(bundle: Path) -> None:
     assert len(before) == len("toy-") + 12
 
 
+def test_the_version_ignores_fields_that_hold_their_default(bundle: Path) -> None:
+    before = load_manifest(bundle).version
+    edit(bundle, lambda m: m.update(early_exit=None, precisions={}))
+    assert load_manifest(bundle).version == before
+
+
 @pytest.mark.parametrize(
     "change",
     [

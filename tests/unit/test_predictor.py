@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from app.errors import BundleError, DeviceError, InferenceError
 from app.inference import predictor as module
 from app.inference.manifest import load_manifest
-from app.inference.predictor import CPU, CUDA, Device, OnnxPredictor, cpu_quota, usable_cores
+from app.inference.predictor import (
+    CPU,
+    CUDA,
+    Device,
+    OnnxPredictor,
+    Predictor,
+    cpu_quota,
+    usable_cores,
+)
 from tests import factories
 from tests.factories import write_toy_bundle
 
@@ -24,8 +32,27 @@ PATCH = 32
 ROOT = Path(__file__).parents[2]
 
 
-def load(bundle: Path, *, device: Device = "cpu", lanes: int | None = None) -> OnnxPredictor:
+Load = Callable[..., Predictor]
+
+
+def load_onnx(bundle: Path, *, device: Device = "cpu", lanes: int | None = None) -> OnnxPredictor:
     return OnnxPredictor(bundle, load_manifest(bundle), device=device, lanes=lanes)
+
+
+def load_openvino(bundle: Path, *, precision: str = "fp32", lanes: int | None = None) -> Predictor:
+    module = pytest.importorskip(
+        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+    )
+    predictor: Predictor = module.OpenvinoPredictor(
+        bundle, load_manifest(bundle), precision=precision, lanes=lanes
+    )
+    return predictor
+
+
+LOADERS: dict[str, Load] = {"onnxruntime": load_onnx, "openvino": load_openvino}
+
+# OpenVINO multiplies by 1 / 255 where the graph divides.
+ROUNDING = {"onnxruntime": 0.0, "openvino": 6e-8}
 
 
 def bundle_of(folder: Path, graph: bytes) -> Path:
@@ -41,23 +68,39 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_bundle(tmp_path_factory.mktemp("predictor") / "toy", patch_size=PATCH)
 
 
+@pytest.fixture(scope="module", params=LOADERS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a backend; the tests that ask for it run with each."""
+    name: str = request.param
+    if name == "openvino":
+        pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
+    return name
+
+
 @pytest.fixture(scope="module")
-def toy(bundle: Path) -> Iterator[OnnxPredictor]:
+def load(backend: str) -> Load:
+    return LOADERS[backend]
+
+
+@pytest.fixture(scope="module")
+def toy(bundle: Path, load: Load) -> Iterator[Predictor]:
     with closing(load(bundle, lanes=2)) as predictor:
         yield predictor
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
-def test_each_member_answers_each_patch(toy: OnnxPredictor, n: int) -> None:
+def test_each_member_answers_each_patch(toy: Predictor, backend: str, n: int) -> None:
     batch = patches(n)
     found = toy.predict(batch, ("blue", "red"))
     expected = np.stack([batch[..., 2], batch[..., 0]]).astype(np.float32) / np.float32(255)
     assert found.dtype == np.float32
     assert found.shape == (2, n, PATCH, PATCH)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING[backend])
 
 
-def test_callers_share_the_lanes_and_not_their_answers(bundle: Path) -> None:
+def test_callers_share_the_lanes_and_not_their_answers(
+    bundle: Path, load: Load, backend: str
+) -> None:
     batches = [patches(5, seed) for seed in range(24)]
     before = set(threading.enumerate())
     with closing(load(bundle, lanes=2)) as toy:
@@ -65,12 +108,14 @@ def test_callers_share_the_lanes_and_not_their_answers(bundle: Path) -> None:
             found = list(callers.map(lambda batch: toy.predict(batch, ("red",)), batches))
         assert len(set(threading.enumerate()) - before) == 2
     for batch, answer in zip(batches, found, strict=True):
-        np.testing.assert_array_equal(answer[0], batch[..., 0].astype(np.float32) / 255)
+        expected = batch[..., 0].astype(np.float32) / 255
+        np.testing.assert_allclose(answer[0], expected, rtol=0, atol=ROUNDING[backend])
 
 
-def test_a_predictor_says_what_it_is(toy: OnnxPredictor) -> None:
+def test_a_predictor_says_what_it_is(toy: Predictor, backend: str) -> None:
     assert toy.members == ("red", "green", "blue")
-    assert toy.providers == dict.fromkeys(toy.members, CPU)
+    provider = {"onnxruntime": CPU, "openvino": "OpenVINO CPU fp32"}[backend]
+    assert toy.providers == dict.fromkeys(toy.members, provider)
     assert toy.fallback is None
     assert toy.batch_size == 4
 
@@ -93,17 +138,17 @@ def test_a_containers_quota_is_seen(tmp_path: Path, files: dict[str, str], cores
     assert cpu_quota(tmp_path) == cores
 
 
-def test_lanes_default_to_the_usable_cores(bundle: Path) -> None:
+def test_lanes_default_to_the_usable_cores(bundle: Path, load: Load) -> None:
     with closing(load(bundle)) as predictor:
         assert predictor.batch_size == 2 * usable_cores()
 
 
-def test_no_lanes_is_an_error_and_not_the_default(bundle: Path) -> None:
+def test_no_lanes_is_an_error_and_not_the_default(bundle: Path, load: Load) -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         load(bundle, lanes=0)
 
 
-def test_a_closed_predictor_leaves_no_thread(bundle: Path) -> None:
+def test_a_closed_predictor_leaves_no_thread(bundle: Path, load: Load) -> None:
     before = set(threading.enumerate())
     predictor = load(bundle, lanes=3)
     predictor.predict(patches(6), ("red",))
@@ -144,14 +189,14 @@ def test_sessions_bring_no_threads_of_their_own(bundle: Path) -> None:
         assert of_a_default_session > 0
 
 
-def test_what_was_verified_is_what_runs(tmp_path: Path) -> None:
+def test_what_was_verified_is_what_runs(tmp_path: Path, load: Load) -> None:
     bundle = bundle_of(tmp_path, factories.channel_graph("red", PATCH))
     with closing(load(bundle)) as predictor:
         (bundle / "toy.onnx").write_bytes(b"swapped after the start")
         assert predictor.predict(patches(1), ("toy",)).shape == (1, 1, PATCH, PATCH)
 
 
-def test_a_file_that_was_tampered_with_does_not_load(tmp_path: Path) -> None:
+def test_a_file_that_was_tampered_with_does_not_load(tmp_path: Path, load: Load) -> None:
     bundle = bundle_of(tmp_path, factories.channel_graph("red", PATCH))
     load(bundle).close()
     (bundle / "toy.onnx").write_bytes(factories.channel_graph("blue", PATCH))
@@ -171,7 +216,7 @@ def test_a_file_that_was_tampered_with_does_not_load(tmp_path: Path) -> None:
     ],
 )
 def test_a_graph_that_breaks_the_contract_is_refused(
-    tmp_path: Path, graph: Callable[[int], bytes], complaint: str
+    tmp_path: Path, load: Load, graph: Callable[[int], bytes], complaint: str
 ) -> None:
     bundle = bundle_of(tmp_path, graph(PATCH))
     with pytest.raises(BundleError, match=complaint) as caught:
@@ -180,11 +225,11 @@ def test_a_graph_that_breaks_the_contract_is_refused(
 
 
 def test_weights_outside_the_file_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = factories.external_graph(PATCH, tmp_path)
     bundle = bundle_of(tmp_path, graph)
-    monkeypatch.chdir(tmp_path)  # ONNX Runtime looks here, and here they are
+    monkeypatch.chdir(tmp_path)  # the runtimes look here, and here they are
     assert ort.InferenceSession(graph, providers=[CPU]).get_inputs()
     with pytest.raises(BundleError, match=r"can't load member 'toy'.*[Ee]xternal"):
         load(bundle)
@@ -195,11 +240,10 @@ def test_weights_outside_the_file_are_refused(
     [
         (factories.nan_graph, "values from nan"),
         (factories.bright_graph, "values from 0.0 to 255.0, not probabilities"),
-        (factories.lying_graph, r"shape \(1, 1, 32\) for patches of shape \(1, 32, 32, 3\)"),
     ],
 )
 def test_what_is_no_probability_never_leaves(
-    tmp_path: Path, graph: Callable[[int], bytes], complaint: str
+    tmp_path: Path, load: Load, graph: Callable[[int], bytes], complaint: str
 ) -> None:
     batch = np.zeros((3, PATCH, PATCH, 3), np.uint8)
     batch[1, 5, 5] = 255
@@ -210,31 +254,72 @@ def test_what_is_no_probability_never_leaves(
         predictor.predict(batch, ("toy",))
 
 
-def test_a_run_that_fails_names_its_member(toy: OnnxPredictor) -> None:
-    with pytest.raises(InferenceError, match=r"member 'green' failed: .*[Ii]nvalid dimensions"):
+def test_a_shape_other_than_declared_never_leaves(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, factories.lying_graph(PATCH))
+    complaint = r"shape \(1, 1, 32\) for patches of shape \(1, 32, 32, 3\)"
+    with (
+        closing(load_onnx(bundle)) as predictor,
+        pytest.raises(InferenceError, match=complaint),
+    ):
+        predictor.predict(patches(2), ("toy",))
+
+
+def test_openvino_sees_through_a_declared_shape(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, factories.lying_graph(PATCH))
+    with pytest.raises(BundleError, match=r"gives tensor\(float\) \(N, 1, 32\), expected"):
+        load_openvino(bundle)
+
+
+def test_a_run_that_fails_names_its_member(toy: Predictor) -> None:
+    said = "[Ii]nvalid dimensions|incompatible"
+    with pytest.raises(InferenceError, match=rf"member 'green' failed: .*({said})") as caught:
         toy.predict(np.zeros((1, PATCH, PATCH + 1, 3), np.uint8), ("green",))
+    assert "\n" not in str(caught.value)
 
 
-def test_a_run_that_fails_leaves_the_lanes_working(toy: OnnxPredictor) -> None:
+def test_a_run_that_fails_leaves_the_lanes_working(toy: Predictor) -> None:
     with pytest.raises(InferenceError):
         toy.predict(np.zeros((9, PATCH, PATCH + 1, 3), np.uint8), ("green",))
     assert toy.predict(patches(3), ("green",)).shape == (1, 3, PATCH, PATCH)
+
+
+class TestPrecision:
+    """OpenVINO computes in what it was told to, or not at all."""
+
+    def test_bf16_is_bf16_or_a_refusal(self, bundle: Path) -> None:
+        module = pytest.importorskip("app.inference.openvino_predictor")
+        if not module.has_bf16():
+            with pytest.raises(DeviceError, match="can't compute in bf16"):
+                load_openvino(bundle, precision="bf16")
+            return
+        with closing(load_openvino(bundle, precision="bf16")) as predictor:
+            assert set(predictor.providers.values()) == {"OpenVINO CPU bf16"}
+            batch = patches(3)
+            (found,) = predictor.predict(batch, ("red",))
+        # Eight bits of mantissa, rounded once or twice.
+        np.testing.assert_allclose(found, batch[..., 0] / 255, atol=2**-8)
+
+    def test_equal_patches_get_equal_bits(self, bundle: Path) -> None:
+        with closing(load_openvino(bundle, lanes=2)) as predictor:
+            (found,) = predictor.predict(patches(9), ("red",))
+            again = [predictor.predict(patches(9), ("red",))[0] for _ in range(8)]
+        assert all(np.array_equal(found, other) for other in again)
 
 
 class TestDevice:
     """These run everywhere: with a CPU build, with a GPU build and no GPU, and with a GPU."""
 
     def test_cuda_is_cuda_or_a_refusal(self, bundle: Path) -> None:
-        with closing(load(bundle, device="auto")) as predictor:
+        with closing(load_onnx(bundle, device="auto")) as predictor:
             loads = CUDA in predictor.providers.values()
         if loads:
-            with closing(load(bundle, device="cuda")) as predictor:
+            with closing(load_onnx(bundle, device="cuda")) as predictor:
                 assert set(predictor.providers.values()) == {CUDA}
             return
         offered = CUDA in ort.get_available_providers()
         found = "ONNX Runtime chose CPUExecutionProvider" if offered else "has no CUDA"
         with pytest.raises(DeviceError, match=f"{found}.*`gpu`") as caught:
-            load(bundle, device="cuda")
+            load_onnx(bundle, device="cuda")
         assert "\n" not in str(caught.value)
 
     def test_auto_says_when_a_gpu_is_left_unused(
@@ -247,7 +332,7 @@ class TestDevice:
         gpu = tmp_path / "nvidia0"
         gpu.touch()
         monkeypatch.setattr(module, "GPU_FILES", (gpu,))
-        with closing(load(bundle, device="auto")) as predictor:
+        with closing(load_onnx(bundle, device="auto")) as predictor:
             if set(predictor.providers.values()) == {CUDA}:
                 assert predictor.fallback is None
             else:
@@ -261,7 +346,7 @@ class TestDevice:
         self, bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(module, "GPU_FILES", ())
-        with closing(load(bundle, device="auto")) as predictor:
+        with closing(load_onnx(bundle, device="auto")) as predictor:
             assert predictor.providers["red"] == CPU
             assert predictor.fallback is None
         assert not caplog.records
@@ -272,13 +357,13 @@ class TestDevice:
         gpu = tmp_path / "nvidia0"
         gpu.touch()
         monkeypatch.setattr(module, "GPU_FILES", (gpu,))
-        with closing(load(bundle, device="cpu")) as predictor:
+        with closing(load_onnx(bundle, device="cpu")) as predictor:
             assert set(predictor.providers.values()) == {CPU}
             assert predictor.fallback is None
 
     def test_a_broken_graph_is_blamed_on_the_bundle(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="can't load member 'toy'"):
-            load(bundle_of(tmp_path, b"no graph at all"), device="auto")
+            load_onnx(bundle_of(tmp_path, b"no graph at all"), device="auto")
 
 
 def test_onnx_runtime_is_told_not_to_report_before_it_is_loaded() -> None:
@@ -297,3 +382,21 @@ def test_onnx_runtime_is_told_not_to_report_before_it_is_loaded() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "1\n"
+
+
+def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
+    """Its telemetry writes an identity of the user into the home folder, then sends events."""
+    pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
+    code = (
+        "import sys, app.inference.openvino_predictor\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+    assert not list(tmp_path.iterdir())

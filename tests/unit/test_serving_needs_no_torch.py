@@ -44,6 +44,7 @@ def test_a_fresh_process_serves_without_what_training_needs() -> None:
         "cv2",
         "lightning",
         "onnx",
+        "openvino",  # where it is not used, nobody waits for it
         "pytorch_lightning",
         "segmentation_models_pytorch",
         "tensorboard",
@@ -67,8 +68,15 @@ def test_fastapi_is_known_to_main_and_api_only() -> None:
     assert "api/routes.py" in found
 
 
-def test_onnxruntime_is_known_to_the_predictor_only() -> None:
-    assert importers("onnxruntime") == {"inference/predictor.py"}
+@pytest.mark.parametrize(
+    ("library", "module"),
+    [
+        ("onnxruntime", "inference/predictor.py"),
+        ("openvino", "inference/openvino_predictor.py"),
+    ],
+)
+def test_a_runtime_is_known_to_its_predictor_only(library: str, module: str) -> None:
+    assert importers(library) == {module}
 
 
 @pytest.mark.parametrize("library", ["PIL", "rasterio"])

@@ -58,6 +58,8 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ROOFTRACE_DEADLINE", "nan"),
         ("ROOFTRACE_RECEIVE_TIMEOUT", "inf"),
         ("ROOFTRACE_DEVICE", "gpu"),
+        ("ROOFTRACE_BACKEND", "tensorrt"),
+        ("ROOFTRACE_PRECISION", "int4"),
         ("ROOFTRACE_MAX_WAITING", "-1"),
         ("ROOFTRACE_PORT", "65536"),
         ("ROOFTRACE_LOG_LEVEL", "verbose"),

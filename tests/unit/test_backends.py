@@ -1,0 +1,177 @@
+"""Which backend is taken, in which precision, and what is said of it."""
+
+import json
+import logging
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.errors import DeviceError
+from app.inference import backends
+from app.inference import predictor as onnx_module
+from app.inference.manifest import load_manifest
+from app.inference.predictor import CPU, CUDA, Predictor
+from tests import factories
+from tests.factories import write_toy_bundle
+from tests.serving import encoded, serving
+
+PATCH = 32
+COST = {"dice_micro_change": -0.0004, "agreement": 0.9999, "iou": 0.999, "measured_on": "val"}
+
+
+def load(bundle: Path, **options: Any) -> Predictor:
+    return backends.load_predictor(bundle, load_manifest(bundle), **options)
+
+
+def provider(bundle: Path, **options: Any) -> str:
+    """Load a bundle, and return what its members run on."""
+    with closing(load(bundle, **options)) as predictor:
+        (name,) = set(predictor.providers.values())
+    return name
+
+
+def write_bundle(folder: Path, cost: dict[str, Any] | None = None) -> Path:
+    bundle = write_toy_bundle(folder / "toy", patch_size=PATCH)
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if cost:
+        manifest["precisions"] = {"bf16": cost}
+    path.write_text(json.dumps(manifest))
+    return bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle of which nobody knows what bf16 does to it."""
+    return write_bundle(tmp_path)
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    """A bundle whose masks stay in bf16, by its manifest."""
+    return write_bundle(tmp_path, COST)
+
+
+@pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with bf16, an OpenVINO that uses it, and no GPU in sight."""
+    module = pytest.importorskip(
+        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+    )
+    if not module.has_bf16():
+        pytest.skip("this CPU has no bf16")
+    if CUDA in onnx_module.ort.get_available_providers():
+        pytest.skip("this build of ONNX Runtime is for GPUs")
+    monkeypatch.setattr(onnx_module, "GPU_FILES", ())
+
+
+@pytest.fixture
+def openvino() -> None:
+    pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
+
+
+@pytest.mark.usefixtures("bf16")
+class TestAuto:
+    @pytest.mark.parametrize("device", ["auto", "cpu"])
+    def test_bf16_is_taken_where_masks_keep(
+        self, known: Path, device: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        assert provider(known, device=device) == "OpenVINO CPU bf16"
+        assert "OpenVINO in bf16" in caplog.messages
+
+    def test_not_where_nobody_knows(self, bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        assert provider(bundle, device="cpu") == CPU
+        assert "the manifest does not say what bf16 does" in caplog.text
+
+    @pytest.mark.parametrize("change", [-0.0031, 0.0031])
+    def test_not_where_masks_suffer(
+        self, tmp_path: Path, change: float, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        bundle = write_bundle(tmp_path, COST | {"dice_micro_change": change})
+        assert provider(bundle, device="cpu") == CPU
+        assert f"bf16 changes micro Dice by {change:+.4f} on val" in caplog.text
+
+    def test_not_where_the_operator_wants_fp32(self, known: Path) -> None:
+        assert provider(known, device="cpu", precision="fp32") == CPU
+
+    def test_not_where_the_operator_wants_onnx_runtime(self, known: Path) -> None:
+        assert provider(known, device="cpu", backend="onnxruntime") == CPU
+
+    def test_not_where_a_gpu_is_expected(
+        self, known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gpu = tmp_path / "nvidia0"
+        gpu.touch()
+        monkeypatch.setattr(onnx_module, "GPU_FILES", (gpu,))
+        with closing(load(known, device="auto")) as predictor:
+            assert set(predictor.providers.values()) == {CPU}
+            assert predictor.fallback is not None
+
+    def test_openvino_that_was_asked_for_takes_it_too(self, known: Path) -> None:
+        assert provider(known, backend="openvino") == "OpenVINO CPU bf16"
+
+    def test_the_service_says_what_it_runs_on(self, known: Path) -> None:
+        with serving(known) as client:
+            ready = client.get("/health/ready").json()
+            models = client.get("/models").json()
+            file = encoded(factories.scene(40, 40))
+            response = client.post("/segment", files={"file": file})
+        assert ready["execution_providers"] == ["OpenVINO CPU bf16"]
+        assert {m["execution_provider"] for m in models["members"]} == {"OpenVINO CPU bf16"}
+        assert response.headers["x-execution-provider"] == "OpenVINO CPU bf16"
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_that_was_asked_for_is_used(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert provider(bundle, backend="openvino") == "OpenVINO CPU fp32"
+    assert provider(bundle, backend="openvino", precision="fp32") == "OpenVINO CPU fp32"
+    assert "OpenVINO in fp32: as asked" in caplog.messages
+
+
+@pytest.mark.usefixtures("openvino")
+def test_backends_agree(bundle: Path) -> None:
+    batch = factories.scene(5 * PATCH, PATCH).reshape(5, PATCH, PATCH, 3)
+    with closing(load(bundle, device="cpu")) as one, closing(load(bundle, backend="openvino")) as b:
+        answers = one.predict(batch, one.members), b.predict(batch, b.members)
+    np.testing.assert_allclose(*answers, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"backend": "openvino", "device": "cuda"}, "OpenVINO runs on CPUs"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "ONNX Runtime computes in fp32"),
+        ({"device": "cuda", "precision": "bf16"}, "ONNX Runtime computes in fp32"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    bundle: Path, options: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(DeviceError, match=complaint):
+        load(bundle, **options)
+
+
+class TestNotInstalled:
+    @pytest.fixture(autouse=True)
+    def _hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backends, "find_spec", lambda name: None)
+        monkeypatch.setattr(onnx_module, "GPU_FILES", ())
+
+    @pytest.mark.parametrize("options", [{"backend": "openvino"}, {"precision": "bf16"}])
+    def test_what_was_asked_for_is_refused(self, known: Path, options: dict[str, str]) -> None:
+        with pytest.raises(DeviceError, match="install the `openvino` extra"):
+            load(known, **options)
+
+    def test_auto_says_what_is_missing(self, known: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        assert provider(known, device="cpu") == CPU
+        assert "install the `openvino` extra" in caplog.text
