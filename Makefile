@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
 # The rest: check (lint and types), hostile (all of tests/hostile, with 10,500 mutated images), soak
-# (10 minutes, and a leaking build that must fail), train (the shipped bundle, anew), bench, clean.
+# (10 minutes, and a leaking build that must fail), train (the shipped bundle, anew), bench
+# (docs/benchmarks.md, on a quiet machine), clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -41,8 +42,8 @@ train: $(VENV)/.dev-$(DEVICE)
 	done
 	$(BIN)/python -m training export runs/*/best.ckpt --validation ../shared/data/val --out runs/bundle
 
-bench: $(VENV)/.dev-$(DEVICE)
-	$(BIN)/python -m benchmarks.shift
+bench: $(VENV)/.bench-$(DEVICE)
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV)
@@ -58,3 +59,7 @@ $(VENV)/.serve-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(DEVICE),train,dev]"
 	@touch $@ $(VENV)/.serve-$(DEVICE)
+
+$(VENV)/.bench-$(DEVICE): $(VENV)/.dev-$(DEVICE)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS),bench]"
+	@touch $@

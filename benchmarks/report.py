@@ -1,0 +1,207 @@
+"""Lay measurements out as tables, plots and a page; no figure of it is typed by hand."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from benchmarks import plots
+from benchmarks.engine import EXACT
+
+Found = Mapping[str, Any]
+
+_PAGE = Path(__file__).with_name("page.md")
+BUSY = 0.1
+"""Share of the machine that others may take before the page says that it was busy."""
+
+
+def write(found: Found, page: Path) -> None:
+    """Write the page and, in a folder of its name beside it, its plots."""
+    folder = page.with_suffix("")
+    engine, service, early = found["engine"], found["service"], found["early_exit"]
+    plots.engine(engine["arrangements"], folder / "engine.png")
+    plots.services(service["services"], folder / "service.png")
+    plots.early_exit(early["rows"], folder / "early_exit.png")
+    services = service["services"]
+    page.write_text(
+        Template(_PAGE.read_text()).substitute(
+            machine="\n".join(f"| {key} | {value} |" for key, value in found["machine"].items()),
+            bundle=engine["bundle"],
+            imagery=engine["imagery"],
+            idle=_idle(found["load"]),
+            patches=engine["patches"],
+            rounds=engine["rounds"],
+            engine_table=_engine(engine["arrangements"]),
+            engine_left_out=_left_out(engine["left_out"]),
+            precision=_precision(found["precision"]),
+            gsd=f"{service['gsd']:g}",
+            ratio_table=_ratios(services),
+            service_tables="\n\n".join(
+                f"### {name}\n\n{_service(cells)}" for name, cells in services.items()
+            ),
+            reference=next(iter(services)),
+            agreement=_listed(service["agreement"], "{:.4%}"),
+            starts=_listed(service["start_seconds"], "{:.1f} s"),
+            stage_table=_stages(services),
+            share_of_engine=_share_of_engine(engine["arrangements"], services),
+            scene_size=early["size"],
+            order=_order(early),
+            early_table=_early(early["rows"]),
+        )
+    )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _idle(load: float) -> str:
+    if load <= BUSY:
+        return f"Before the run, {load:.0%} of the processor was in use."
+    return (
+        f"**Before the run, {load:.0%} of the processor was in use by others: "
+        "these figures mean nothing.**"
+    )
+
+
+def _left_out(left_out: Mapping[str, str]) -> str:
+    return "\n".join(f"Not measured: {name} ({why})." for name, why in left_out.items())
+
+
+def _engine(arrangements: Mapping[str, Found]) -> str:
+    exact = arrangements[EXACT]["milliseconds"]
+    rows = [
+        (
+            name,
+            f"{one['milliseconds']:.0f}",
+            f"{1000 / one['milliseconds']:.1f}",
+            f"{exact / one['milliseconds']:.2f}",
+            f"{one['peak_bytes'] / 2**30:.2f}",
+            f"{one['load_seconds']:.1f}",
+            f"{one['agreement']:.4%}",
+            f"{one['dice_micro_change']:+.4f}",
+        )
+        for name, one in arrangements.items()
+    ]
+    header = (
+        "arrangement", "ms/patch", "patches/s", "speed against lanes in fp32", "peak GiB", "load s",
+        "masks agree", "change of micro Dice",
+    )  # fmt: skip
+    return table(header, rows)
+
+
+def _precision(cost: Found | None) -> str:
+    if cost is None:
+        return "Not measured: there were no labelled tiles, no OpenVINO, or no bf16 in the CPU."
+    return (
+        f"On {cost['measured_on']}, through the path that serves and with its default options: "
+        f"{cost['agreement']:.4%} of the pixels of the masks are as in fp32, the IoU of both masks "
+        f"is {cost['iou']:.4f}, and micro Dice changes by {cost['dice_micro_change']:+.4f}."
+    )
+
+
+def _ratios(services: Mapping[str, Sequence[Found]]) -> str:
+    best = plots.best_peer(services)
+    labels = [cell["label"] for cell in next(iter(services.values()))]
+    rows = []
+    for i, label in enumerate(labels):
+        rates = [cells[i]["requests_per_second"] for cells in services.values()]
+        rows.append([label, *(f"{rate:.2f} ({rate / best[i]:.2f} ×)" for rate in rates)])
+    return "Requests per second, and how many times those of the best peer:\n\n" + table(
+        ("", *services), rows
+    )
+
+
+def _service(cells: Sequence[Found]) -> str:
+    rows = [
+        (
+            cell["label"],
+            f"{cell['requests']}" + (f" (+ {cell['failed']} failed)" if cell["failed"] else ""),
+            f"{cell['requests_per_second']:.2f}",
+            *(f"{cell[q]:.2f}" for q in ("p50", "p95", "p99")),
+            f"{cell['square_km_per_minute']:.2f}",
+            f"{cell['processor_seconds_per_square_km']:.0f}",
+            f"{cell['peak_bytes'] / 2**30:.2f}",
+            f"{1000 * cell['health_p99']:.0f}",
+            f"{cell['client_share']:.1%}",
+        )
+        for cell in cells
+    ]
+    header = (
+        "", "requests", "requests/s", "p50 s", "p95 s", "p99 s", "km²/min", "CPU s/km²", "peak GiB",
+        "health p99 ms", "clients' share of the CPU",
+    )  # fmt: skip
+    return table(header, rows)
+
+
+def _ours(services: Mapping[str, Sequence[Found]]) -> dict[str, Sequence[Found]]:
+    return {name: cells for name, cells in services.items() if name.startswith("Rooftrace")}
+
+
+def _stages(services: Mapping[str, Sequence[Found]]) -> str:
+    ours = _ours(services)
+    stages = list(
+        dict.fromkeys(
+            stage for cells in ours.values() for cell in cells for stage in cell["stages"]
+        )
+    )
+    rows = [
+        (name, cell["label"], *(f"{cell['stages'].get(stage, 0):.1f}" for stage in stages))
+        for name, cells in ours.items()
+        for cell in cells
+    ]
+    return table(("", "", *stages), rows)
+
+
+def _share_of_engine(
+    arrangements: Mapping[str, Found], services: Mapping[str, Sequence[Found]]
+) -> str:
+    """Compare the service's patches per second with the engine's, where no patch was spared."""
+    lanes = {"Rooftrace fp32": EXACT, "Rooftrace bf16": "OpenVINO bf16, one-thread lanes"}
+    said = []
+    for name, cells in _ours(services).items():
+        engine = arrangements.get(lanes[name])
+        for cell in cells:
+            if engine is None or cell["size"] != 1024 or cell["empty"] is not None:
+                continue
+            rate = cell["requests_per_second"] * cell["patches"]
+            share = rate * engine["milliseconds"] / 1000
+            said.append(f"{name}, {cell['label']}: {share:.0%}")
+    if not said:
+        return ""
+    return (
+        "Patches per second of the service, as a share of the bare engine's (more than 100 % where "
+        f"early exit spared members): {'; '.join(said)}."
+    )
+
+
+def _order(early: Found) -> str:
+    order = ", ".join(early["order"])
+    chosen = "" if early["order_is_measured"] else " (the manifest's: this bundle measured none)"
+    return order + chosen
+
+
+def _early(rows: Sequence[Found]) -> str:
+    header = (
+        "empty", "precision", "s without", "s with", "times as fast", "share that is building",
+    )  # fmt: skip
+    return table(
+        header,
+        [
+            (
+                f"{row['empty']:.0%}",
+                row["precision"],
+                f"{row['without']:.2f}",
+                f"{row['with']:.2f}",
+                f"{row['without'] / row['with']:.2f}",
+                f"{row['found']:.1%}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _listed(values: Mapping[str, float], form: str) -> str:
+    return ", ".join(f"{name} {form.format(value)}" for name, value in values.items())

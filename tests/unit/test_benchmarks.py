@@ -1,0 +1,170 @@
+"""The benchmarks measure what they say: small runs on toys, and a page of made-up figures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.inference.manifest import load_manifest
+from tests.factories import write_toy_bundle
+
+pytest.importorskip("torch", reason="the benchmarks read tiles as training does")
+pytest.importorskip("psutil", reason="the `bench` extra is not installed")
+
+from benchmarks import early_exit, engine, report, service
+from benchmarks.imagery import CELL, Imagery
+
+NOWHERE = Path("nowhere")
+
+
+@pytest.fixture(scope="module")
+def imagery() -> Imagery:
+    """Procedural scenes, as where there are no tiles."""
+    return Imagery(NOWHERE)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three toys, of which the first decides most."""
+    return write_toy_bundle(tmp_path_factory.mktemp("benchmarks") / "toy", threshold=0.6)
+
+
+def test_patches_have_their_labels(imagery: Imagery) -> None:
+    patches, labels = imagery.patches(6, 224)
+    assert patches.shape == (6, 224, 224, 3)
+    assert labels.shape == (6, 224, 224)
+    assert labels.any()
+    assert not labels.all()
+
+
+def test_a_scene_is_as_empty_as_it_was_asked_for(
+    imagery: Imagery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On ground where labels can be read off the pixels."""
+    ground = np.zeros((2 * CELL, CELL, 3), np.uint8)
+    ground[:CELL] = 200
+    monkeypatch.setattr(imagery, "_tiles", lambda _: iter([(ground, ground[..., 0] > 0)] * 8))
+    scene = imagery.scene(4 * CELL, empty=0.75)
+    assert scene.shape == (4 * CELL, 4 * CELL, 3)
+    assert (scene[:CELL] == 200).all()  # what is built hangs together
+    assert not scene[CELL:].any()
+
+
+def test_arrangements_agree_on_masks(bundle: Path, imagery: Imagery) -> None:
+    names = [engine.EXACT, "ONNX Runtime fp32, default sessions"]
+    found = engine.measure(bundle, imagery, names=names, rounds=2, per_round=3)
+    assert found["left_out"] == {}
+    assert list(found["arrangements"]) == names
+    for one in found["arrangements"].values():
+        assert one["agreement"] == 1
+        assert one["dice_micro_change"] == 0
+        assert len(one["seconds"]) == 2
+        assert one["milliseconds"] == pytest.approx(1000 * np.median(one["seconds"]) / 3)
+        assert one["peak_bytes"] > 2**24
+
+
+def test_what_can_not_be_arranged_is_left_out_with_its_reason(
+    bundle: Path, imagery: Imagery
+) -> None:
+    torch_fp32 = next(name for name in engine.ARRANGEMENTS if name.startswith("torch"))
+    names = [engine.EXACT, torch_fp32]
+    found = engine.measure(bundle, imagery, names=names, rounds=1, per_round=2)
+    assert list(found["arrangements"]) == [engine.EXACT]
+    assert found["left_out"][torch_fp32]
+
+
+def test_services_are_asked_over_http(bundle: Path, imagery: Imagery) -> None:
+    cells = [service.Cell("224², 2 clients", 224, 2, 0.5)]
+    found = service.measure(bundle, imagery, cells, ["Rooftrace fp32", "FastAPI, def"])
+    assert found["agreement"] == {"Rooftrace fp32": 1.0, "FastAPI, def": 1.0}
+    gsd = load_manifest(bundle).gsd.reference
+    assert found["gsd"] == gsd
+    for name, (cell,) in found["services"].items():
+        assert cell["failures"] == []
+        assert cell["requests"] >= 2
+        assert cell["p50"] <= cell["p95"] <= cell["p99"]
+        assert cell["patches"] == 1
+        area = (224 * gsd / 1000) ** 2
+        per_minute = 60 * cell["requests_per_second"] * area
+        assert cell["square_km_per_minute"] == pytest.approx(per_minute)
+        assert 0 < cell["processor_seconds_per_square_km"] * area * cell["requests"] < 60
+        assert cell["peak_bytes"] > 2**25
+        assert (set(cell["stages"]) >= {"decode", "infer", "encode"}) == name.startswith(
+            "Rooftrace"
+        )
+
+
+def test_early_exit_is_compared_with_full_runs(bundle: Path, imagery: Imagery) -> None:
+    found = early_exit.measure(bundle, imagery, size=256, empty=(0.0, 1.0))
+    assert [row["empty"] for row in found["rows"] if row["precision"] == "fp32"] == [0, 1]
+    assert found["order"] == ["red", "green", "blue"]
+    assert not found["order_is_measured"]
+
+
+def cell(label: str, rate: float, **values: Any) -> dict[str, Any]:
+    """Make up what a service did in one cell."""
+    return {
+        "label": label, "size": 1024, "clients": 4, "empty": None, "patches": 36, "requests": 10,
+        "failed": 0, "requests_per_second": rate, "p50": 1, "p95": 2, "p99": 3,
+        "square_km_per_minute": 4, "processor_seconds_per_square_km": 5, "peak_bytes": 2**30,
+        "health_p99": 0.01, "client_share": 0.01, "stages": {"decode": 3.0, "infer": 700.0},
+        **values,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("load", [0.0, 0.5])
+def test_the_page_has_every_figure(tmp_path: Path, load: float) -> None:
+    lanes = {
+        "milliseconds": 50.0, "peak_bytes": 2**29, "load_seconds": 1.5, "agreement": 1.0,
+        "dice_micro_change": 0.0,
+    }  # fmt: skip
+    slow = lanes | {"milliseconds": 125.0, "dice_micro_change": -0.0012}
+    found = {
+        "machine": {"processor": "A Processor", "cores": "2"},
+        "load": load,
+        "engine": {
+            "bundle": "toy-0123456789ab",
+            "imagery": "procedural scenes",
+            "patches": 6,
+            "rounds": 3,
+            "arrangements": {"slow": slow, engine.EXACT: lanes},
+            "left_out": {"torch": "not installed"},
+        },
+        "precision": {
+            "dice_micro_change": -0.0004,
+            "agreement": 0.9999,
+            "iou": 0.998,
+            "measured_on": "val (52 images)",
+        },
+        "service": {
+            "gsd": 0.5,
+            "start_seconds": {"Rooftrace fp32": 4.2, "LitServe": 8.0},
+            "agreement": {"Rooftrace fp32": 1.0, "LitServe": 0.99999},
+            "services": {
+                "Rooftrace fp32": [cell("1024², 4 clients", 0.5)],
+                "LitServe": [cell("1024², 4 clients", 0.2, stages={})],
+            },
+        },
+        "early_exit": {
+            "size": 1344,
+            "order": ["unet", "pspnet"],
+            "order_is_measured": False,
+            "rows": [
+                {"empty": e, "precision": "fp32", "without": 9.0, "with": w, "found": 0.1}
+                for e, w in ((0.0, 9.0), (0.8, 4.0))
+            ],
+        },
+    }
+    report.write(found, tmp_path / "benchmarks.md")
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "$" not in page
+    assert "| slow | 125 | 8.0 | 0.40 |" in page
+    assert "| 1024², 4 clients | 0.50 (2.50 ×) | 0.20 (1.00 ×) |" in page
+    assert "Rooftrace fp32, 1024², 4 clients: 90%" in page  # 0.5 x 36 of 20 patches per second
+    assert "| 80% | fp32 | 9.00 | 4.00 | 2.25 |" in page
+    assert "Not measured: torch (not installed)." in page
+    assert ("these figures mean nothing" in page) == (load > report.BUSY)
+    pictures = {path.name for path in (tmp_path / "benchmarks").iterdir()}
+    assert pictures == {"engine.png", "service.png", "early_exit.png"}
+    assert all(f"benchmarks/{name}" in page for name in pictures)
