@@ -84,9 +84,13 @@ class OpenvinoPredictor:
         requests: dict[str, ov.InferRequest] = self._of_lane.__dict__
         if member not in requests:
             requests[member] = self._compiled[member].create_infer_request()
-        # What comes out is overwritten by the next run of this lane, which copies it before.
-        outputs = requests[member].infer([patches], share_inputs=True, share_outputs=True)
-        probability: NDArray[np.float32] = outputs[0]
+        request = requests[member]
+        # Not `infer`, which would run in this thread: only a stream's own thread is sure to find
+        # the stream's copy of the network free.
+        request.start_async([patches], share_inputs=True)
+        request.wait()
+        # The next run of this lane overwrites it; `Lanes` copies it before.
+        probability: NDArray[np.float32] = request.get_output_tensor(0).data
         return probability
 
 
