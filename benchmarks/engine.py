@@ -3,7 +3,12 @@
 Each arrangement runs in a process of its own. All are loaded first; then they take turns, so that
 whatever happens to the machine happens to all of them. Beside each speed stands what its masks are
 worth: how many pixels agree with fp32, and micro Dice on the labels of the same patches.
+
+Those processes import this module, and their memory is measured: what needs torch is imported where
+it is used.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -16,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +29,10 @@ from numpy.typing import NDArray
 from app.inference.backends import Backend, Precision, load_predictor
 from app.inference.manifest import Manifest, load_manifest
 from app.settings import Settings
-from benchmarks.imagery import Imagery
 from benchmarks.machine import peak_memory
-from training.metrics import count
+
+if TYPE_CHECKING:
+    from benchmarks.imagery import Imagery
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Patches, uint8 (N, S, S, 3), to weighted mean probabilities, float32 (N, S, S)."""
@@ -173,6 +179,8 @@ def measure(
     checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Run all arrangements in turn; return what `main` writes."""
+    from training.metrics import count
+
     manifest = load_manifest(bundle)
     patches, labels = imagery.patches(rounds * per_round, manifest.patch_size)
     job = Job(bundle, checkpoints)
@@ -246,6 +254,8 @@ def restored(bundle: Path, data: Path, out: Path) -> Path | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table as JSON."""
+    from benchmarks.imagery import Imagery
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=Settings().bundle)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))

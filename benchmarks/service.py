@@ -9,6 +9,7 @@ its children.
 import argparse
 import http.client
 import io
+import itertools
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,20 +171,18 @@ class Server:
 
     def is_up(self) -> bool:
         """Tell whether it answers its health check."""
-        connection = self.connect(timeout=2)
-        try:
-            connection.request("GET", self.contender.health)
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        with closing(self.connect(timeout=2)) as connection:
+            try:
+                connection.request("GET", self.contender.health)
+                return connection.getresponse().status == 200
+            except (OSError, http.client.HTTPException):
+                return False
 
     def mask(self, image: bytes) -> NDArray[np.bool_]:
         """Ask once, and return the mask."""
-        connection = self.connect()
-        response = self.ask(connection, image)
-        data = response.read()
+        with closing(self.connect()) as connection:
+            response = self.ask(connection, image)
+            data = response.read()
         if response.status != 200:
             raise RuntimeError(f"{self.contender.name}: {response.status} {data[:300]!r}")
         with PIL.Image.open(io.BytesIO(data)) as picture:
@@ -233,7 +232,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             one.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(tree, timeout=10)
+    psutil.wait_procs(tree[1:], timeout=10)
+    process.wait()
 
 
 def run_cell(server: Server, cell: Cell, images: Sequence[bytes]) -> Measured:
@@ -244,25 +244,23 @@ def run_cell(server: Server, cell: Cell, images: Sequence[bytes]) -> Measured:
     until = 0.0
 
     def client(number: int) -> None:
-        connection = server.connect()
         begin.wait()
-        turn = number
-        while True:
-            started = time.perf_counter()
-            try:
-                response = server.ask(connection, images[turn % len(images)])
-                data = response.read()
-            except OSError as error:
-                measured.failures.append(repr(error))
-                return
-            if response.status == 200:
-                measured.latencies.append(time.perf_counter() - started)
-                stages.append(_stages(response.headers.get("Server-Timing", "")))
-            else:
-                measured.failures.append(f"{response.status} {data[:200]!r}")
-            turn += 1
-            if time.perf_counter() >= until:
-                return
+        with closing(server.connect()) as connection:
+            for turn in itertools.count(number):
+                started = time.perf_counter()
+                try:
+                    response = server.ask(connection, images[turn % len(images)])
+                    data = response.read()
+                except (OSError, http.client.HTTPException) as error:
+                    measured.failures.append(repr(error))
+                    return
+                if response.status == 200:
+                    measured.latencies.append(time.perf_counter() - started)
+                    stages.append(_stages(response.headers.get("Server-Timing", "")))
+                else:
+                    measured.failures.append(f"{response.status} {data[:200]!r}")
+                if time.perf_counter() >= until:
+                    return
 
     def probe() -> None:
         while not done.wait(_PROBED_EVERY):

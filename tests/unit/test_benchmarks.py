@@ -77,7 +77,8 @@ def test_what_can_not_be_arranged_is_left_out_with_its_reason(
 def test_services_are_asked_over_http(bundle: Path, imagery: Imagery) -> None:
     cells = [service.Cell("224², 2 clients", 224, 2, 0.5)]
     found = service.measure(bundle, imagery, cells, ["Rooftrace fp32", "FastAPI, def"])
-    assert found["agreement"] == {"Rooftrace fp32": 1.0, "FastAPI, def": 1.0}
+    # Weighted before blending rather than after: rounding may decide a pixel at the threshold.
+    assert found["agreement"] == pytest.approx({"Rooftrace fp32": 1, "FastAPI, def": 1}, abs=1e-3)
     gsd = load_manifest(bundle).gsd.reference
     assert found["gsd"] == gsd
     for name, (cell,) in found["services"].items():
