@@ -77,7 +77,7 @@ def _mended(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_it_is_segmented_or_refused(small_toy: Segmenter, kind: str) -> None:
-    pipeline = Pipeline(small_toy, SegmentOptions(overlap=0), max_pixels=MAX_PIXELS)
+    pipeline = Pipeline(small_toy, SegmentOptions(overlap=0), MAX_PIXELS, FORMATS["overlay"])
     met: set[str] = set()
 
     @settings(suppress_health_check=list(HealthCheck))
@@ -89,7 +89,7 @@ def test_it_is_segmented_or_refused(small_toy: Segmenter, kind: str) -> None:
             mask = result.segmentation.mask
             assert mask.shape == result.image.pixels.shape[:2]
             assert np.isfinite(result.segmentation.probability).all()
-            assert pipeline.encode(result, FORMATS["overlay"], stages)
+            assert pipeline.encode(result, stages)
             met.add("segmented")
         except InputError as error:
             status, _ = STATUS[type(error)]
