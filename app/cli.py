@@ -103,6 +103,7 @@ def _models(_: argparse.Namespace, settings: Settings) -> int:
                 f"  {member.name:<16} weight {member.weight:.2f}  {member.bytes / 2**20:6.1f} MiB"
                 f"  {predictor.providers[member.name]}  SHA-256 {member.sha256[:12]}… verified"
             )
+        print(f"  {predictor.choice}")
         if predictor.fallback:
             print(f"  {predictor.fallback}")
     return _OK

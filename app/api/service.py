@@ -79,7 +79,7 @@ class Service:
         providers = ", ".join(execution_providers(self.segmenter))
         self.metrics.model.info({"version": manifest.version, "execution_providers": providers})
         self.metrics.fallback.set(predictor.fallback is not None)
-        logger.info("serving %s on %s", manifest.version, providers)
+        logger.info("serving %s on %s (%s)", manifest.version, providers, predictor.choice)
         if predictor.fallback:
             logger.warning("%s", predictor.fallback)
 

@@ -1,6 +1,5 @@
 """Which runtime predicts, and in which precision: the fastest that keeps the masks."""
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,6 @@ Precision = Literal["auto", "fp32", "bf16"]
 DICE_TOLERANCE = 0.003
 """How far micro Dice in bf16 may lie from that in fp32, by the manifest, for `auto` to take it."""
 
-logger = logging.getLogger(__name__)
-
 
 def load_predictor(
     bundle: Path,
@@ -27,7 +24,7 @@ def load_predictor(
     backend: Backend = "auto",
     precision: Precision = "auto",
 ) -> Predictor:
-    """Load the bundle in the folder `bundle` into the backend that suits the machine, and say why.
+    """Load the bundle in the folder `bundle` into the backend that suits the machine.
 
     ONNX Runtime computes in fp32, on GPUs and CPUs; OpenVINO is here for bf16 on CPUs. What is left
     to us (`auto`) comes to bf16 only where the CPU has it and the manifest says that the masks of
@@ -44,56 +41,41 @@ def load_predictor(
             "ONNX Runtime computes in fp32 here; for bf16, set backend to openvino "
             "and device to cpu"
         )
-    why_not_bf16: str | None = "as asked"
-    if backend == "openvino" or precision == "bf16":
-        if find_spec("openvino") is None:
-            raise DeviceError("OpenVINO is not installed; install the `openvino` extra")
-        if precision == "auto":
-            why_not_bf16 = _why_not_bf16(manifest)
-        elif precision == "bf16":
-            why_not_bf16 = None
-        return _load_openvino(bundle, manifest, why_not_bf16, lanes)
-    if backend == "auto" and precision == "auto":
-        if device == "cuda" or (device == "auto" and gpu_expected()):
-            why_not_bf16 = "GPUs are ONNX Runtime's"
-        else:
-            why_not_bf16 = _why_not_bf16(manifest)
-    if why_not_bf16 is None:
-        return _load_openvino(bundle, manifest, None, lanes)
-    logger.info("ONNX Runtime in fp32: %s", why_not_bf16)
-    return OnnxPredictor(bundle, manifest, device=device, lanes=lanes)
-
-
-def _load_openvino(
-    bundle: Path, manifest: Manifest, why_not_bf16: str | None, lanes: int | None
-) -> Predictor:
+    if (backend == "openvino" or precision == "bf16") and find_spec("openvino") is None:
+        raise DeviceError("OpenVINO is not installed; install the `openvino` extra")
+    chosen, why = _choose(manifest, device, backend, precision)
+    choice = f"{chosen}: {why}"
+    if backend != "openvino" and chosen == "fp32":
+        return OnnxPredictor(bundle, manifest, device=device, lanes=lanes, choice=choice)
     # Here, because it need not be installed, and takes its time.
     from app.inference.openvino_predictor import OpenvinoPredictor
 
-    if why_not_bf16 is None:
-        logger.info("OpenVINO in bf16")
-        return OpenvinoPredictor(bundle, manifest, precision="bf16", lanes=lanes)
-    logger.info("OpenVINO in fp32: %s", why_not_bf16)
-    return OpenvinoPredictor(bundle, manifest, precision="fp32", lanes=lanes)
+    return OpenvinoPredictor(bundle, manifest, precision=chosen, lanes=lanes, choice=choice)
 
 
-def _why_not_bf16(manifest: Manifest) -> str | None:
-    """Say why bf16 should not be taken unasked; None if it should."""
+def _choose(
+    manifest: Manifest, device: Device, backend: Backend, precision: Precision
+) -> tuple[Literal["fp32", "bf16"], str]:
+    """Choose a precision, and say why."""
+    if precision != "auto":
+        return precision, "as asked"
+    if backend == "onnxruntime":
+        return "fp32", "ONNX Runtime has no other here"
+    if backend == "auto" and (device == "cuda" or (device == "auto" and gpu_expected())):
+        return "fp32", "GPUs are ONNX Runtime's"
     if find_spec("openvino") is None:
-        return "for bf16, install the `openvino` extra"
+        return "fp32", "for bf16, install the `openvino` extra"
     from app.inference.openvino_predictor import has_bf16
 
     if not has_bf16():
-        return "this CPU has no bf16"
+        return "fp32", "this CPU has no bf16"
     cost = manifest.precisions.get("bf16")
     if cost is None:
-        return (
+        return "fp32", (
             "the manifest does not say what bf16 does to this bundle's masks; "
             "it is taken if precision is set to bf16"
         )
+    said = f"it changes micro Dice by {cost.dice_micro_change:+.4f} on {cost.measured_on}"
     if abs(cost.dice_micro_change) > DICE_TOLERANCE:
-        return (
-            f"bf16 changes micro Dice by {cost.dice_micro_change:+.4f} "
-            f"on {cost.measured_on}, more than {DICE_TOLERANCE}"
-        )
-    return None
+        return "fp32", f"bf16 is faster, but {said}"
+    return "bf16", said

@@ -51,6 +51,7 @@ class OpenvinoPredictor:
         *,
         precision: ComputedIn = "fp32",
         lanes: int | None = None,
+        choice: str = "as asked",
     ) -> None:
         """Verify, load and check every member of the bundle in the folder `bundle`.
 
@@ -68,6 +69,7 @@ class OpenvinoPredictor:
             )
             for member in manifest.members
         }
+        self.choice = choice
         self.members = tuple(self._compiled)
         self.providers: Mapping[str, str] = dict.fromkeys(self.members, f"OpenVINO CPU {precision}")
         self.batch_size = 2 * lanes  # as `OnnxPredictor` has it

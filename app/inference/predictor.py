@@ -55,6 +55,10 @@ class Predictor(Protocol):
         """Why the CPU is used although a GPU was there; None if nothing fell back."""
 
     @property
+    def choice(self) -> str:
+        """Which precision it computes in, and why this backend and no other does."""
+
+    @property
     def batch_size(self) -> int:
         """How many patches a call of `predict` should bring, at most, to keep the device busy."""
 
@@ -81,7 +85,13 @@ class OnnxPredictor:
     """
 
     def __init__(
-        self, bundle: Path, manifest: Manifest, *, device: Device = "auto", lanes: int | None = None
+        self,
+        bundle: Path,
+        manifest: Manifest,
+        *,
+        device: Device = "auto",
+        lanes: int | None = None,
+        choice: str = "fp32, as asked",
     ) -> None:
         """Verify, load and check every member of the bundle in the folder `bundle`.
 
@@ -95,6 +105,7 @@ class OnnxPredictor:
             takes, gives = _signature(session.get_inputs()), _signature(session.get_outputs())
             check_signature(member, takes, gives, manifest.patch_size)
 
+        self.choice = choice
         self.members = tuple(self._sessions)
         self.providers: Mapping[str, str] = {
             member: session.get_providers()[0] for member, session in self._sessions.items()

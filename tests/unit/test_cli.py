@@ -188,7 +188,8 @@ class TestModels:
         self, bundle: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("models") == 0
-        first, *members = capsys.readouterr().out.splitlines()
+        first, *members, choice = capsys.readouterr().out.splitlines()
+        assert choice.startswith("  fp32: ")
         assert first.startswith(load_manifest(bundle).version)
         assert "threshold 0.5002" in first
         assert [line.split()[0] for line in members] == ["red", "green", "blue"]

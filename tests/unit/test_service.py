@@ -135,6 +135,7 @@ class _BrokenPredictor:
     members = ("red", "green", "blue")
     providers: Mapping[str, str] = dict.fromkeys(members, "CPUExecutionProvider")
     fallback = None
+    choice = "fp32, as asked"
     batch_size = 1
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
