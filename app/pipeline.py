@@ -20,9 +20,9 @@ from app.inference.segmenter import (
 )
 from app.results.findings import Findings, OutputOptions, provenance
 
-BYTES_PER_PIXEL = 40
-"""Memory at the peak of an image's way through, decoders and encoders included. Most takes the
-run-length encoding of noise; tests/hostile/test_memory.py measures every format."""
+BYTES_PER_PIXEL = 60
+"""Memory at the peak of an image's way through, decoders and encoders included. Most takes GeoJSON
+of noise, a third of it text; tests/hostile/test_memory.py measures every format."""
 
 
 def working_memory(data: bytes, max_pixels: int) -> int:

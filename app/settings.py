@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     max_upload_bytes: PositiveInt = Field(64 * 2**20, description="bytes of one request's body")
     max_pixels: PositiveInt = Field(100_000_000, description="pixels of one image")
     memory_budget: PositiveInt = Field(
-        5 * 2**30, description="bytes that bodies and images may take at once, models not counted"
+        6 * 2**30, description="bytes that bodies and images may take at once, models not counted"
     )
     max_batch_files: PositiveInt = Field(64, description="files of one batch")
     api_keys: Path | None = Field(

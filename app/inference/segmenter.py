@@ -32,6 +32,8 @@ Checkpoint = Callable[[], None]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 _Item = TypeVar("_Item")
 
+_GSD_MARGIN = 1.01
+
 
 @dataclass(frozen=True)
 class SegmentOptions:
@@ -281,7 +283,11 @@ class Segmenter:
     def notices(self, image: RowSource, options: SegmentOptions) -> tuple[str, ...]:
         """Return what the client should know of an image before these models see it."""
         gsd, trained = used_gsd(image, options), self.manifest.gsd
-        if gsd is None or trained.min <= (mean := math.sqrt(math.prod(gsd))) <= trained.max:
+        if gsd is None:
+            return ()
+        mean = math.sqrt(math.prod(gsd))
+        # A grid of 0.6 m in its projection may be 0.6002 m on the ground.
+        if trained.min / _GSD_MARGIN <= mean <= trained.max * _GSD_MARGIN:
             return ()
         return (
             f"The GSD of {mean:.3g} m lies outside the {trained.min:g} to {trained.max:g} m "

@@ -31,7 +31,7 @@ KINDS = {
 # request's deadline cuts it at some tens of megabytes.
 WAYS = [
     *((kind, format) for kind in KINDS for format in ("png", "probability", "overlay", "rle")),
-    *(("geotiff", format) for format in ("coco", "geotiff")),
+    *(("geotiff", format) for format in ("coco", "geotiff", "geojson")),
 ]
 
 

@@ -213,7 +213,7 @@ class TestGsd:
 
     def test_a_gsd_outside_the_trained_range_is_noticed(self, small_toy: Segmenter) -> None:
         image = image_of(scene(8, 8))
-        for gsd in (None, 0.3, 0.6):
+        for gsd in (None, 0.3, 0.6, 0.6002):
             assert small_toy.segment(image, SegmentOptions(gsd=gsd)).notices == ()
         for gsd in (0.29, 2.5):
             (notice,) = small_toy.segment(image, SegmentOptions(gsd=gsd)).notices
