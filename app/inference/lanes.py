@@ -15,19 +15,25 @@ _ROUNDING = 1e-6  # a sigmoid may leave [0, 1] by a few units in the last place
 
 
 class Lanes:
-    """Run members on patches in threads that all callers share, `chunk` patches at a time."""
+    """Run members on patches in threads that all callers share, `chunk` patches at a time.
 
-    def __init__(self, run: Run, lanes: int, chunk: int = 1) -> None:
-        self._run_member, self._chunk = run, chunk
+    What runs a member is given with each call, and not kept: a predictor that holds its lanes and
+    is held by them would stay, with its threads, until the garbage collector comes by.
+    """
+
+    def __init__(self, lanes: int, chunk: int = 1) -> None:
+        self._chunk = chunk
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
 
-    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
+    def predict(
+        self, run_member: Run, patches: NDArray[np.uint8], members: Sequence[str]
+    ) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
         probabilities = np.empty((len(members), *patches.shape[:-1]), np.float32)
 
         def run(chunk: slice) -> None:
             for m, member in enumerate(members):
-                probabilities[m, chunk] = self._run(member, patches[chunk])
+                probabilities[m, chunk] = _checked(run_member, member, patches[chunk])
 
         starts = range(0, len(patches), self._chunk)
         futures = [self._pool.submit(run, slice(i, i + self._chunk)) for i in starts]
@@ -43,22 +49,22 @@ class Lanes:
         """Wait for what is running and let go of the threads."""
         self._pool.shutdown()
 
-    def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            probability = self._run_member(member, patches)
-        except Exception as error:  # the runtimes' errors have no other class in common
-            raise InferenceError(f"member {member!r} failed: {reason(error)}") from error
-        if probability.shape != patches.shape[:-1]:
-            raise InferenceError(
-                f"member {member!r} gave shape {probability.shape} for patches of shape "
-                f"{patches.shape}"
-            )
-        low, high = probability.min(), probability.max()
-        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both
-            raise InferenceError(
-                f"member {member!r} gave values from {low} to {high}, not probabilities"
-            )
-        return probability
+
+def _checked(run_member: Run, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    try:
+        probability = run_member(member, patches)
+    except Exception as error:  # the runtimes' errors have no other class in common
+        raise InferenceError(f"member {member!r} failed: {reason(error)}") from error
+    if probability.shape != patches.shape[:-1]:
+        raise InferenceError(
+            f"member {member!r} gave shape {probability.shape} for patches of shape {patches.shape}"
+        )
+    low, high = probability.min(), probability.max()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both
+        raise InferenceError(
+            f"member {member!r} gave values from {low} to {high}, not probabilities"
+        )
+    return probability
 
 
 def check_signature(member: str, takes: str, gives: str, patch: int) -> None:

@@ -60,7 +60,7 @@ class OpenvinoPredictor:
             DeviceError: the CPU can't compute in `precision`.
         """
         lanes = usable_cores() if lanes is None else lanes
-        self._lanes = Lanes(self._run, lanes)
+        self._lanes = Lanes(lanes)
         self._of_lane = threading.local()
         core = ov.Core()
         self._compiled = {
@@ -76,7 +76,7 @@ class OpenvinoPredictor:
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
-        return self._lanes.predict(patches, members)
+        return self._lanes.predict(self._run, patches, members)
 
     def close(self) -> None:
         """Wait for what is running and let go of the threads."""

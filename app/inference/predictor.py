@@ -117,11 +117,11 @@ class OnnxPredictor:
             # Two rounds a call: a whole number of them, so that no lane idles at the end, and few,
             # so that callers who share the lanes, or want to stop, need not wait for long.
             chunk, self.batch_size = 1, 2 * lanes
-        self._lanes = Lanes(self._run, lanes, chunk)
+        self._lanes = Lanes(lanes, chunk)
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
-        return self._lanes.predict(patches, members)
+        return self._lanes.predict(self._run, patches, members)
 
     def close(self) -> None:
         """Wait for what is running and let go of the threads."""

@@ -69,7 +69,8 @@ def test_label_moves_with_the_image(recipe: str) -> None:
 def test_tiles_are_brought_to_the_reference_gsd(recipe: str, scale: float) -> None:
     """Stripes of 40 pixels are about 40 x scale wide in the patches (jitter aside).
 
-    `resized_crop` zooms to any share of the tile, so nothing of the sort can be said of it.
+    Of `aerial`, it is some of the patches: the others keep the tile's own GSD. `resized_crop` zooms
+    to any share of the tile, so nothing of the sort can be said of it.
     """
     stripes = np.arange(600) // 40 % 2 == 1
     label = np.broadcast_to(stripes, (600, 600)).copy()
@@ -83,7 +84,14 @@ def test_tiles_are_brought_to_the_reference_gsd(recipe: str, scale: float) -> No
         edges = np.count_nonzero(np.diff(lines, axis=1), axis=1).max()
         widths.append(PATCH_SIZE / max(1, edges))
 
-    assert 0.6 < np.median(widths) / (40 * scale) < 1.7
+    def share_near(width: float) -> float:
+        return float(np.mean([0.6 < found / width < 1.7 for found in widths]))
+
+    if recipe == "crop_nonempty":
+        assert share_near(40 * scale) > 0.5
+    else:
+        assert share_near(40 * scale) > 0.25
+        assert share_near(40) > 0.35
 
 
 def test_ancestor_recipe_cuts_where_there_is_building() -> None:
