@@ -56,16 +56,35 @@ def predict_until_settled(
 
     Invalid pixels are settled from the start, so a window of nothing else is never predicted.
     Members are asked about the patches of a few rows of windows at once: `at_least` so many, as
-    far as the image has them, for a device to be busy. Memory grows with the width alone.
+    far as the image has them, for a device to be busy. Memory grows with the width alone; see
+    `bytes_held`.
     """
     blending = _Blending(grid)
-    rows_at_once = max(blending.reach, -(-at_least // len(grid.col_offsets)))
-    strips: Iterator[_Strip] = _strips(grid, patches, rows_at_once)
+    strips: Iterator[_Strip] = _strips(grid, patches, _rows_at_once(grid, at_least))
     for member in vote.order:
         strips = _ask_unsettled(strips, blending, ask, vote, member, read_valid)
     for strip in strips:
         for row in strip:
             yield from row.predictions(len(vote.weights))
+
+
+def bytes_held(grid: WindowGrid, members: int, at_least: int) -> int:
+    """Say how many bytes of patches, answers and sums `predict_until_settled` holds at most."""
+    # Each member waits for a strip more than the one before; the one it is at has neighbours.
+    rows = min(len(grid.row_offsets), (2 * members + 1) * _rows_at_once(grid, at_least))
+    patch = grid.patch**2 * (3 + 4 * members + 4)
+    return rows * len(grid.col_offsets) * patch
+
+
+def _rows_at_once(grid: WindowGrid, at_least: int) -> int:
+    return max(_reach(grid), -(-at_least // len(grid.col_offsets)))
+
+
+def _reach(grid: WindowGrid) -> int:
+    """Count the rows of windows in which a pixel may lie."""
+    tops = np.array(grid.row_offsets)
+    ends = np.searchsorted(tops, tops + min(grid.height, grid.patch))
+    return int((ends - np.arange(len(tops))).max())
 
 
 class _Row:
@@ -103,9 +122,6 @@ class _Blending:
         self.width = min(grid.width, grid.patch)
         self._down = axis_weights(grid.height, grid.row_offsets, grid.patch)
         self._across = axis_weights(grid.width, grid.col_offsets, grid.patch)
-        tops = np.array(grid.row_offsets)
-        self.reach = int((np.searchsorted(tops, tops + self.height) - np.arange(len(tops))).max())
-        """In how many rows of windows a pixel may lie."""
 
     def add(self, row: _Row, place: int, answer: NDArray[np.float32], weight: float) -> None:
         """Add a member's answer about a patch to what is known of its row of windows."""

@@ -16,7 +16,7 @@ from app.imaging.image import Image, RowSource
 from app.imaging.resample import resample_rows
 from app.inference.backends import Backend, Precision, load_predictor
 from app.inference.blending import Band, blend, drop_above
-from app.inference.early_exit import Vote, predict_until_settled
+from app.inference.early_exit import Vote, bytes_held, predict_until_settled
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.orientations import ORIENTATIONS, Tta, upright
 from app.inference.predictor import Device, Predictor
@@ -33,6 +33,11 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 _Item = TypeVar("_Item")
 
 _GSD_MARGIN = 1.01
+
+_EARLY_EXIT_ROOM = 16 << 20
+_EARLY_EXIT_BYTES_PER_PIXEL = 40
+"""Asking members one by one holds patches and answers; where that takes more than this, as for an
+image of one row or at a large overlap, all members are asked at once, patch by patch."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,10 @@ class Segmenter:
         size = image.height, image.width
         needed = first_needed(grid.row_offsets, seen, size, first)
         patches = _patches(image, grid, needed)
-        if mask_only and options.combine == "average" and seen == size and not first:
+        at_least = 4 * self.predictor.batch_size
+        spares = mask_only and options.combine == "average" and seen == size and not first
+        room = max(_EARLY_EXIT_ROOM, _EARLY_EXIT_BYTES_PER_PIXEL * math.prod(size))
+        if spares and bytes_held(grid, len(members), at_least) <= room:
             predictions = predict_until_settled(
                 grid,
                 patches,
@@ -255,7 +263,7 @@ class Segmenter:
                 ),
                 self._vote(members, options),
                 image.read_valid,
-                at_least=4 * self.predictor.batch_size,
+                at_least=at_least,
             )
         else:
             predictions = self._predict(patches, members, options, checkpoint)

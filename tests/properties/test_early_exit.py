@@ -1,5 +1,7 @@
 """A member that is not asked could not have changed the mask."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -118,3 +120,14 @@ def test_a_vote_asks_everybody(counting: Segmenter) -> None:
     image = Image(np.full((64, 64, 3), 3, np.uint8))
     counting.segment(image, SegmentOptions(overlap=0, combine="vote"), mask_only=True)
     assert counting.predictor.asked == {"red": 4, "green": 4, "blue": 4}
+
+
+def test_an_image_of_one_row_is_not_held_in_patches(counting: Segmenter) -> None:
+    """Each of its pixels stands for a column of a patch, all of which would be kept."""
+    image = Image(np.full((1, 200_000, 3), 3, np.uint8))
+    tracemalloc.start()
+    counting.segment(image, SegmentOptions(threshold=0.4), mask_only=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert counting.predictor.asked["blue"] > 0
