@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from app.inference.segmenter import load_segmenter
@@ -24,15 +23,16 @@ def run(bundle: Path, data: Path, *, full: bool, scale: float) -> dict[str, Any]
     imagery = Imagery(data)
     found: dict[str, Any] = {"machine": machine.describe(), "load": machine.load()}
     _say(f"{found['load']:.0%} of the processor is in use by others")
-    with TemporaryDirectory() as folder:
-        _say("engine")
-        found["engine"] = engine.measure(
-            bundle,
-            imagery,
-            rounds=6 if full else 3,
-            per_round=max(2, round(16 * scale)),
-            checkpoints=engine.restored(bundle, data / "val", Path(folder)),
-        )
+    _say("torch checkpoints of the members")
+    checkpoints = engine.restored(bundle, data / "val")
+    _say("engine")
+    found["engine"] = engine.measure(
+        bundle,
+        imagery,
+        rounds=6 if full else 3,
+        per_round=max(2, round(16 * scale)),
+        checkpoints=checkpoints,
+    )
     _say("precision")
     found["precision"] = _precision(bundle, data / "val", scale)
     _say("early exit")

@@ -242,13 +242,18 @@ def _receive(pipe: Connection, name: str) -> Any:
     return pipe.recv()
 
 
-def restored(bundle: Path, data: Path, out: Path) -> Path | None:
-    """Turn the bundle's members into torch checkpoints; None where torch or tiles are missing."""
-    if find_spec("torch") is None or not data.is_dir():
-        return None
-    from training.restore import restore
+def restored(bundle: Path, data: Path) -> Path | None:
+    """Turn the bundle's members into torch checkpoints, once; None without torch or tiles."""
+    out = Path("runs") / f"checkpoints-{load_manifest(bundle).version}"
+    if not out.exists():
+        if find_spec("torch") is None or not data.is_dir():
+            return None
+        from training.restore import restore
 
-    restore(bundle, data, out)
+        out.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=out.parent) as scratch:
+            restore(bundle, data, Path(scratch) / "checkpoints")
+            (Path(scratch) / "checkpoints").rename(out)
     return out
 
 
@@ -263,17 +268,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--patches", type=int, default=16, help="in a round")
     parser.add_argument("--only", nargs="+", choices=ARRANGEMENTS, default=tuple(ARRANGEMENTS))
     args = parser.parse_args(arguments)
-    with TemporaryDirectory() as folder:
-        needed = any("torch" in name for name in args.only)
-        checkpoints = restored(args.bundle, args.data / "val", Path(folder)) if needed else None
-        found = measure(
-            args.bundle,
-            Imagery(args.data),
-            names=[*dict.fromkeys([*args.only, EXACT])],
-            rounds=args.rounds,
-            per_round=args.patches,
-            checkpoints=checkpoints,
-        )
+    needed = any("torch" in name for name in args.only)
+    found = measure(
+        args.bundle,
+        Imagery(args.data),
+        names=[*dict.fromkeys([*args.only, EXACT])],
+        rounds=args.rounds,
+        per_round=args.patches,
+        checkpoints=restored(args.bundle, args.data / "val") if needed else None,
+    )
     print(json.dumps(found, indent=2))
 
 

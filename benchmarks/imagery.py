@@ -17,6 +17,7 @@ Pixels = NDArray[np.uint8]
 CELL = 256
 """Side of the squares that scenes are laid of, in pixels."""
 _JPEG_QUALITY = 90
+_PLAIN = 8.0  # grey levels of standard deviation below which a square shows nothing
 
 
 class Imagery:
@@ -69,13 +70,15 @@ class Imagery:
             for window in _squares(label, CELL):
                 if (window.height, window.width) != (CELL, CELL):
                     continue
+                square = pixels[window.rows, window.cols]
                 built = float(label[window.rows, window.cols].mean())
-                if built == 0 or built > 0.02:  # a corner of a roof is neither
-                    squares[built == 0].append(pixels[window.rows, window.cols])
+                # Black margins would be too easy, and a corner of a roof is neither.
+                if square.std() >= _PLAIN and (built == 0 or built > 0.02):
+                    squares[built == 0].append(square)
             if all(len(squares[is_empty]) >= min(n, 64) for is_empty, n in wanted.items()):
                 break
         laid = [
-            squares[is_empty][i % len(squares[is_empty])]
+            squares[is_empty][(i * len(squares[is_empty]) // n) % len(squares[is_empty])]
             for is_empty, n in wanted.items()
             for i in range(n)
         ]

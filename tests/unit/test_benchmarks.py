@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.inference.manifest import load_manifest
-from tests.factories import write_toy_bundle
+from tests.factories import scene, write_toy_bundle
 
 pytest.importorskip("torch", reason="the benchmarks read tiles as training does")
 pytest.importorskip("psutil", reason="the `bench` extra is not installed")
@@ -42,13 +42,15 @@ def test_a_scene_is_as_empty_as_it_was_asked_for(
     imagery: Imagery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On ground where labels can be read off the pixels."""
-    ground = np.zeros((2 * CELL, CELL, 3), np.uint8)
-    ground[:CELL] = 200
-    monkeypatch.setattr(imagery, "_tiles", lambda _: iter([(ground, ground[..., 0] > 0)] * 8))
-    scene = imagery.scene(4 * CELL, empty=0.75)
-    assert scene.shape == (4 * CELL, 4 * CELL, 3)
-    assert (scene[:CELL] == 200).all()  # what is built hangs together
-    assert not scene[CELL:].any()
+    ground = scene(3 * CELL, CELL) // 2
+    ground[:CELL] += 128
+    ground[2 * CELL :] = 0  # a black margin
+    monkeypatch.setattr(imagery, "_tiles", lambda _: iter([(ground, ground[..., 0] >= 128)] * 8))
+    laid = imagery.scene(4 * CELL, empty=0.75)
+    assert laid.shape == (4 * CELL, 4 * CELL, 3)
+    assert (laid[:CELL] >= 128).all()  # what is built hangs together
+    assert (laid[CELL:] < 128).all()
+    assert laid[-CELL:].any()
 
 
 def test_arrangements_agree_on_masks(bundle: Path, imagery: Imagery) -> None:
