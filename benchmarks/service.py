@@ -58,34 +58,39 @@ class Contender:
 class Cell:
     """What is asked: `clients` threads send images of `size` x `size` pixels for `seconds`."""
 
-    label: str
     size: int
     clients: int
     seconds: float
     empty: float | None = None
     """Share of the image without a building, where it is a scene laid for that."""
 
+    @property
+    def label(self) -> str:
+        """Name the cell in tables and plots."""
+        empty = "" if self.empty is None else f", {self.empty:.0%} empty"
+        return f"{self.size}²{empty}, {self.clients} client{'s' if self.clients > 1 else ''}"
+
 
 SHORT = (
-    Cell("512², 1 client", 512, 1, 5),
-    Cell("512², 4 clients", 512, 4, 6),
-    Cell("512², 16 clients", 512, 16, 4),
-    Cell("224², 4 clients", 224, 4, 3),
-    Cell("1024², 4 clients", 1024, 4, 6),
-    Cell("2048², 80 % empty, 1 client", 2048, 1, 0, empty=0.8),
+    Cell(512, 1, 5),
+    Cell(512, 4, 6),
+    Cell(512, 16, 4),
+    Cell(224, 4, 3),
+    Cell(1024, 4, 6),
+    Cell(2048, 1, 0, empty=0.8),
 )
 FULL = (
-    Cell("224², 1 client", 224, 1, 15),
-    Cell("224², 16 clients", 224, 16, 15),
-    Cell("512², 1 client", 512, 1, 30),
-    Cell("512², 4 clients", 512, 4, 30),
-    Cell("512², 16 clients", 512, 16, 30),
-    Cell("512², 64 clients", 512, 64, 30),
-    Cell("1024², 1 client", 1024, 1, 30),
-    Cell("1024², 4 clients", 1024, 4, 30),
-    Cell("1024², 16 clients", 1024, 16, 30),
-    Cell("4096², 1 client", 4096, 1, 0),
-    Cell("4096², 80 % empty, 1 client", 4096, 1, 0, empty=0.8),
+    Cell(224, 1, 15),
+    Cell(224, 16, 15),
+    Cell(512, 1, 30),
+    Cell(512, 4, 30),
+    Cell(512, 16, 30),
+    Cell(512, 64, 30),
+    Cell(1024, 1, 30),
+    Cell(1024, 4, 30),
+    Cell(1024, 16, 30),
+    Cell(4096, 1, 0),
+    Cell(4096, 1, 0, empty=0.8),
 )
 
 
@@ -130,6 +135,7 @@ class Measured:
         p50, p95, p99 = np.percentile(self.latencies or [np.nan], [50, 95, 99]).tolist()
         return {
             **asdict(cell),
+            "label": cell.label,
             "patches": len(
                 plan_windows(cell.size, cell.size, manifest.patch_size, SegmentOptions.overlap)
             ),

@@ -77,7 +77,7 @@ def test_what_can_not_be_arranged_is_left_out_with_its_reason(
 
 
 def test_services_are_asked_over_http(bundle: Path, imagery: Imagery) -> None:
-    cells = [service.Cell("224², 2 clients", 224, 2, 0.5)]
+    cells = [service.Cell(224, 2, 0.5)]
     found = service.measure(bundle, imagery, cells, ["Rooftrace fp32", "FastAPI, def"])
     # Weighted before blending rather than after: rounding may decide a pixel at the threshold.
     assert found["agreement"] == pytest.approx({"Rooftrace fp32": 1, "FastAPI, def": 1}, abs=1e-3)
