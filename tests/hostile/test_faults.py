@@ -19,8 +19,8 @@ from tests.factories import channel_graph, scene, write_toy_bundle
 from tests.hostile.wire import POST, closed_after, connect, connections, drained, exchange, metric
 from tests.serving import PNG, RAW, decoded, encoded, exact_bundle, toy_mask
 
-SLOW = {"overlap": 0.75, "tta": "d4"}  # a second of work for the toy, of SLOW_IMAGE
-SLOW_IMAGE = encoded(scene(450, 450))
+SLOW = {"overlap": 0.75, "tta": "d4"}  # seconds of work for the toy, of SLOW_IMAGE
+SLOW_IMAGE = encoded(scene(900, 900))
 MANY = 200
 
 
