@@ -20,7 +20,7 @@ from tests.hostile.wire import POST, closed_after, connect, connections, drained
 from tests.serving import PNG, RAW, decoded, encoded, exact_bundle, toy_mask
 
 SLOW = {"overlap": 0.75, "tta": "d4"}  # seconds of work for the toy, of SLOW_IMAGE
-SLOW_IMAGE = encoded(scene(900, 900))
+SLOW_IMAGE = encoded(scene(1500, 1500))
 MANY = 200
 
 
@@ -205,7 +205,7 @@ class TestStopping:
     def test_the_second_signal_ends_it_at_once(self, serve: Serve, exact: Path) -> None:
         server = serve(exact, concurrency=1)
         with connect(server) as connection:
-            image = encoded(scene(1500, 1500))  # a minute of work
+            image = encoded(scene(3000, 3000))  # more work than is waited for, on any machine
             request = POST.replace(b"/segment", b"/segment?overlap=0.75&tta=d4")
             connection.sendall(request + f"Content-Length: {len(image)}\r\n\r\n".encode() + image)
             time.sleep(1)
@@ -219,7 +219,7 @@ class TestStopping:
     def test_killed_it_is_ready_again_when_started_again(self, serve: Serve, exact: Path) -> None:
         server = serve(exact)
         with connect(server) as connection:
-            image = encoded(scene(1500, 1500))
+            image = encoded(scene(3000, 3000))
             request = POST.replace(b"/segment", b"/segment?overlap=0.75&tta=d4")
             connection.sendall(request + f"Content-Length: {len(image)}\r\n\r\n".encode() + image)
             time.sleep(0.5)
