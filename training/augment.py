@@ -17,7 +17,7 @@ import albumentations as A
 import cv2
 
 from app.imaging.resample import resample
-from training.config import PATCH_SIZE
+from training.config import PATCH_SIZE, AugmentConfig
 
 cv2.setNumThreads(0)  # data workers are processes of their own; threads in them only fight
 
@@ -35,19 +35,18 @@ _ZOOM = 1.5
 class Augmentation:
     """Cut a patch from a tile and disturb it, as a pure function of tile and seed."""
 
-    def __init__(self, recipe: str) -> None:
-        """Build the transforms of `recipe`: `crop_nonempty`, `resized_crop` or `aerial`.
-
-        Raises:
-            KeyError: an unknown recipe.
-        """
-        self._cut, transforms = _RECIPES[recipe]
+    def __init__(self, config: AugmentConfig) -> None:
+        """Build the transforms of a recipe."""
+        self._soft_edge = config.soft_edge
+        self._cut, transforms = _RECIPES[config.recipe]
         self._compose = A.Compose(transforms())
 
     def __call__(
         self, pixels: Pixels, label: NDArray[np.bool_], *, seed: int, scale: float = 1.0
-    ) -> tuple[Pixels, NDArray[np.bool_]]:
-        """Return a patch (S, S, 3) uint8 and its label (S, S) bool from a tile of any size.
+    ) -> tuple[Pixels, NDArray[np.float32]]:
+        """Return a patch uint8 (S, S, 3) and its label float32 (S, S) from a tile of any size.
+
+        The label is 0 or 1, and between along soft edges.
 
         `scale` brings the tile to the reference GSD: pixels there per pixel of the tile.
         """
@@ -55,7 +54,12 @@ class Augmentation:
         pixels, mask = self._cut(pixels, mask, scale, np.random.default_rng(seed))
         self._compose.set_random_seed(seed)
         out = self._compose(image=pixels, mask=mask)
-        return cast(Pixels, out["image"]), cast(Pixels, out["mask"]) > 127
+        labelled = (cast(Pixels, out["mask"]) > 127).astype(np.float32)
+        if self._soft_edge:
+            labelled = cast(
+                NDArray[np.float32], cv2.GaussianBlur(labelled, (0, 0), self._soft_edge)
+            )
+        return cast(Pixels, out["image"]), labelled
 
 
 def _whole(pixels: Pixels, mask: Pixels, scale: float, _: np.random.Generator) -> _Cut:

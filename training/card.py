@@ -175,15 +175,20 @@ def _limits(manifest: Manifest) -> str:
 
 
 def _commands(manifest: Manifest, runs: Sequence[RunConfig], validation: Sequence[Path]) -> str:
+    """Say how to come to the bundle again, from the data on."""
     lines = [_train_command(run) for run in runs]
-    checkpoints = " ".join(f"runs/{run.member}/best.ckpt" for run in runs)
+    exported = manifest.refitted_from or manifest.name
+    checkpoints = " ".join(
+        f"runs/{run.member}/{manifest.checkpoints.get(run.member, 'last.ckpt')}" for run in runs
+    )
     tail = "".join(f" {quote(str(path))}" for path in validation)
     gsd = f"--gsd {manifest.gsd.min:g} {manifest.gsd.max:g}"
-    out = f"--out models/{manifest.name}"
     lines.append(
-        f"python -m training export {checkpoints} {out} {gsd}"
+        f"python -m training export {checkpoints} --out models/{exported} {gsd}"
         + (f" --validation{tail}" if validation else "")
     )
+    if manifest.refitted_from:
+        lines.append(f"python -m training fit models/{exported}{tail} --out models/{manifest.name}")
     if validation:
         lines.append(f"python -m training evaluate models/{manifest.name}{tail}")
     return "```\n" + "\n".join(lines) + "\n```"

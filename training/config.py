@@ -56,6 +56,9 @@ class DataConfig(Section):
     """Share of samples that are procedural scenes; 1.0 needs no data at all."""
     min_building_fraction: Share = 0.0
     """Leave out training tiles with a smaller share of building pixels (the ancestor: 0.05)."""
+    share: float = Field(1.0, gt=0, le=1)
+    """Share of each source's tiles that is trained on, for learning curves: the tiles of a smaller
+    share are among those of a larger one."""
     gsd: float | None = Field(None, gt=0)
     """Metres per pixel around which most cuts of tiles of known GSD are made; the bundle says so,
     and the service enlarges coarser uploads to it. None: every tile as it is."""
@@ -67,6 +70,9 @@ class AugmentConfig(Section):
     """How a training patch is cut from its tile and disturbed."""
 
     recipe: Literal["crop_nonempty", "resized_crop", "aerial"] = "aerial"
+    soft_edge: float = Field(0.0, ge=0)
+    """Standard deviation, in pixels, of a blur of the labels, for footprints whose edges are known
+    no better than that; 0: edges are sharp. Not for `ce+lovasz`, which needs whole labels."""
 
 
 class OptimizerConfig(Section):
@@ -83,6 +89,9 @@ class OptimizerConfig(Section):
     step_factor: float = Field(0.1, gt=0, le=1)
     warmup: Share = 0.05
     """Share of all steps over which a cosine schedule warms up."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay, per step, of an exponential moving average of the weights, which is then validated
+    and kept in the weights' place; 0: the weights themselves."""
     gradient_clip: float = Field(1.0, ge=0)
     """Largest gradient norm; 0 switches clipping off."""
 

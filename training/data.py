@@ -6,6 +6,7 @@ run to resume exactly, and the number of workers or GPUs does not change what is
 
 import csv
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.masks.rle import decode_rle
 from training.augment import Augmentation
-from training.config import PATCH_SIZE, DataConfig
+from training.config import PATCH_SIZE, AugmentConfig, DataConfig
 from training.scenes import generate_scene
 
 Label = NDArray[np.bool_]
@@ -153,7 +154,7 @@ def _is_image(path: Path) -> bool:
 class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
     """Sample number n: a patch and its label, drawn and augmented from seed and n alone."""
 
-    def __init__(self, config: DataConfig, recipe: str, seed: int) -> None:
+    def __init__(self, config: DataConfig, augment: AugmentConfig, seed: int) -> None:
         """List the tiles of every training source.
 
         Raises:
@@ -168,15 +169,17 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         self.tiles: dict[str, list[Tile]] = defaultdict(list)
         for tile in tiles:
             self.tiles[tile.source].append(tile)
+        for source, of in self.tiles.items():
+            self.tiles[source] = _some(of, config.share)
         self._weights = _source_weights(self.tiles, config.source_weights)
         self._scenes = config.scenes
         self._seed = seed
         self._gsd = config.gsd
-        self._augment = Augmentation(recipe)
+        self._augment = Augmentation(augment)
         self._cache: dict[Tile, tuple[Image, Label]] | None = {} if config.cache else None
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return pixels uint8 (S, S, 3) and label float32 (S, S), 0 or 1."""
+        """Return pixels uint8 (S, S, 3) and label float32 (S, S), 0 or 1, or between at an edge."""
         random = np.random.default_rng((self._seed, number))
         if random.random() < self._scenes:
             scene = generate_scene(_SCENE_SIZE, _SCENE_SIZE, seed=int(random.integers(2**31)))
@@ -187,15 +190,15 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
             tile = tiles[random.integers(len(tiles))]
             image, label = self._read(tile)
             pixels, gsd = image.pixels, tile.gsd
-        pixels, label = self._augment(
+        patch, target = self._augment(
             pixels,
             label,
             seed=int(random.integers(2**31)),
             scale=gsd / self._gsd if gsd and self._gsd else 1.0,
         )
         # A copy only if it is needed: torch wants memory that it may write to.
-        owned = np.require(pixels, requirements=["C", "W"])
-        return torch.from_numpy(owned), torch.from_numpy(label).float()
+        owned = np.require(patch, requirements=["C", "W"])
+        return torch.from_numpy(owned), torch.from_numpy(target)
 
     def _read(self, tile: Tile) -> tuple[Image, Label]:
         if self._cache is None:
@@ -203,6 +206,12 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         if tile not in self._cache:
             self._cache[tile] = tile.read()
         return self._cache[tile]
+
+
+def _some(tiles: list[Tile], share: float) -> list[Tile]:
+    """Choose a share of the tiles, at least one, by a digest of their names."""
+    chosen = sorted(tiles, key=lambda tile: zlib.crc32(tile.name.encode()))
+    return chosen[: max(1, round(share * len(tiles)))] if share < 1 else tiles
 
 
 def _source_weights(tiles: dict[str, list[Tile]], given: dict[str, float]) -> list[float]:

@@ -62,6 +62,8 @@ class Trained:
 
     network: SegmentationNetwork
     config: RunConfig
+    checkpoint: str
+    """The name of its file."""
 
 
 def load_trained(path: Path) -> Trained:
@@ -72,7 +74,7 @@ def load_trained(path: Path) -> Trained:
         OSError: the file can't be read.
     """
     try:
-        return Trained(*load_network(path))
+        return Trained(*load_network(path), path.name)
     except (RuntimeError, UnpicklingError) as error:  # torch has no class of its own for either
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} can't be loaded as a checkpoint: {reason}") from error
@@ -113,6 +115,7 @@ def export(
             sources=sources,
             evaluation=None,
             training={one.config.member: one.config.model_dump(mode="json") for one in trained},
+            checkpoints={one.config.member: one.checkpoint for one in trained},
             git_commit=git_commit(),
             exporter=tool_versions(),
         )
@@ -143,7 +146,13 @@ def refit(
     with _staged(out) as folder:
         for member in manifest.members:
             shutil.copyfile(bundle / member.file, folder / member.file)
-        manifest = manifest.model_copy(update={"name": out.name, "created": _now()})
+        manifest = manifest.model_copy(
+            update={
+                "name": out.name,
+                "created": _now(),
+                "refitted_from": manifest.refitted_from or manifest.name,
+            }
+        )
         manifest = _fitted_and_scored(folder, manifest, validation, progress=progress)
         (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
     return manifest

@@ -30,7 +30,7 @@ def data_sources(configs: Sequence[RunConfig]) -> tuple[DataSource, ...]:
     for config in configs:
         for path in (*config.data.folders, *config.data.csv):
             rows |= described(config.data.root / path)
-        samples = TrainingSamples(config.data, config.augment.recipe, config.trainer.seed)
+        samples = TrainingSamples(config.data, config.augment, config.trainer.seed)
         for source, of_source in samples.tiles.items():
             tiles[source].update(of_source)
         options = config.trainer

@@ -66,7 +66,7 @@ def _sample(data: Path, config: RunConfig) -> Tensor:
     """Draw uint8 (N, S, S, 3) training patches."""
     where = {"folders": [data]} if data.is_dir() else {"csv": [data]}
     of_data = DataConfig(root=Path(), gsd=config.data.gsd, **where)
-    samples = TrainingSamples(of_data, config.augment.recipe, seed=0)
+    samples = TrainingSamples(of_data, config.augment, seed=0)
     return torch.stack([samples[number][0] for number in range(_PATCHES)])
 
 

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
+    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
@@ -211,6 +212,9 @@ def _callbacks(config: RunConfig, folder: Path, *, progress: bool) -> list[Callb
             folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         ),
     ]
+    if config.optimizer.ema:
+        # A checkpoint then holds the average where the weights were, and the weights beside it.
+        callbacks.append(EMAWeightAveraging(decay=config.optimizer.ema))
     if config.data.validation:
         score: dict[str, Any] = {"monitor": "val_dice_micro", "mode": "max"}
         callbacks.append(
@@ -228,7 +232,7 @@ def _loaders(
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], DataLoader[tuple[Tensor, Tensor]] | None]:
     options = config.trainer
     world = trainer.world_size
-    samples = TrainingSamples(config.data, config.augment.recipe, options.seed)
+    samples = TrainingSamples(config.data, config.augment, options.seed)
     per_epoch = options.steps_per_epoch * options.batch_size * world
     training = DataLoader(
         samples,

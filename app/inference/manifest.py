@@ -159,6 +159,10 @@ class Manifest(_Model):
     sources: tuple[DataSource, ...]
     evaluation: Evaluation | None
     training: dict[str, dict[str, JsonValue]]
+    checkpoints: dict[str, str] = {}
+    """The file of its run that each member was exported from, such as `last.ckpt`."""
+    refitted_from: str | None = None
+    """Name of the bundle that the networks were exported to, where they were fitted anew."""
     git_commit: str
     exporter: dict[str, str]
 

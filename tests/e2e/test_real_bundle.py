@@ -1,6 +1,5 @@
 """The shipped bundle on real imagery: what a client gets is what was scored."""
 
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,12 +14,13 @@ from app.inference.backends import Backend, Precision
 from app.inference.manifest import FILE_NAME, load_manifest
 from app.inference.segmenter import load_segmenter
 from app.settings import Settings
+from tests.data import DATA, needs_data
 from tests.e2e.conftest import Server, running_server
 from tests.serving import decoded
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = Settings(_env_file=None).bundle
-VALIDATION = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data")) / "val"
+VALIDATION = DATA / "val"
 TILES = 3
 pytestmark = [
     pytest.mark.skipif(
@@ -62,7 +62,7 @@ def test_the_sample_picture_is_found(server: Server) -> None:
     assert dice(mask, label) >= 0.5
 
 
-@pytest.mark.skipif(not VALIDATION.is_dir(), reason="DATA_ROOT names no folder with `val`")
+@needs_data
 def test_served_masks_are_the_scored_ones(server: Server) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     from training.data import list_tiles
@@ -83,7 +83,7 @@ def test_served_masks_are_the_scored_ones(server: Server) -> None:
         assert dice(mask, label) == pytest.approx(report.dice[tile.name], abs=1e-9)
 
 
-@pytest.mark.skipif(not VALIDATION.is_dir(), reason="DATA_ROOT names no folder with `val`")
+@needs_data
 @pytest.mark.parametrize(("precision", "agreement"), [("fp32", 0.99999), ("bf16", 0.998)])
 def test_backends_agree_on_real_imagery(precision: Precision, agreement: float) -> None:
     """In bf16, the share of pixels that differ is about that of a few outlines' stray pixels."""
@@ -103,3 +103,25 @@ def test_backends_agree_on_real_imagery(precision: Precision, agreement: float) 
             masks.append([segmenter.segment(image).mask for image in images])
     for exact, other in zip(*masks, strict=True):
         assert np.mean(exact == other) >= agreement
+
+
+@needs_data
+def test_the_shipped_bundle_keeps_its_floors(capsys: pytest.CaptureFixture[str]) -> None:
+    """A little below the card's figures: without overlap, in whatever precision is chosen."""
+    pytest.importorskip("torch", reason="training needs torch")
+    from training.__main__ import main
+
+    floors = [
+        "dice_micro>=0.69",
+        "dice_built>=0.69",
+        "object_f1>=0.29",
+        "empty_false_positives<=0.35",
+    ]
+    command = ["evaluate", str(BUNDLE), str(VALIDATION), "--overlap", "0", "--quiet"]
+    gates = [part for floor in floors for part in ("--gate", floor)]
+
+    status = main([*command, *gates])
+
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert said.out.splitlines()[1].startswith("ensemble")

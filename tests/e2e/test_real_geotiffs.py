@@ -1,7 +1,6 @@
 """Real GeoTIFFs, as clients send them: rasters and polygons lie on the imagery."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,11 @@ from rio_cogeo import cog_validate
 from app.errors import UnsupportedImage
 from app.imaging.decode import decode_image
 from app.inference.segmenter import Segmenter
+from tests.data import DATA, needs_data
 from tests.maps import encode, equal_area, iou, polygons, rasterised
 
 ROOT = Path(__file__).parents[2]
-FILES = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data")) / "geotiff"
+FILES = DATA / "geotiff"
 NAMES = [
     "joplin_utm15n_rgb_2048",
     "pix4d_utm50s_rgba_alpha",
@@ -24,7 +24,7 @@ NAMES = [
     "vegas_spacenet_epsg4326_rgb_uint16",
     "atlanta_utm16n_pan_uint16",
 ]
-pytestmark = pytest.mark.skipif(not FILES.is_dir(), reason=f"no real GeoTIFFs in {FILES.name}/")
+pytestmark = needs_data
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,11 +13,14 @@ from statistics import mean, stdev
 import pytest
 import torch
 
+from tests.data import DATA, needs_data
 from training.__main__ import main
 from training.compare.experiment import Experiment, load_experiment
 from training.compare.page import write_comparison
 from training.compare.queue import run_experiment
 from training.compare.results import HEADLINE, SHOWN, Comparison, Result, Spread
+from training.config import AugmentConfig
+from training.data import TrainingSamples
 from training.evaluate import evaluate
 from training.export import served
 from training.train import load_checkpoint
@@ -293,3 +296,13 @@ def test_experiments_of_the_repository_can_be_read(path: Path) -> None:
 
     assert isinstance(experiment, Experiment)
     assert len(experiment.seeds) >= 2
+
+
+@needs_data
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_arm_of_the_repository_has_tiles_to_train_on(path: Path) -> None:
+    """A filter may leave a source nothing, and its weight then names tiles that are not there."""
+    experiment = load_experiment(path, [f"data.root={DATA}"])
+    runs = [run for arm in experiment.arms for run in arm.members]
+    for data in {repr(run.data): run.data for run in runs}.values():
+        assert TrainingSamples(data, AugmentConfig(), seed=0).tiles

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.masks.rle import encode_rle
-from training.config import PATCH_SIZE, DataConfig
+from training.config import PATCH_SIZE, AugmentConfig, DataConfig
 from training.data import SampleNumbers, Tile, TrainingSamples, WholeTiles, list_tiles
 
 
@@ -110,7 +110,7 @@ def test_csv_with_other_columns_is_refused(tmp_path: Path) -> None:
 def test_sample_is_a_pure_function_of_seed_and_number(tmp_path: Path) -> None:
     config = write_sources(tmp_path, {"mass": 3, "china": 2}).model_copy(update={"scenes": 0.3})
     one, other, uncached = (
-        TrainingSamples(config.model_copy(update={"cache": cache}), "aerial", seed)
+        TrainingSamples(config.model_copy(update={"cache": cache}), AugmentConfig(), seed)
         for seed, cache in ((7, True), (8, True), (7, False))
     )
     forward = [one[n] for n in range(8)]
@@ -124,7 +124,7 @@ def test_sample_is_a_pure_function_of_seed_and_number(tmp_path: Path) -> None:
 
 
 def test_sample_is_a_patch_of_bytes_with_a_label_of_zeros_and_ones(tmp_path: Path) -> None:
-    samples = TrainingSamples(write_sources(tmp_path, {"mass": 1}), "aerial", 0)
+    samples = TrainingSamples(write_sources(tmp_path, {"mass": 1}), AugmentConfig(), 0)
 
     pixels, label = samples[0]
 
@@ -146,7 +146,7 @@ def test_sources_are_drawn_by_weight_and_the_others_by_their_tiles(tmp_path: Pat
     config = DataConfig(
         root=tmp_path, folders=(Path("train"),), source_weights={"mass": 0.6}, scenes=0.0
     )
-    samples = TrainingSamples(config, "resized_crop", 0)
+    samples = TrainingSamples(config, AugmentConfig(recipe="resized_crop"), 0)
 
     shares = [float(samples[n][1].mean()) for n in range(400)]
 
@@ -169,15 +169,15 @@ def test_impossible_source_weights_are_refused(
     config = write_sources(tmp_path, {"mass": 1, "china": 1})
 
     with pytest.raises(ValueError, match=said):
-        TrainingSamples(config.model_copy(update={"source_weights": weights}), "aerial", 0)
+        TrainingSamples(config.model_copy(update={"source_weights": weights}), AugmentConfig(), 0)
 
 
 def test_scenes_alone_need_no_data() -> None:
-    samples = TrainingSamples(DataConfig(scenes=1.0), "aerial", 0)
+    samples = TrainingSamples(DataConfig(scenes=1.0), AugmentConfig(), 0)
 
     assert samples[0][0].float().std() > 0
     with pytest.raises(ValueError, match="nothing to train on"):
-        TrainingSamples(DataConfig(scenes=0.9), "aerial", 0)
+        TrainingSamples(DataConfig(scenes=0.9), AugmentConfig(), 0)
 
 
 def test_nearly_empty_tiles_are_left_out_at_their_share(tmp_path: Path) -> None:
@@ -188,9 +188,23 @@ def test_nearly_empty_tiles_are_left_out_at_their_share(tmp_path: Path) -> None:
         write_tile(folder, name, flat(0, 100), label)
     config = DataConfig(root=tmp_path, folders=(Path("train"),), min_building_fraction=0.05)
 
-    samples = TrainingSamples(config, "aerial", 0)
+    samples = TrainingSamples(config, AugmentConfig(), 0)
 
     assert {tile.name for tile in samples.tiles["mass"]} == {"mass_at", "mass_above"}
+
+
+def test_a_smaller_share_of_the_tiles_is_part_of_a_larger_one(tmp_path: Path) -> None:
+    config = write_sources(tmp_path, {"mass": 12, "china": 1})
+
+    names = []
+    for share in (0.25, 0.5, 1.0):
+        of_share = config.model_copy(update={"share": share})
+        tiles = TrainingSamples(of_share, AugmentConfig(), 0).tiles
+        names.append({tile.name for tile in tiles["mass"]})
+        assert len(tiles["china"]) == 1
+
+    assert [len(some) for some in names] == [3, 6, 12]
+    assert names[0] < names[1] < names[2]
 
 
 @pytest.mark.parametrize("per_epoch", [6, 7])

@@ -152,7 +152,10 @@ def test_a_bundle_is_fitted_anew(
     assert "on other (2 images)" in again.threshold.chosen_by
     assert f"threshold: {again.threshold.value:g}" in capsys.readouterr().out
     assert [m.sha256 for m in again.members] == [m.sha256 for m in manifest.members]
-    assert "- Inside out." in (out / "MODEL_CARD.md").read_text()
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "- Inside out." in card
+    assert "export runs/tiny/best.ckpt runs/untrained/untrained.ckpt --out models/pair " in card
+    assert f"training fit models/pair {tmp_path / 'other'} --out models/again" in card
     assert main(["fit", str(bundle), *data]) == 2
     assert "exists already" in capsys.readouterr().err
 
@@ -302,7 +305,7 @@ def test_export_that_torch_disowns_leaves_nothing_behind(tiny: Path, tmp_path: P
     drifting = Drifting(config.network).eval()
 
     with pytest.raises(ValueError, match="does not reproduce member 'tiny'"):
-        export([Trained(drifting, config)], tmp_path / "models" / "bundle")
+        export([Trained(drifting, config, "last.ckpt")], tmp_path / "models" / "bundle")
 
     assert list((tmp_path / "models").iterdir()) == []
 
@@ -358,7 +361,7 @@ def test_every_architecture_exports_and_serves(
     member: str, megabytes: float, tmp_path: Path
 ) -> None:
     config = load_config(CONFIGS / f"{member}.toml")
-    untrained = Trained(TrainingRun(config).network.eval(), config)
+    untrained = Trained(TrainingRun(config).network.eval(), config, "last.ckpt")
 
     manifest = export([untrained], tmp_path / "bundle")
 

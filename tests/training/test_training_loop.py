@@ -52,7 +52,7 @@ def uninterrupted(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_overfits_one_batch(config: RunConfig) -> None:
     run = TrainingRun(config)
-    samples = TrainingSamples(config.data, config.augment.recipe, seed=0)
+    samples = TrainingSamples(config.data, config.augment, seed=0)
     pixels, label = default_collate([samples[n] for n in range(4)])
     optimizer = torch.optim.AdamW(run.parameters(), lr=1e-2)
     losses = []
@@ -85,12 +85,14 @@ def test_same_seed_repeats_the_run_and_another_does_not(
 
 
 @bits_repeat
-def test_killed_run_resumes_to_the_same_bits(
-    tiny: Path, config: RunConfig, uninterrupted: Path, tmp_path: Path
-) -> None:
-    last = tmp_path / "last.ckpt"
-    command = [sys.executable, "-m", "training", "train", str(tiny), "--run", str(tmp_path)]
-    process = subprocess.Popen([*command, "--quiet"], stderr=subprocess.DEVNULL)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_killed_run_resumes_to_the_same_bits(tiny: Path, tmp_path: Path, ema: float) -> None:
+    config = load_config(tiny, [f"optimizer.ema={ema}"])
+    uninterrupted = train(config, tmp_path / "uninterrupted", progress=False)
+    last = tmp_path / "killed" / "last.ckpt"
+    command = [sys.executable, "-m", "training", "train", str(tiny), "--run", str(last.parent)]
+    options = ["--set", f"optimizer.ema={ema}", "--quiet"]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -98,10 +100,31 @@ def test_killed_run_resumes_to_the_same_bits(
     assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
     assert load_checkpoint(last)["epoch"] < config.trainer.epochs - 1
 
-    train(config, tmp_path, resume=True, progress=False)
+    train(config, last.parent, resume=True, progress=False)
 
     assert load_checkpoint(last)["epoch"] == config.trainer.epochs - 1
-    assert_same_bits(weights(last), weights(uninterrupted / "last.ckpt"))
+    assert_same_bits(weights(last), weights(uninterrupted))
+
+
+def test_a_moving_average_is_kept_in_place_of_the_weights(
+    config: RunConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """The steps are those of the run without it, so its last weights are known."""
+    averaging = config.model_copy(
+        update={"optimizer": config.optimizer.model_copy(update={"ema": 0.9})}
+    )
+
+    last = train(averaging, tmp_path, progress=False)
+
+    stored = load_checkpoint(last)
+    assert_same_bits(stored["current_model_state"], weights(uninterrupted / "last.ckpt"))
+    name = next(name for name in stored["state_dict"] if name.endswith("conv_stem.weight"))
+    distance = (stored["state_dict"][name] - stored["current_model_state"][name]).abs().max()
+    assert 0 < distance < 0.1
+    network, _ = load_network(last)
+    assert torch.equal(
+        network.state_dict()[name.removeprefix("network.")], stored["state_dict"][name]
+    )
 
 
 def test_run_is_neither_overwritten_nor_continued_as_another(

@@ -1,8 +1,5 @@
 """TIFFs of more than 8 bits: which samples become which of the 8 bits that the models see."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,6 +11,7 @@ from app.imaging import raster
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.imaging.scaling import parse_rescale
+from tests.data import DATA, needs_data
 from tests.factories import scene
 from tests.geotiff import tiff
 from tests.serving import encoded
@@ -22,9 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 RNG = np.random.default_rng(5)
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)
-FILES = Path(
-    os.environ.get("DATA_ROOT", Path(__file__).parents[2].parent / "shared" / "data"), "geotiff"
-)
+FILES = DATA / "geotiff"
 
 
 def decode(data: bytes, rescale: str | None = None) -> Image:
@@ -225,7 +221,7 @@ def test_a_single_band_is_refused_unless_it_is_a_plain_grey_picture(
 # Real files
 
 
-@pytest.mark.skipif(not FILES.exists(), reason="the real GeoTIFFs are not here")
+@needs_data
 class TestRealFiles:
     def test_eleven_bits_of_spacenet(self) -> None:
         image = decode((FILES / "vegas_spacenet_epsg4326_rgb_uint16.tif").read_bytes())
