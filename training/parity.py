@@ -18,7 +18,9 @@ TOLERANCE = 0.02
 """Largest difference in probability that any pixel may show. Storing weights as fp16 costs up to
 0.001 on imagery and 0.005 on noise; the graph itself, with fp32 weights, is within 0.00001."""
 AGREEMENT = 0.999
-"""Share of pixels that must fall on the same side of probability 0.5."""
+"""Share of pixels that must fall on the same side of probability 0.5, of those that rounding alone
+could not move there: a network that has hardly begun to learn says 0.5 nearly everywhere."""
+_ROUNDING = 0.005
 
 _REAL_PATCHES = 16
 
@@ -54,7 +56,8 @@ def check_parity(
     (found,) = predictor.predict(patches, [member])
     expected = _probability(network, patches)
     difference = float(np.abs(found - expected).max())
-    agreement = float(np.mean((found >= 0.5) == (expected >= 0.5)))
+    settled = np.abs(expected - 0.5) > _ROUNDING
+    agreement = 1 - float(np.mean(settled & ((found >= 0.5) != (expected >= 0.5))))
     if not (difference <= TOLERANCE and agreement >= AGREEMENT):
         raise ValueError(
             f"ONNX Runtime does not reproduce member {member!r}: its probabilities differ from "
