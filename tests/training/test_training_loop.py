@@ -127,6 +127,23 @@ def test_a_moving_average_is_kept_in_place_of_the_weights(
     )
 
 
+def test_two_processes_train_one_network(tiny: Path, tmp_path: Path) -> None:
+    """As two GPUs would: each takes its share of the samples, and gradients are averaged."""
+    command = [sys.executable, "-m", "training", "train", str(tiny), "--run", str(tmp_path)]
+    options = ["trainer.devices=2", "trainer.epochs=1", "trainer.steps_per_epoch=3"]
+    more = ["trainer.accumulate=2", 'data.validation=["val"]']
+    sets = [part for option in (*options, *more) for part in ("--set", option)]
+
+    done = subprocess.run([*command, *sets, "--quiet"], capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    assert "All distributed processes registered. Starting with 2 processes" in done.stderr
+    stored = load_checkpoint(tmp_path / "last.ckpt")
+    assert stored["global_step"] == 2  # optimiser steps, of two batches and of the one left
+    network, _ = load_network(tmp_path / "best.ckpt")
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
 def test_run_is_neither_overwritten_nor_continued_as_another(
     config: RunConfig, uninterrupted: Path
 ) -> None:
