@@ -34,7 +34,7 @@ _ROWS = 256  # of a whole image at a time: noise may have a building at every ot
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A segmented image, and what its encoders need to know about it.
+    """A segmented image, the format that it gets, and what its encoders need to know about it.
 
     `gsd` is what the image was taken to have, where that is known; `notices` is what the client
     should know about its own input. `checkpoint` is called while it is written, and stops that by
@@ -42,6 +42,7 @@ class Result:
     """
 
     filename: str
+    format: "Format"
     image: Image
     segmentation: Segmentation
     provenance: Provenance

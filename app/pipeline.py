@@ -1,14 +1,15 @@
 """The straight line from an image to a result, for HTTP and the command line."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from app.errors import ImpossibleOutput
 from app.formats import Format, Result
 from app.imaging.decode import decode_image
 from app.imaging.header import announced_pixels
-from app.imaging.image import RowSource
+from app.imaging.image import Image, RowSource
 from app.imaging.scaling import Limits
 from app.inference.segmenter import (
     Checkpoint,
@@ -48,7 +49,11 @@ class Stages:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything about a request that is settled before its bytes are looked at."""
+    """Everything about a request that is settled before its bytes are looked at.
+
+    `otherwise` are the formats that an image gets, whole, which can't have `format`: the first that
+    it can have.
+    """
 
     segmenter: Segmenter
     options: SegmentOptions
@@ -57,13 +62,14 @@ class Pipeline:
     checkpoint: Checkpoint = keep_going
     output: OutputOptions = OutputOptions()
     rescale: Limits | None = None
+    otherwise: tuple[Format, ...] = ()
 
     def segment(self, filename: str, data: bytes, stages: Stages) -> Result:
         """Decode an image and find its buildings.
 
         Raises:
             InputError: not an image that is accepted, an option that the bundle can't honour, or a
-                format that the image can't have.
+                format that the image can't have, and nothing otherwise.
             InferenceError: a member failed.
             Exception: whatever `checkpoint` raises.
         """
@@ -71,17 +77,18 @@ class Pipeline:
             # No more than what memory was set aside for, whatever the decoder finds.
             max_pixels = announced_pixels(data, self.max_pixels)
             image = decode_image(data, max_pixels=max_pixels, rescale=self.rescale)
-            notices = self.format.check(image)
+            format, notices = self._possible(image)
         with stages.measure("infer"):
             segmentation = self.segmenter.segment(
                 image,
                 self.options,
-                disagreement=self.format.shows == "members",
-                mask_only=self.format.shows == "mask",
+                disagreement=format.shows == "members",
+                mask_only=format.shows == "mask",
                 checkpoint=self.checkpoint,
             )
         return Result(
             filename,
+            format,
             image,
             segmentation,
             provenance(self.segmenter, image, self.options),
@@ -91,6 +98,18 @@ class Pipeline:
             self.checkpoint,
         )
 
+    def _possible(self, image: Image) -> tuple[Format, tuple[str, ...]]:
+        """Return the first format that an image can have, and what the client should know."""
+        try:
+            return self.format, self.format.check(image)
+        except ImpossibleOutput as error:
+            for format in self.otherwise:
+                with suppress(ImpossibleOutput):
+                    notices = format.check(image)
+                    instead = f"The result is {format.name}, not {self.format.name}: {error}"
+                    return format, (instead, *notices)
+            raise
+
     def encode(self, result: Result, stages: Stages) -> bytes:
         """Encode a result, and count its buildings.
 
@@ -98,9 +117,9 @@ class Pipeline:
             ImpossibleOutput: a building lies where the image's reference system is not valid.
             Exception: whatever `checkpoint` raises.
         """
-        assert self.format.encode is not None, "a format of the command line alone"
+        assert result.format.encode is not None, "a format of the command line alone"
         with stages.measure("encode"):
-            return self.format.encode(result)
+            return result.format.encode(result)
 
     def stream(
         self, filename: str, image: RowSource, bands: Iterable[SegmentedBand] | None = None

@@ -147,7 +147,8 @@ class SegmentParameters(Options):
         Field(
             description="The result: "
             + "; ".join(f"`{name}`: {FORMATS[name].description}" for name in RESULT_TYPES)
-            + ". Default: what `Accept` asks for, else `png`.",
+            + ". Default: of what `Accept` allows, the most preferred that the upload can have; "
+            "else `png`.",
             examples=["overlay"],
         ),
     ] = None
@@ -201,25 +202,25 @@ class BatchParameters(Options):
     ] = None
 
 
-def choose_format(name: str | None, accept: str, media_types: Mapping[str, str]) -> str:
-    """Return the format that was named, else the one that `Accept` prefers, else the first.
+def choose_formats(name: str | None, accept: str, media_types: Mapping[str, str]) -> list[str]:
+    """Return the format that was named, else those that `Accept` allows, the preferred one first.
 
+    Of those that it prefers equally, the first of `media_types` comes first.
     Source: RFC 9110, section 12.5.1 (media ranges and weights).
 
     Raises:
         NotAcceptable: no format satisfies `Accept`.
     """
     if name is not None:
-        return name
-    if not accept:
-        return next(iter(media_types))
-    best = max(media_types, key=lambda name: _weight(accept, media_types[name]))
-    if _weight(accept, media_types[best]) <= 0:
+        return [name]
+    weights = {name: _weight(accept or "*/*", of_type) for name, of_type in media_types.items()}
+    allowed = [name for name in media_types if weights[name] > 0]
+    if not allowed:
         offered = ", ".join(dict.fromkeys(media_types.values()))
         raise NotAcceptable(
             f"Accept: {accept[:200]!r} allows none of {offered}. Send one of these."
         )
-    return best
+    return sorted(allowed, key=lambda name: -weights[name])
 
 
 def _weight(accept: str, media_type: str) -> float:

@@ -22,7 +22,7 @@ from app.api.parameters import (
     BatchParameters,
     Options,
     SegmentParameters,
-    choose_format,
+    choose_formats,
 )
 from app.api.problems import problem_of, responses
 from app.api.schemas import BatchResult, FileProblem
@@ -140,9 +140,9 @@ async def segment(
 ) -> Response:
     """Return the building mask of an uploaded image, in its own width and height."""
     _refuse_repeated(request)
-    format = FORMATS[choose_format(parameters.format, _accept(request), RESULT_TYPES)]
+    names = choose_formats(parameters.format, _accept(request), RESULT_TYPES)
     deadline = Deadline(service.settings.deadline)
-    pipeline = _pipeline(parameters, service, deadline, format)
+    pipeline = _pipeline(parameters, service, deadline, *(FORMATS[name] for name in names))
     length = announced_length(request, service.settings)
     async with service.admission.admit(length) as place:
         upload = await read_upload(request, service.settings, place)
@@ -162,7 +162,7 @@ async def segment(
         "X-Execution-Provider": ", ".join(execution_providers(pipeline.segmenter)),
         **figures,
     }
-    response = Response(body, media_type=format.media_type, headers=headers)
+    response = Response(body, media_type=result.format.media_type, headers=headers)
     _add_notices(response, result.notices)
     return response
 
@@ -197,7 +197,7 @@ async def segment_batch(
 ) -> Response:
     """Return a run-length encoding for each uploaded image; a bad file never loses the others."""
     _refuse_repeated(request)
-    format = choose_format(parameters.format, _accept(request), BATCH_TYPES)
+    format, *_ = choose_formats(parameters.format, _accept(request), BATCH_TYPES)
     deadline = Deadline(service.settings.deadline)
     pipeline = _pipeline(parameters, service, deadline, FORMATS["rle"])
     request_id: str = request.state.request_id
@@ -298,7 +298,7 @@ async def _run(
 
 
 def _pipeline(
-    parameters: Options, service: Service, deadline: Deadline, format: Format
+    parameters: Options, service: Service, deadline: Deadline, format: Format, *otherwise: Format
 ) -> Pipeline:
     """Settle what can be settled before the body is read.
 
@@ -314,6 +314,7 @@ def _pipeline(
         max_pixels=service.settings.max_pixels,
         checkpoint=deadline.check,
         format=format,
+        otherwise=otherwise,
         output=parameters.output_options(),
         rescale=parameters.limits(),
     )

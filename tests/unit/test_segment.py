@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.io import MemoryFile
+from rasterio.transform import Affine
 from scipy import ndimage
 from starlette.testclient import TestClient
 
@@ -215,6 +216,43 @@ class TestAccept:
         headers = [("Content-Type", "image/png"), *accept]
         response = client.post("/segment", content=PNG, headers=headers)
         assert response.headers["content-type"] == "application/json"
+
+    @pytest.mark.parametrize(
+        ("accept", "media_type"),
+        [
+            ("image/tiff, */*;q=0.1", "image/png"),
+            ("image/tiff, image/*;q=0.2, application/json;q=0.3", "application/json"),
+            ("image/tiff, application/geo+json;q=0.9, */*;q=0.8", "application/geo+json"),
+        ],
+    )
+    def test_the_next_best_for_an_image_that_can_not_have_the_best(
+        self, client: TestClient, accept: str, media_type: str
+    ) -> None:
+        headers = {"Accept": accept}
+        assert (
+            post(client, geotiff(picture(plan())), headers=headers)
+            .headers["content-type"]
+            .startswith("image/tiff;")
+        )
+        response = post(client, headers=headers)
+        assert response.status_code == 200
+        assert response.headers["content-type"] == media_type
+        notice = response.headers.get_list("x-notice")[0]
+        assert notice.startswith("The result is ")
+        assert "not geotiff: A GeoTIFF lies on the grid of a georeferenced image" in notice
+
+    @pytest.mark.parametrize(
+        "accept", ["image/tiff", "image/tiff, text/html", "image/tiff, */*;q=0"]
+    )
+    def test_no_next_best(self, client: TestClient, accept: str) -> None:
+        response = post(client, headers={"Accept": accept})
+        assert_problem(response, 422, "Impossible output", "no georeference", "Send a GeoTIFF")
+
+    def test_no_next_best_for_a_map_of_no_place(self, client: TestClient) -> None:
+        data = geotiff(picture(plan()), transform=Affine(0, 0, 5e5, 0, 0, 4e6))
+        headers = {"Accept": "application/geo+json, image/tiff;q=0.5"}
+        response = post(client, data, headers=headers)
+        assert_problem(response, 422, "Impossible output", "no place or no area", "gdal_edit")
 
     def test_a_named_format_goes_before_it(self, client: TestClient) -> None:
         response = post(client, params={"format": "png"}, headers={"Accept": "application/json"})
