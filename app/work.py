@@ -3,13 +3,20 @@
 While `out.tif` is made, the folder `out.tif.partial` holds the bands that are finished, each a file
 of raw rows, and in `run.json` what they were made of. Bands have the same bits whether or not those
 above them were computed in the same run, and so has what a writer makes of them.
+
+A run keeps a lock in its folder, so that no two are at work there. The kernel lets go of it when
+the process ends, however it ends.
 """
 
+import fcntl
 import json
+import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,7 +24,10 @@ import numpy as np
 from app.errors import InputError, InvalidOption
 from app.inference.segmenter import SegmentedBand
 
+logger = logging.getLogger(__name__)
+
 _RUN = "run.json"
+_LOCK = "lock"
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 
 
@@ -74,43 +84,107 @@ def working(target: Path, made_of: Mapping[str, str], *, resume: bool) -> Iterat
     anything else that goes wrong leaves the work, for `resume`.
 
     Raises:
-        InvalidOption: there is work that is not to be resumed, or was made of something else.
+        InvalidOption: there is work that is not to be resumed, or was made of something else, or
+            that another run is at.
     """
     folder = partial_folder(target)
-    if not resume:
-        check_no_partial(target)
-    before = _made_of(folder) if resume else None
-    if before is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        (folder / "run.tmp").write_text(json.dumps(dict(made_of), indent=2))
-        (folder / "run.tmp").replace(folder / _RUN)
-    elif changed := [name for name in made_of if before.get(name) != made_of[name]]:
-        name = changed[0]
-        raise InvalidOption(
-            f"{folder} can't be resumed: its {name} was {before.get(name)} and is {made_of[name]} "
-            "now. Delete the folder to start again."
-        )
-    work = Work(folder, target)
-    try:
-        yield work
-    except InputError:
-        shutil.rmtree(folder)
-        raise
-    work.result.replace(target)
-    shutil.rmtree(folder)
+    with _locked(folder):
+        before = _made_of(folder)
+        if before is None:
+            _clear(folder)
+            (folder / "run.tmp").write_text(json.dumps(dict(made_of), indent=2))
+            (folder / "run.tmp").replace(folder / _RUN)
+        elif not resume:
+            raise _unfinished(folder)
+        elif changed := [name for name in made_of if before.get(name) != made_of[name]]:
+            name = changed[0]
+            raise InvalidOption(
+                f"{folder} can't be resumed: its {name} was {before.get(name)} and is "
+                f"{made_of[name]} now. Delete the folder to start again."
+            )
+        work = Work(folder, target)
+        try:
+            yield work
+        except InputError:
+            _remove(folder)
+            raise
+        work.result.replace(target)
+        _remove(folder)
 
 
 def check_no_partial(target: Path) -> None:
     """Check that no run of this output is unfinished.
 
     Raises:
-        InvalidOption: one is.
+        InvalidOption: one is, or is at work now.
     """
-    if (folder := partial_folder(target)).exists():
-        raise InvalidOption(
-            f"{folder} holds an unfinished run: add --resume to go on with it, or delete it"
-        )
+    folder = partial_folder(target)
+    with suppress(OSError):  # `working` says so
+        if (lock := _lock(folder)) is not None:
+            lock.close()
+    if folder.exists():
+        raise _unfinished(folder)
+
+
+def _unfinished(folder: Path) -> InvalidOption:
+    return InvalidOption(
+        f"{folder} holds an unfinished run: add --resume to go on with it, or delete it"
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made and, where nothing is left in it, removed.
+
+    Raises:
+        InvalidOption: another run is in it.
+    """
+    while (lock := _lock(folder)) is None:  # a run that ends takes its folder along
+        folder.mkdir(exist_ok=True)
+    try:
+        with lock:
+            yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """Keep other runs out of a folder until the file is closed; None where there is no folder.
+
+    Raises:
+        InvalidOption: another run is in it.
+        OSError: no right to write there.
+    """
+    path = folder / _LOCK
+    with suppress(FileNotFoundError), ExitStack() as stack:
+        file = stack.enter_context(path.open("a"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidOption(
+                f"another run is at work in {folder}: wait for its end, or name another -o"
+            ) from None
+        except OSError as error:  # not every network's file system can
+            logger.warning("%s can't be locked (%s): let no other run write there", path, error)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            stack.pop_all()
+            return file
+    return None
+
+
+def _remove(folder: Path) -> None:
+    """Empty a locked folder, for `_locked` to remove: on NFS not before its lock is closed."""
+    _clear(folder)
+    (folder / _LOCK).unlink()
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 def _made_of(folder: Path) -> dict[str, str] | None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -228,21 +230,27 @@ def tall(tmp_path: Path) -> Path:
     return path
 
 
-def interrupted(how: signal.Signals, source: Path, target: Path, *options: str) -> tuple[int, int]:
-    """Run as a process that is sent a signal after some bands; return its end, and how many."""
+@contextmanager
+def started(source: Path, target: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run as a process, and give it once some bands are saved."""
     command = [sys.executable, "-m", "app.cli", "segment", source, "-o", target, *options]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    folder = partial_folder(target)
     with subprocess.Popen(
         list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 60
-        while len(list(folder.glob("*.npz"))) < 10 and process.poll() is None:
+        while len(list(partial_folder(target).glob("*.npz"))) < 10 and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.002)
+        yield process
+
+
+def interrupted(how: signal.Signals, source: Path, target: Path, *options: str) -> tuple[int, int]:
+    """Run as a process that is sent a signal after some bands; return its end, and how many."""
+    with started(source, target, *options) as process:
         process.send_signal(how)
         status = process.wait(60)
-    return status, len(list(folder.glob("*.npz")))
+    return status, len(list(partial_folder(target).glob("*.npz")))
 
 
 class TestGoingOn:
@@ -322,6 +330,36 @@ class TestGoingOn:
         assert run("segment", tall, "-o", out, "--resume", "--quiet") == 1
         assert "its input was of" in capsys.readouterr().err
         assert len(list(partial_folder(out).glob("*.npz"))) >= 10
+
+    def test_two_runs_never_write_one_output(
+        self,
+        bundle: Path,
+        tall: Path,
+        map_file: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """A run that is stopped in its tracks, by a signal that leaves it alive, is the first."""
+        out = tmp_path / "out.tif"
+        with started(tall, out, "--quiet") as first:
+            first.send_signal(signal.SIGSTOP)
+            try:
+                before = {path.name for path in partial_folder(out).iterdir()}
+                assert run("segment", map_file, "-o", out, "--quiet") == 2
+                assert f"another run is at work in {out}.partial" in capsys.readouterr().err
+                assert run("segment", map_file, "-o", out, "--resume", "--quiet") == 1
+                assert f"another run is at work in {out}.partial" in capsys.readouterr().err
+                # Nor where the first began between the second's look and its start.
+                monkeypatch.setattr("app.cli.check_no_partial", lambda _: None)
+                assert run("segment", map_file, "-o", out, "--quiet") == 1
+                assert f"another run is at work in {out}.partial" in capsys.readouterr().err
+                assert {path.name for path in partial_folder(out).iterdir()} == before
+            finally:
+                first.send_signal(signal.SIGCONT)
+            assert first.wait(60) == 0
+        np.testing.assert_array_equal(mask_of(out) == 1, toy_mask(TALL))
+        assert not partial_folder(out).exists()
 
     def test_what_is_finished_is_left(
         self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
