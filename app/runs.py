@@ -13,16 +13,18 @@ from time import perf_counter
 from tqdm import tqdm
 
 from app import __version__
-from app.errors import RooftraceError
+from app.errors import RooftraceError, UploadTooLarge
 from app.files import STANDARD
+from app.formats import FORMATS
 from app.imaging.decode import decode_image
+from app.imaging.header import tiff_size
 from app.imaging.image import RowSource
 from app.imaging.raster import open_raster
 from app.imaging.scaling import format_rescale
 from app.imaging.sniff import Format as FileFormat
 from app.imaging.sniff import sniff_file
 from app.inference.segmenter import SegmentedBand, used_gsd
-from app.pipeline import Pipeline, Stages
+from app.pipeline import BYTES_PER_PIXEL, Pipeline, Stages
 from app.work import Work, partial_folder, working
 
 _BAR = (
@@ -62,6 +64,7 @@ class Run:
             return (f"{target} is there, and newer: it was left as it is.",)
         write = self.pipeline.format.write
         if write is None or target == STANDARD:
+            self._check_size(source)
             stages = Stages()
             result = self.pipeline.segment(source.name, _read(source), stages)
             _write(target, self.pipeline.encode(result, stages))
@@ -72,6 +75,24 @@ class Run:
                 found = self.pipeline.stream(source.name, image, bands)
                 write(found, work.result)
             return found.notices
+
+    def _check_size(self, source: Path) -> None:
+        """Refuse a raster that is too large to be held whole, before it is read.
+
+        Raises:
+            UploadTooLarge: say what to do.
+        """
+        size = None if source == STANDARD else tiff_size(source)
+        if size is None or size[0] * size[1] <= (most := self.pipeline.max_pixels):
+            return
+        height, width = size
+        streamed = ", ".join(format.name for format in FORMATS.values() if format.write)
+        raise UploadTooLarge(
+            f"The TIFF has {width} x {height} pixels, and as {self.pipeline.format.name}, or to -, "
+            f"it would be held whole: that is for {most} pixels at most. Write {streamed} to a "
+            "file, which takes a TIFF of any size; or raise ROOFTRACE_MAX_PIXELS where there are "
+            f"{BYTES_PER_PIXEL} bytes of memory for each."
+        )
 
     @contextmanager
     def _open(self, source: Path) -> Iterator[tuple[RowSource, str]]:

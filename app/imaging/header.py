@@ -5,11 +5,13 @@ decoder may find: a file whose header says one thing here and another there is r
 """
 
 import struct
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 from app.errors import InputError
 from app.imaging.ifd import IMAGE_LENGTH, IMAGE_WIDTH, first_directory
 from app.imaging.jpeg import frame_size
-from app.imaging.sniff import Format, sniff
+from app.imaging.sniff import Format, sniff, sniff_file
 
 Size = tuple[int, int]
 """Height and width."""
@@ -25,6 +27,22 @@ def announced_pixels(data: bytes, max_pixels: int) -> int:
     except (InputError, struct.error, KeyError):
         return max_pixels
     return min(height * width, max_pixels)
+
+
+def tiff_size(path: Path) -> Size | None:
+    """Return the size that a TIFF on disk announces, of whatever size; None for any other file.
+
+    Raises:
+        OSError: it can't be read.
+        EmptyUpload, UnsupportedFormat: as `sniff`.
+    """
+    if sniff_file(path) is not Format.TIFF:
+        return None
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        try:
+            return _tiff(data)
+        except (InputError, struct.error, KeyError):
+            return None
 
 
 def _png(data: bytes) -> Size:
@@ -48,7 +66,7 @@ def _webp(data: bytes) -> Size:
     return height, width
 
 
-def _tiff(data: bytes) -> Size:
+def _tiff(data: bytes | mmap) -> Size:
     tags = first_directory(data)
     return tags[IMAGE_LENGTH], tags[IMAGE_WIDTH]
 

@@ -152,8 +152,14 @@ class TestStreaming:
         monkeypatch.setenv("ROOFTRACE_MAX_PIXELS", "8999")
         assert run("segment", map_file, "-o", tmp_path / "out.tif", "--quiet") == 0
         np.testing.assert_array_equal(mask_of(tmp_path / "out.tif") == 1, toy_mask(PIXELS))
-        assert run("segment", map_file, "-o", tmp_path / "out.png", "--quiet") == 1
-        assert "`rooftrace segment` takes a GeoTIFF of any size" in capsys.readouterr().err
+        # What is held whole is refused by its header.
+        monkeypatch.setattr("app.runs._read", lambda path: pytest.fail(f"{path} was read"))
+        for output in (tmp_path / "out.png", "-"):
+            assert run("segment", map_file, "-o", output, "--quiet") == 1
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert "has 60 x 150 pixels, and as png, or to -, it would be held whole" in err
+            assert "that is for 8999 pixels at most. Write coco, geojson, geotiff, gpkg" in err
 
     def test_deep_samples_and_rescale(
         self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
