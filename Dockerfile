@@ -8,6 +8,8 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # Which of the extras `cpu` and `gpu` is installed.
 ARG DEVICE=cpu
+# More of them, with commas between: geo (GeoPackage, FlatGeobuf, GeoParquet), openvino (bf16).
+ARG EXTRAS=""
 WORKDIR /opt/rooftrace
 COPY pyproject.toml constraints.txt ./
 COPY app/__init__.py app/
@@ -19,7 +21,7 @@ ENV PIP_CONSTRAINT=/opt/rooftrace/constraints.txt \
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     touch README.md LICENSE && \
     python3 -m venv --without-pip venv && \
-    python3 -m pip --python venv/bin/python3 install --no-cache-dir --editable ".[${DEVICE}]"
+    python3 -m pip --python venv/bin/python3 install --no-cache-dir --editable ".[${DEVICE}${EXTRAS:+,${EXTRAS}}]"
 
 FROM ${BASE}
 # rasterio's wheel expects the system's libexpat, which the slim Python images leave out.

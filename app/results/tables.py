@@ -40,8 +40,9 @@ def check_table(image: RowSource) -> tuple[str, ...]:
     """
     if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
         raise InvalidOption(
-            f"GeoPackage, FlatGeobuf and GeoParquet need {' and '.join(missing)}: "
-            "pip install 'rooftrace[geo]', or ask for geojson"
+            f"GeoPackage, FlatGeobuf and GeoParquet need {' and '.join(missing)}, the extra `geo`: "
+            f"pip install {' '.join(missing)}, or build the container image with EXTRAS=geo, or "
+            "ask for geojson"
         )
     if image.georeference is None:
         raise ImpossibleOutput(

@@ -162,5 +162,7 @@ class TestFiles:
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name: None if name == "pyogrio" else find(name)
         )
-        with pytest.raises(InvalidOption, match=r"need pyogrio: pip install 'rooftrace\[geo\]'"):
+        with pytest.raises(
+            InvalidOption, match="need pyogrio, the extra `geo`: pip install pyogrio, or"
+        ):
             stream(small_toy, geotiff(picture(MASK)), format)
