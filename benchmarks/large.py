@@ -1,8 +1,9 @@
 """How much memory a raster takes that is larger than memory.
 
-A GeoTIFF of each height is generated, tiled and JPEG-compressed, and segmented by `rooftrace
-segment` in a process of its own, with a toy bundle: memory and pace are those of everything around
-the networks. Peak memory is what the kernel counted as resident.
+A GeoTIFF of each height is generated, tiled and compressed, and segmented by `rooftrace segment` in
+a process of its own. With a toy bundle, unless one is named, memory and pace are those of
+everything around the networks. Peak memory is what the kernel counted as resident. What follows
+`--` goes to `rooftrace segment`, such as `-- --gsd 0.6 --min-area 20`.
 """
 
 import argparse
@@ -26,8 +27,12 @@ _GSD = 0.35
 _ROOT = Path(__file__).parents[1]
 
 
-def write_raster(path: Path, height: int, width: int) -> None:
-    """Write an RGB GeoTIFF of dark ground with bright roofs of 30 x 40 pixels, 100 apart."""
+def write_raster(path: Path, height: int, width: int, dtype: str = "uint8") -> None:
+    """Write an RGB GeoTIFF of dark ground with bright roofs of 30 x 40 pixels, 100 apart.
+
+    Of `uint8`, compressed as JPEG, or of `uint16`, without loss and 16 times as bright.
+    """
+    deep = np.dtype(dtype) != np.uint8
     rows, cols = np.ogrid[:_TILE, :width]
     ground = np.random.default_rng(0).integers(40, 90, (3, _TILE, width), np.uint8)
     with rasterio.open(
@@ -37,21 +42,23 @@ def write_raster(path: Path, height: int, width: int) -> None:
         height=height,
         width=width,
         count=3,
-        dtype="uint8",
+        dtype=dtype,
         crs="EPSG:32633",
         transform=Affine(_GSD, 0, 500_000, 0, -_GSD, 5_000_000),
         tiled=True,
         blockxsize=_TILE,
         blockysize=_TILE,
-        compress="jpeg",
-        photometric="ycbcr",
         bigtiff="if_safer",
+        compress="deflate" if deep else "jpeg",
+        photometric="rgb" if deep else "ycbcr",
     ) as file:
         for top in range(0, height, _TILE):
             here = min(_TILE, height - top)
             roofs = ((rows + top) % 100 < 30) & (cols % 100 < 40)
             strip = np.where(roofs, np.uint8(220), ground)[:, :here]
-            file.write(strip, window=Window(0, top, width, here))
+            file.write(
+                strip.astype(dtype) * (16 if deep else 1), window=Window(0, top, width, here)
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,18 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large", description=__doc__)
     parser.add_argument("--width", type=int, default=20_000)
     parser.add_argument("--height", type=int, nargs="+", default=[20_000, 40_000])
+    parser.add_argument("--dtype", choices=("uint8", "uint16"), default="uint8")
     parser.add_argument("--output", default="out.tif", help="its ending chooses the format")
+    parser.add_argument("--bundle", type=Path, help="default: a toy")
     parser.add_argument("--folder", type=Path, help="where there is room for 15 bytes a pixel")
+    parser.add_argument("options", nargs="*", help="of `rooftrace segment`, after --")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        bundle = write_toy_bundle(Path(folder, "bundle"))
+        bundle = args.bundle or write_toy_bundle(Path(folder, "bundle"))
         for height in args.height:
             raster, out = Path(folder, "in.tif"), Path(folder, args.output)
-            write_raster(raster, height, args.width)
+            write_raster(raster, height, args.width, args.dtype)
             command = [sys.executable, "-m", "app.cli", "segment", "--bundle", bundle, raster]
+            command += [*args.options, "-o", out, "--quiet"]
             environment = os.environ | {"PYTHONPATH": str(_ROOT), "ROOFTRACE_DEVICE": "cpu"}
             started = perf_counter()
-            process = subprocess.Popen([*map(str, command), "-o", out, "--quiet"], env=environment)
+            process = subprocess.Popen(list(map(str, command)), env=environment)
             _, status, usage = os.wait4(process.pid, 0)
             seconds = perf_counter() - started
             if status:

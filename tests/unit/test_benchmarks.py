@@ -1,18 +1,22 @@
 """The benchmarks measure what they say: small runs on toys, and a page of made-up figures."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from app.imaging.image import Image
 from app.inference.manifest import load_manifest
-from tests.factories import scene, write_toy_bundle
+from app.inference.segmenter import Segmenter, load_segmenter
+from tests.factories import ramp_graph, scene, write_toy_bundle
+from tests.serving import encoded, exact_bundle
 
 pytest.importorskip("torch", reason="the benchmarks read tiles as training does")
 pytest.importorskip("psutil", reason="the `bench` extra is not installed")
 
-from benchmarks import early_exit, engine, report, service
+from benchmarks import early_exit, engine, gsd, report, seams, service
 from benchmarks.imagery import CELL, Imagery
 
 NOWHERE = Path("nowhere")
@@ -51,6 +55,69 @@ def test_a_scene_is_as_empty_as_it_was_asked_for(
     assert (laid[:CELL] >= 128).all()  # what is built hangs together
     assert (laid[CELL:] < 128).all()
     assert laid[-CELL:].any()
+
+
+def test_masks_of_two_gsds_are_compared_pixel_by_pixel(
+    small_toy: Segmenter, tmp_path: Path
+) -> None:
+    found = np.zeros((61, 40), bool)  # of which the last row has no other half
+    found[8:20, 12:32] = True
+    found[30:50, 4] = True  # too narrow to be seen at half the size
+    label = np.zeros_like(found)
+    label[8:20, 12:30] = True
+    tile = tmp_path / "tile.png", tmp_path / "label.png"
+    tile[0].write_bytes(encoded(np.repeat(found[..., None] * np.uint8(250), 3, axis=2)))
+    tile[1].write_bytes(encoded(label * np.uint8(255)))
+    block, line = 12 * 20, 20
+    assert gsd.agreement(small_toy, gsd.Tile("tile", *tile), 0.5) == (
+        gsd.Counts(block, 0, line),
+        gsd.Counts(block // 4, 0, line // 2),
+        gsd.Counts(12 * 18, 12 * 2 + line, 0),
+        gsd.Counts(12 * 18, 12 * 2, 0),
+    )
+
+
+def test_tiles_of_one_gsd_are_taken_evenly() -> None:
+    tiles = [
+        gsd.Tile(f"{source}_{i}", NOWHERE, NOWHERE, of)
+        for source, of in (("here", 0.3), ("there", 0.3), ("far", 1.2))
+        for i in range(5)
+    ]
+    taken = [tile.name for tile in gsd.take(tiles, 0.3, 2)]
+    assert taken == ["here_0", "here_3", "there_0", "there_3"]
+
+
+def test_where_nothing_depends_on_patches_there_are_no_seams(tmp_path: Path) -> None:
+    image = seams.scene(None, 330)
+    assert image.pixels.shape == (320, 320, 3)
+    exact = exact_bundle(tmp_path / "exact")
+    with closing(load_segmenter(exact, device="cpu")) as segmenter:
+        rows = list(seams.measure(exact, segmenter, image, (0.0, 0.5)))
+    members = {f"{name}, in a single pass": 0.0 for name in ("red", "green", "blue")}
+    assert rows == [(overlap, {"ensemble": 0.0, **members}) for overlap in (0.0, 0.5)]
+
+
+def test_each_pixel_is_taken_from_the_middle_of_a_patch(tmp_path: Path) -> None:
+    size, patch = 320, 32
+    ramp = write_toy_bundle(
+        tmp_path / "ramp", {"ramp": 1.0}, patch_size=patch, graphs={"ramp": ramp_graph(patch)}
+    )
+    with closing(load_segmenter(ramp, device="cpu")) as segmenter:
+        [found] = seams.centred(segmenter, Image(scene(size, size)))
+    assert found[0, 0] == 0
+    within = found[patch:-patch, patch:-patch]  # (row + 2 col) / 3, as shares of the patch
+    assert within.min() == pytest.approx(3 / 8)
+    assert within.max() < 5 / 8
+
+
+def test_a_scene_that_is_too_small_is_mirrored(tmp_path: Path) -> None:
+    path = tmp_path / "scene.png"
+    pixels = scene(40, 70)
+    path.write_bytes(encoded(pixels))
+    wide = seams.scene(path, 96).pixels
+    np.testing.assert_array_equal(wide[:40, :70], pixels)
+    np.testing.assert_array_equal(wide[40:80, :70], pixels[::-1])
+    np.testing.assert_array_equal(wide[:40, 70:], pixels[:, :-27:-1])
 
 
 def test_arrangements_agree_on_masks(bundle: Path, imagery: Imagery) -> None:
