@@ -36,6 +36,7 @@ _MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
 _MAX_DIRECTORIES = 1_000  # pages, overviews and masks; GDAL takes seconds to list 65,535
 _PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
 _SAMPLED = 2**22  # pixels that percentiles are taken of
+_COLLAR = 0.01  # share of black pixels that hardly is imagery
 
 
 def decode_raster(
@@ -128,8 +129,13 @@ class Raster:
         if (dtype := source.dtypes[0]) != "uint8":
             by = "as asked"
             if rescale is None:
-                self._limits = self._percentile_limits()
+                self._limits, black = self._percentile_limits()
                 by = RULE
+                if black > _COLLAR:
+                    notices.append(
+                        f"{black:.0%} of the TIFF's pixels are 0 in every band and count as "
+                        "imagery: if they are a collar, say so with gdal_edit.py -a_nodata 0."
+                    )
             assert self._limits is not None
             notices.append(
                 f"The TIFF's {dtype} samples were scaled to 8 bits with "
@@ -220,8 +226,11 @@ class Raster:
             return np.moveaxis(self._palette[samples[0]], 2, 0)
         return 255 - samples if self._inverted else samples
 
-    def _percentile_limits(self) -> Limits:
-        """Take the percentiles of the valid pixels: of all, or every n-th row and column."""
+    def _percentile_limits(self) -> tuple[Limits, float]:
+        """Take the percentiles of the valid pixels: of all, or every n-th row and column.
+
+        With them comes the share of these pixels, 0 to 1, that are 0 in every band.
+        """
         step = math.ceil(math.sqrt(self.height * self.width / _SAMPLED))
         sampled = []
         for top, end in self._strips(0, self.height):
@@ -231,7 +240,9 @@ class Raster:
                 sampled.append(colours.reshape(len(colours), -1))
             else:
                 sampled.append(colours[:, valid[-top % step :: step, ::step]])
-        return percentile_limits(list(np.concatenate(sampled, axis=1)))
+        samples = np.concatenate(sampled, axis=1)
+        black = float(np.mean(~samples.any(axis=0))) if samples.size else 0.0
+        return percentile_limits(list(samples)), black
 
 
 @contextmanager

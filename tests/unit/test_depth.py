@@ -161,6 +161,16 @@ def test_a_large_raster_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> No
     assert_close(found.pixels, expected(bands, percentiles(bands[:, ::3, ::3])))
 
 
+@pytest.mark.parametrize(("rows", "noticed"), [(0, False), (1, False), (2, True), (120, True)])
+def test_black_that_may_be_a_collar_is_noticed(rows: int, noticed: bool) -> None:
+    bands = samples("uint16")
+    bands[:, :rows] = 0
+    for nodata in (None, 0):
+        notices = decode(tiff(bands, photometric="rgb", nodata=nodata)).notices
+        found = [notice for notice in notices if "0 in every band" in notice]
+        assert len(found) == (noticed and nodata is None)
+
+
 def test_bands_without_contrast_or_without_a_valid_pixel() -> None:
     bands = samples("uint16")
     bands[0] = 300
@@ -229,6 +239,8 @@ class TestRealFiles:
         assert image.gsd == pytest.approx((0.2996, 0.2430), rel=2e-3)
         assert image.notices == (
             "The TIFF does not name its bands: the first three were used as RGB.",
+            "16% of the TIFF's pixels are 0 in every band and count as imagery: if they are a "
+            "collar, say so with gdal_edit.py -a_nodata 0.",
             "The TIFF's uint16 samples were scaled to 8 bits with rescale=0,937,0,1136,0,760, "
             "the 2nd and 98th percentile of each band.",
         )
