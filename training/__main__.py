@@ -72,6 +72,7 @@ def _export(args: argparse.Namespace) -> None:
         name=args.name,
         validation=args.validation,
         gsd=tuple(args.gsd),
+        enlarge_from=args.enlarge_from,
         sources=data_sources([one.config for one in trained]),
         notes=args.note,
         progress=not args.quiet,
@@ -86,6 +87,7 @@ def _fit(args: argparse.Namespace) -> None:
         args.bundle,
         args.out,
         validation=args.data,
+        enlarge_from=args.enlarge_from,
         notes=args.note,
         progress=not args.quiet,
     )
@@ -243,6 +245,12 @@ def _parser() -> argparse.ArgumentParser:
         help="metres per pixel that the networks were trained at (default: 0.2 1.2)",
     )
     command.add_argument(
+        "--enlarge-from",
+        type=float,
+        metavar="GSD",
+        help="enlarge imagery that is coarser than this; default: than the members' data.gsd",
+    )
+    command.add_argument(
         "--note", action="append", default=[], help="a line for the model card (repeatable)"
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -254,6 +262,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("bundle", type=Path, help="folder of the bundle")
     command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
     command.add_argument("--out", type=Path, required=True, help="such as models/NAME")
+    command.add_argument(
+        "--enlarge-from",
+        type=float,
+        metavar="GSD",
+        help="as in export; default: the bundle's own",
+    )
     command.add_argument(
         "--note", action="append", default=[], help="a line for the model card (repeatable)"
     )

@@ -183,6 +183,8 @@ def _commands(manifest: Manifest, runs: Sequence[RunConfig], validation: Sequenc
     )
     tail = "".join(f" {quote(str(path))}" for path in validation)
     gsd = f"--gsd {manifest.gsd.min:g} {manifest.gsd.max:g}"
+    if manifest.gsd.enlarge_from is not None:
+        gsd += f" --enlarge-from {manifest.gsd.enlarge_from:g}"
     lines.append(
         f"python -m training export {checkpoints} --out models/{exported} {gsd}"
         + (f" --validation{tail}" if validation else "")

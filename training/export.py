@@ -87,6 +87,7 @@ def export(
     name: str | None = None,
     validation: Sequence[Path] = (),
     gsd: tuple[float, float] = (0.2, 1.2),
+    enlarge_from: float | None = None,
     sources: tuple[DataSource, ...] = (),
     notes: Sequence[str] = (),
     progress: bool = False,
@@ -95,7 +96,8 @@ def export(
 
     With `validation` (folders or CSV files), weights and threshold are fitted there and the bundle
     is scored there; without, members weigh the same and the threshold is 0.5. `gsd` is the range
-    in metres per pixel that the networks were trained at. `notes` go into the card as they are.
+    in metres per pixel that the networks were trained at, `enlarge_from` as `GsdRange` has it.
+    `notes` go into the card as they are.
 
     Raises:
         FileExistsError: `out` exists.
@@ -111,7 +113,12 @@ def export(
             patch_size=PATCH_SIZE,
             members=tuple(_write_member(folder, one, 1 / len(trained)) for one in trained),
             threshold=Threshold(value=0.5, chosen_by="nobody: there was nothing to fit it to"),
-            gsd=GsdRange(min=gsd[0], max=gsd[1], reference=_reference_gsd(trained)),
+            gsd=GsdRange(
+                min=gsd[0],
+                max=gsd[1],
+                reference=_reference_gsd(trained),
+                enlarge_from=enlarge_from,
+            ),
             sources=sources,
             evaluation=None,
             training={one.config.member: one.config.model_dump(mode="json") for one in trained},
@@ -131,10 +138,13 @@ def refit(
     out: Path,
     *,
     validation: Sequence[Path],
+    enlarge_from: float | None = None,
     notes: Sequence[str] = (),
     progress: bool = False,
 ) -> Manifest:
     """Write a copy of `bundle` to `out`, with weights and threshold fitted to other tiles.
+
+    `enlarge_from` is as in `export`; None keeps the bundle's own.
 
     Raises:
         FileExistsError: `out` exists.
@@ -143,6 +153,9 @@ def refit(
     """
     manifest = load_manifest(bundle)
     verify_files(bundle, manifest)
+    gsd = manifest.gsd.model_dump()
+    if enlarge_from is not None:
+        gsd["enlarge_from"] = enlarge_from
     with _staged(out) as folder:
         for member in manifest.members:
             shutil.copyfile(bundle / member.file, folder / member.file)
@@ -150,6 +163,7 @@ def refit(
             update={
                 "name": out.name,
                 "created": _now(),
+                "gsd": GsdRange.model_validate(gsd),
                 "refitted_from": manifest.refitted_from or manifest.name,
             }
         )

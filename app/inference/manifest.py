@@ -78,12 +78,15 @@ class GsdRange(_Model):
     """The GSD that the members were trained at, in metres per pixel.
 
     With a `reference`, members are shown imagery of known GSD at a GSD from `min` to `reference`:
-    coarser imagery is enlarged, finer shrunk. None if they are shown every image as it is.
+    coarser imagery is enlarged, finer shrunk. None if they are shown every image as it is. With
+    `enlarge_from`, a finer GSD than `reference`, imagery is enlarged from there on, the more the
+    coarser it is, and to `reference` where it has `max`.
     """
 
     min: PositiveFloat
     max: PositiveFloat
     reference: PositiveFloat | None = None
+    enlarge_from: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -91,7 +94,26 @@ class GsdRange(_Model):
             raise ValueError(f"min {self.min} exceeds max {self.max}")
         if self.reference is not None and not self.min <= self.reference <= self.max:
             raise ValueError(f"reference {self.reference} lies outside {self.min} to {self.max}")
+        if self.enlarge_from is not None and not (
+            self.reference is not None and self.min <= self.enlarge_from <= self.reference
+        ):
+            raise ValueError(
+                f"enlarge_from {self.enlarge_from} lies outside {self.min} to {self.reference}"
+            )
         return self
+
+    def shown(self, gsd: float) -> float:
+        """Return the GSD at which members are shown imagery of `gsd` metres per pixel."""
+        if self.reference is None:
+            return gsd
+        if gsd >= self.max:  # enlarged more than in training, it would cost more and show no more
+            return self.reference * (gsd / self.max)
+        start = self.enlarge_from or self.reference
+        if gsd <= start:
+            return max(gsd, self.min)
+        # A straight line in logarithms, since it is factors that matter.
+        share = math.log(gsd / start) / math.log(self.max / start)
+        return start * math.pow(self.reference / start, share)
 
 
 class EarlyExit(_Model):

@@ -282,10 +282,7 @@ class Segmenter:
         gsd, trained = used_gsd(image, options), self.manifest.gsd
         if gsd is None or options.resample == "off" or trained.reference is None:
             return 1.0, 1.0
-        mean = math.sqrt(math.prod(gsd))
-        shown = min(max(mean, trained.min), trained.reference)
-        # Enlarged beyond what training enlarged, an image would cost more and show no more.
-        shown *= max(1.0, mean / trained.max)
+        shown = trained.shown(math.sqrt(math.prod(gsd)))
         return gsd[0] / shown, gsd[1] / shown
 
     def notices(self, image: RowSource, options: SegmentOptions) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def bundle(tiny: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     out = folder / "pair"
     arguments = [str(checkpoint), str(folder / "untrained.ckpt"), "--out", str(out), "--quiet"]
     options = ["--validation", str(tiny.parent / "val"), "--gsd", "0.3", "0.9"]
+    options += ["--enlarge-from", "0.4"]
     notes = ["--note", "Trained by a test.", "--note", "In seconds."]
     assert main(["export", *arguments, *options, *notes]) == 0
     return out
@@ -140,11 +141,13 @@ def test_a_bundle_is_fitted_anew(
     out = tmp_path / "again"
 
     data = [str(tmp_path / "other"), "--out", str(out), "--note", "Inside out.", "--quiet"]
+    data += ["--enlarge-from", "0.45"]
     assert main(["fit", str(bundle), *data]) == 0
 
     again = load_manifest(out)
     verify_files(out, again)
     assert again.name == "again"
+    assert again.gsd == manifest.gsd.model_copy(update={"enlarge_from": 0.45})
     others = tally_sources(segmenter, list_tiles(tmp_path / "other"), SegmentOptions())
     expected = fit(list(others.values()))
     assert again.threshold.value == expected.threshold
@@ -181,7 +184,8 @@ def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:
 
 def test_manifest_says_how_the_bundle_came_to_be(tiny: Path, manifest: Manifest) -> None:
     assert manifest.name == "pair"
-    assert manifest.gsd.model_dump() == {"min": 0.3, "max": 0.9, "reference": 0.5}
+    seen = {"min": 0.3, "max": 0.9, "reference": 0.5, "enlarge_from": 0.4}
+    assert manifest.gsd.model_dump() == seen
     assert manifest.patch_size == PATCH_SIZE
     assert manifest.training["tiny"] == load_config(tiny, ['data.validation=["val"]']).model_dump(
         mode="json"
