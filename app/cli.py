@@ -15,7 +15,7 @@ from app.imaging.scaling import parse_rescale
 from app.inference.manifest import verify_files
 from app.inference.orientations import Tta
 from app.inference.predictor import Device
-from app.inference.segmenter import Combine, Resample, SegmentOptions
+from app.inference.segmenter import Combine, Resample, SegmentOptions, UseGate
 from app.main import create_app, load_models
 from app.masks.rle import PixelOrder
 from app.pipeline import Pipeline
@@ -76,6 +76,7 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         gsd=args.gsd,
         resample=args.resample,
         min_area=args.min_area,
+        gate=args.gate,
     )
     output = OutputOptions(
         order=args.order,
@@ -102,6 +103,12 @@ def _models(_: argparse.Namespace, settings: Settings) -> int:
             print(
                 f"  {member.name:<16} weight {member.weight:.2f}  {member.bytes / 2**20:6.1f} MiB"
                 f"  {predictor.providers[member.name]}  SHA-256 {member.sha256[:12]}… verified"
+            )
+        if gate := manifest.gate:
+            print(
+                f"  gate {gate.member}<{gate.threshold:g}: clears {gate.cleared_empty:.0%} of the "
+                f"empty patches and loses {gate.lost:.3%} of the building pixels of "
+                f"{gate.fitted_on}"
             )
         print(f"  {predictor.choice}")
         if predictor.fallback:
@@ -169,6 +176,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=SegmentOptions.min_area,
         help="drop smaller components: m² with a known GSD, else pixels",
+    )
+    command.add_argument(
+        "--gate",
+        choices=get_args(UseGate),
+        default=SegmentOptions.gate,
+        help="on: for a mask alone, the bundle's gate, if it has one, clears patches in which one "
+        "model sees nothing; off: all models decide every pixel",
     )
     command.add_argument("--order", choices=get_args(PixelOrder), default="row")
     command.add_argument(

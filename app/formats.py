@@ -27,7 +27,7 @@ from app.results.tables import (
     write_geoparquet,
 )
 
-Shows = Literal["mask", "probability", "members"]
+Shows = Literal["mask", "probability", "members", "bands"]
 
 _ROWS = 256  # of a whole image at a time: noise may have a building at every other pixel
 
@@ -122,6 +122,10 @@ class RleResult(BaseModel):
         description="area of the building pixels on the ground; null when the GSD is not known",
         examples=[2.34],
     )
+    gate: str | None = Field(
+        description="what cleared patches, and how many; null where the gate was off",
+        examples=["deeplabv3plus<0.2; cleared 34 of 49 patches"],
+    )
     notices: list[str] = Field(
         description="what the client should know about its own input", examples=[[]]
     )
@@ -139,6 +143,7 @@ def rle_result(result: Result) -> RleResult:
         building_fraction=result.building_fraction,
         building_count=result.building_count,
         building_area_m2=result.building_area,
+        gate=None if result.segmentation.gating is None else str(result.segmentation.gating),
         notices=list(result.notices),
     )
 
@@ -166,7 +171,8 @@ class Format:
     write: Callable[[Findings, Path], None] | None = None
     check: Callable[[RowSource], tuple[str, ...]] = _nothing_to_check
     shows: Shows = "members"
-    """The mask alone, the probabilities too, or also how far the members agree: less is faster."""
+    """The mask alone, the probabilities too, or also how far the members agree: less is faster.
+    Or the `bands` of `OutputOptions`."""
 
 
 def _bytes_of(write: Callable[[Findings, IO[bytes]], None]) -> Callable[[Result], bytes]:
@@ -251,6 +257,7 @@ FORMATS: dict[str, Format] = {
             lambda result: encode_geotiff(result.findings()),
             write_geotiff,
             check_grid,
+            shows="bands",
         ),
         Format(
             "gpkg",

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Self
 
 from app.errors import ImpossibleOutput
 from app.formats import Format, Result
@@ -19,7 +20,7 @@ from app.inference.segmenter import (
     keep_going,
     used_gsd,
 )
-from app.results.findings import Findings, OutputOptions, provenance
+from app.results.findings import Findings, OutputOptions, Provenance, provenance
 
 BYTES_PER_PIXEL = 60
 """Memory at the peak of an image's way through, decoders and encoders included. Most takes GeoJSON
@@ -64,6 +65,12 @@ class Pipeline:
     rescale: Limits | None = None
     otherwise: tuple[Format, ...] = ()
 
+    @property
+    def mask_only(self) -> bool:
+        """Whether the result shows the mask and nothing else, so that members may be spared."""
+        shows = self.format.shows
+        return shows == "mask" or (shows == "bands" and self.output.bands == ("mask",))
+
     def segment(self, filename: str, data: bytes, stages: Stages) -> Result:
         """Decode an image and find its buildings.
 
@@ -77,37 +84,37 @@ class Pipeline:
             # No more than what memory was set aside for, whatever the decoder finds.
             max_pixels = announced_pixels(data, self.max_pixels)
             image = decode_image(data, max_pixels=max_pixels, rescale=self.rescale)
-            format, notices = self._possible(image)
+            line, notices = self._possible(image)
         with stages.measure("infer"):
             segmentation = self.segmenter.segment(
                 image,
                 self.options,
-                disagreement=format.shows == "members",
-                mask_only=format.shows == "mask",
+                disagreement=line.format.shows in ("members", "bands"),
+                mask_only=line.mask_only,
                 checkpoint=self.checkpoint,
             )
         return Result(
             filename,
-            format,
+            line.format,
             image,
             segmentation,
-            provenance(self.segmenter, image, self.options),
+            line._provenance(image),
             used_gsd(image, self.options),
             self.output,
             (*image.notices, *segmentation.notices, *notices),
             self.checkpoint,
         )
 
-    def _possible(self, image: Image) -> tuple[Format, tuple[str, ...]]:
-        """Return the first format that an image can have, and what the client should know."""
+    def _possible(self, image: Image) -> tuple[Self, tuple[str, ...]]:
+        """Settle on the first format that an image can have, and say what the client should know."""
         try:
-            return self.format, self.format.check(image)
+            return self, self.format.check(image)
         except ImpossibleOutput as error:
             for format in self.otherwise:
                 with suppress(ImpossibleOutput):
                     notices = format.check(image)
                     instead = f"The result is {format.name}, not {self.format.name}: {error}"
-                    return format, (instead, *notices)
+                    return replace(self, format=format, otherwise=()), (instead, *notices)
             raise
 
     def encode(self, result: Result, stages: Stages) -> bytes:
@@ -126,21 +133,18 @@ class Pipeline:
     ) -> Findings:
         """Find the buildings of an image a band of rows at a time, for `format.write`.
 
-        `bands` are what `Segmenter.combine_bands` made of this image before; None has them made,
-        as the writer takes them.
+        `bands` are what was made of this image before; None has them made, as the writer takes
+        them.
 
         Raises:
             As `segment`; and once more while the writer works.
         """
         notices = self.format.check(image)
-        if bands is None:
-            found = self.segmenter.bands(image, self.options, checkpoint=self.checkpoint)
-            bands = self.segmenter.combine_bands(image, found, self.options)
         return Findings(
             filename,
             image,
-            bands,
-            provenance(self.segmenter, image, self.options),
+            self.bands(image) if bands is None else bands,
+            self._provenance(image),
             min_pixels=self.options.min_area / self.segmenter.unit_area(image, self.options),
             gsd=used_gsd(image, self.options),
             output=self.output,
@@ -151,3 +155,23 @@ class Pipeline:
             ),
             checkpoint=self.checkpoint,
         )
+
+    def bands(self, image: RowSource, *, first: int = 0) -> Iterator[SegmentedBand]:
+        """Segment an image, from its row `first` on, a band of rows at a time.
+
+        Raises:
+            As `segment`.
+        """
+        segmenter, options = self.segmenter, self.options
+        found = segmenter.bands(
+            image,
+            options,
+            mask_only=self.mask_only,
+            gating=segmenter.gating(options) if self.mask_only else None,
+            first=first,
+            checkpoint=self.checkpoint,
+        )
+        return segmenter.combine_bands(image, found, options)
+
+    def _provenance(self, image: RowSource) -> Provenance:
+        return provenance(self.segmenter, image, self.options, mask_only=self.mask_only)

@@ -114,9 +114,7 @@ class Run:
         """Give the bands that are saved, then those that are not."""
         yield from work.bands()
         if work.rows < image.height:
-            segmenter, options = self.pipeline.segmenter, self.pipeline.options
-            bands = segmenter.bands(image, options, first=work.rows)
-            yield from work.save(segmenter.combine_bands(image, bands, options))
+            yield from work.save(self.pipeline.bands(image, first=work.rows))
 
     def _made_of(self, digest: str) -> dict[str, str]:
         """Name all that decides the bits of a file's bands."""
@@ -126,6 +124,7 @@ class Run:
             "rooftrace": __version__,
             "model": segmenter.manifest.version,
             "provider": ", ".join(sorted(set(segmenter.predictor.providers.values()))),
+            "answer": "a mask" if self.pipeline.mask_only else "probabilities",
             "rescale": "none" if rescale is None else format_rescale(rescale),
             **{name: str(value) for name, value in asdict(self.pipeline.options).items()},
         }

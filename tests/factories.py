@@ -67,6 +67,20 @@ def nan_graph(patch: int, channel: str = "red") -> bytes:
     return _graph(patch, nodes)
 
 
+def slow_graph(channel: str, patch: int) -> bytes:
+    """Make a member that answers as `channel_graph`, after much that comes to nothing."""
+    detour = [_node("Sin", ["value"], "sin0")]
+    detour += [_node("Sin", [f"sin{i}"], f"sin{i + 1}") for i in range(200)]
+    nodes = [
+        *_channel(channel),
+        *detour,
+        _node("Mul", ["sin200", "zero"], "nothing"),
+        _node("Add", ["value", "nothing"], "sum"),
+        _node("Div", ["sum", "full"], "probability"),
+    ]
+    return _graph(patch, nodes)
+
+
 def bright_graph(patch: int) -> bytes:
     """Make a member that forgets its sigmoid and gives values up to 255."""
     return _graph(patch, [*_channel("red"), _node("Identity", ["value"], "probability")])
@@ -140,10 +154,12 @@ def write_toy_bundle(
     threshold: float = 0.5,
     patch_size: int = 224,
     graphs: Mapping[str, bytes] | None = None,
+    gate: tuple[str, float] | None = None,
 ) -> Path:
     """Write a bundle into `folder`: real ONNX files with known answers, and a true manifest.
 
     A member's graph is the one of its name in `graphs`, else that of the channel of its name.
+    `gate` is a member and a threshold.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graphs = graphs or {}
@@ -154,8 +170,23 @@ def write_toy_bundle(
     for name, model in files.items():
         (folder / f"{name}.onnx").write_bytes(model)
     manifest = toy_manifest(files, weights, threshold=threshold, patch_size=patch_size)
+    if gate is not None:
+        manifest["gate"] = toy_gate(*gate)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     return folder
+
+
+def toy_gate(member: str, threshold: float) -> dict[str, Any]:
+    """Describe a gate as a manifest's JSON; nothing of it is true but its rule."""
+    return {
+        "member": member,
+        "threshold": threshold,
+        "lost": 0.0008,
+        "dice_micro_change": -0.0001,
+        "cleared": 0.1,
+        "cleared_empty": 0.4,
+        "fitted_on": "val (4 images, 36 patches, 9 of them empty)",
+    }
 
 
 def toy_manifest(

@@ -19,6 +19,7 @@ def model_card(manifest: Manifest, *, notes: Sequence[str], validation: Sequence
     runs = [RunConfig.model_validate(run) for run in manifest.training.values()]
     sections = {
         "Members": _members(manifest),
+        "Gate": _gate(manifest),
         "Training data": _data(manifest),
         "Recipe": _recipe(runs),
         "Scores": _scores(manifest.evaluation),
@@ -89,6 +90,20 @@ def _bf16(manifest: Manifest) -> str:
         f"In bf16, {cost.agreement:.3%} of the pixels of {cost.measured_on} are as in fp32, the "
         f"IoU of both masks is {cost.iou:.4f}, and micro Dice changes by "
         f"{cost.dice_micro_change:+.4f}."
+    )
+
+
+def _gate(manifest: Manifest) -> str:
+    gate = manifest.gate
+    if gate is None:
+        return "There is no gate: every mask is decided by all members."
+    return (
+        f"Where only a mask is asked for, {gate.member} alone clears patches in which its largest "
+        f"probability lies below {gate.threshold:g}, unless `gate=off`. On {gate.fitted_on}, "
+        f"where this was fitted, it clears {gate.cleared:.1%} of the patches and "
+        f"{gate.cleared_empty:.1%} of those without a labelled building; the masks lose "
+        f"{gate.lost:.3%} of their building pixels, or of their correct ones if that is more, and "
+        f"micro Dice changes by {gate.dice_micro_change:+.5f}."
     )
 
 

@@ -40,6 +40,7 @@ from training.config import PATCH_SIZE, RunConfig
 from training.data import list_tiles
 from training.evaluate import evaluate
 from training.fit import WEIGHT_STEPS, fit, held_out, tally_sources
+from training.gate import LOSS_LIMIT, fit_gate
 from training.network import ProbabilityNetwork, SegmentationNetwork
 from training.order import choose_order
 from training.parity import TOLERANCE, check_parity, parity_patches
@@ -320,9 +321,12 @@ def _fitted_and_scored(
     _write_manifest(folder, manifest)
 
     with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
+        gate = fit_gate(segmenter, tiles, split, progress=progress)
         report = evaluate(segmenter, tiles, progress=progress)
         early_exit = choose_order(segmenter, tiles, split, progress=progress)
         bf16 = cost_of_bf16(folder, segmenter, tiles, split, progress=progress)
+    if gate is None:
+        logger.info("no gate: none clears a patch and loses %.1f %% or less", 100 * LOSS_LIMIT)
     evaluation = Evaluation(
         split=split,
         date=manifest.created.date(),
@@ -340,6 +344,7 @@ def _fitted_and_scored(
     manifest = manifest.model_copy(
         update={
             "members": members,
+            "gate": gate,
             "evaluation": evaluation,
             "early_exit": early_exit,
             "precisions": {"bf16": bf16} if bf16 else {},

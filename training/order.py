@@ -3,7 +3,7 @@
 Source of the rule, and of what "settled" means: `app.inference.early_exit`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 from time import perf_counter
 
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from app.inference.manifest import EarlyExit
-from app.inference.segmenter import Segmenter
-from app.inference.windows import plan_windows, read_patch
+from app.inference.segmenter import Segmenter, SegmentOptions, read_patches
 from training.data import Tile
 
 _TIMED = 8
@@ -35,12 +34,14 @@ def choose_order(
     asked = np.zeros((len(orders), len(members)), np.int64)
     patches = 0
     for tile in tqdm(tiles, desc="ordering", unit="tile", disable=not progress):
-        predicted = _predict(segmenter, tile)
+        image = tile.read()[0]
+        grid = segmenter.plan(image, SegmentOptions(overlap=0))
+        predicted = predict(segmenter, read_patches(image, grid))
         patches += predicted.shape[1]
         for row, order in zip(asked, orders, strict=True):
             row += count_asked(predicted, weights, order, threshold)
-    milliseconds = [_milliseconds(segmenter, name) for name in members]
-    best = int(np.argmin(asked @ milliseconds))
+    times = [milliseconds(segmenter, name) for name in members]
+    best = int(np.argmin(asked @ times))
     return EarlyExit(
         order=tuple(members[m] for m in orders[best]),
         asked={
@@ -69,15 +70,13 @@ def count_asked(
     return asked
 
 
-def _predict(segmenter: Segmenter, tile: Tile) -> NDArray[np.float32]:
-    image = tile.read()[0]
-    size = segmenter.manifest.patch_size
-    grid = plan_windows(image.height, image.width, size, overlap=0)
-    patches = np.stack([read_patch(image.pixels, window, size) for window in grid])
-    return segmenter.predictor.predict(patches, segmenter.predictor.members)
+def predict(segmenter: Segmenter, patches: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Ask all members about uint8 (S, S, 3) patches: float32 (M, N, S, S)."""
+    return segmenter.predictor.predict(np.stack(list(patches)), segmenter.predictor.members)
 
 
-def _milliseconds(segmenter: Segmenter, member: str) -> float:
+def milliseconds(segmenter: Segmenter, member: str) -> float:
+    """Time a member on noise: milliseconds a patch."""
     size = segmenter.manifest.patch_size
     noise = np.random.default_rng(0).integers(0, 256, (_TIMED, size, size, 3), np.uint8)
     times = []

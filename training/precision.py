@@ -9,11 +9,13 @@ from tqdm import tqdm
 
 from app.errors import DeviceError
 from app.inference.manifest import PrecisionCost
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
 from training.data import Tile
 from training.metrics import Counts, count
 
 logger = logging.getLogger(__name__)
+
+_UNGATED = SegmentOptions(gate="off")
 
 
 def cost_of_bf16(
@@ -41,8 +43,7 @@ def compare_masks(
     in_fp32, in_other, shared, pixels = Counts(), Counts(), Counts(), 0
     for tile in tqdm(tiles, desc="bf16", unit="tile", disable=not progress):
         image, label = tile.read()
-        one = exact.segment(image, mask_only=True).mask
-        two = other.segment(image, mask_only=True).mask
+        one, two = (s.segment(image, _UNGATED, mask_only=True).mask for s in (exact, other))
         in_fp32 += count(one, label)
         in_other += count(two, label)
         shared += count(two, one)

@@ -52,6 +52,7 @@ async def models(service: Running) -> ModelsInfo:
         patch_size=manifest.patch_size,
         threshold=manifest.threshold,
         gsd=manifest.gsd,
+        gate=manifest.gate,
         members=[
             MemberInfo(
                 name=member.name,

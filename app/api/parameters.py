@@ -9,7 +9,7 @@ from app.errors import NotAcceptable
 from app.formats import FORMATS
 from app.imaging.scaling import Limits, parse_rescale
 from app.inference.orientations import Tta
-from app.inference.segmenter import Combine, Resample, SegmentOptions
+from app.inference.segmenter import Combine, Resample, SegmentOptions, UseGate
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
 from app.results.findings import OutputOptions, Rectify, parse_bands
@@ -104,6 +104,17 @@ class Options(BaseModel):
             examples=[20],
         ),
     ] = SegmentOptions.min_area
+    gate: Annotated[
+        UseGate,
+        Field(
+            description="`on`: where only a mask is asked for, one model alone clears patches in "
+            "which it sees nothing, if the bundle was fitted a gate: faster, at the cost of 0.1 % "
+            "of the building pixels at most where it was fitted. `X-Gate` tells. `off`: all models "
+            "decide every pixel. It is off of its own accord for probabilities and what shows "
+            "them, with `models`, `tta` or `combine=vote`, and below the bundle's threshold.",
+            examples=["off"],
+        ),
+    ] = SegmentOptions.gate
     order: Annotated[
         PixelOrder,
         Field(
@@ -132,6 +143,7 @@ class Options(BaseModel):
             gsd=self.gsd,
             resample=self.resample,
             min_area=self.min_area,
+            gate=self.gate,
         )
 
     def output_options(self) -> OutputOptions:

@@ -104,6 +104,10 @@ _IMAGE_FAILURES = (
                 "X-Building-Area-M2": _header(
                     "area of the building pixels, where the GSD is known", 2318.4, "number"
                 ),
+                "X-Gate": _header(
+                    "what cleared patches, and how many; absent where the gate was off",
+                    "deeplabv3plus<0.2; cleared 34 of 49 patches",
+                ),
                 "X-Notice": _header(
                     "what the client should know about its own input; may come more than once",
                     "The image is greyscale: its band was used as red, green and blue.",
@@ -323,11 +327,12 @@ def _pipeline(
 def _figures(result: Result, stages: Stages) -> dict[str, str]:
     """Count and measure the buildings, which takes a moment, for the headers."""
     with stages.measure("encode"):
-        area = result.building_area
+        area, gating = result.building_area, result.segmentation.gating
         return {
             "X-Building-Fraction": f"{result.building_fraction:.6f}",
             "X-Building-Count": str(result.building_count),
             **({} if area is None else {"X-Building-Area-M2": f"{area:.2f}"}),
+            **({} if gating is None else {"X-Gate": str(gating)}),
         }
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from app.formats import RleResult
-from app.inference.manifest import GsdRange, Threshold
+from app.inference.manifest import Gate, GsdRange, Threshold
 
 
 class Problem(BaseModel):
@@ -63,6 +63,9 @@ class ModelsInfo(BaseModel):
     patch_size: int = Field(examples=[224])
     threshold: Threshold
     gsd: GsdRange
+    gate: Gate | None = Field(
+        description="what clears patches where only a mask is asked for; null without a gate"
+    )
     members: list[MemberInfo]
     fallback: str | None = Field(
         description="why the CPU is used although there is a GPU; null when nothing fell back"

@@ -19,10 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.blending import axis_weights
+from app.inference.gate import Ask, Gating
 from app.inference.windows import WindowGrid
-
-Ask = Callable[[Sequence[NDArray[np.uint8]], int], Iterable[NDArray[np.float32]]]
-"""Patches, uint8 (S, S, 3), and a member's index in; its answers, float32 (S, S), out in order."""
 
 ReadValid = Callable[[int, int], NDArray[np.bool_] | None]
 """`RowSource.read_valid`."""
@@ -46,23 +44,29 @@ class Vote:
 def predict_until_settled(
     grid: WindowGrid,
     patches: Iterable[NDArray[np.uint8]],
-    ask: Ask,
+    ask: Ask[NDArray[np.uint8]],
     vote: Vote,
     read_valid: ReadValid,
     *,
     at_least: int,
+    first: int = 0,
+    gating: Gating | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield a float32 (M, S, S) prediction per window of `grid`, for `blend`.
+
+    `first` is the first row that is wanted, and there are patches for `grid.windows_from` it alone.
+    With `gating`, the first member of the order is the gate's, and what it clears is settled as 0.
 
     Invalid pixels are settled from the start, so a window of nothing else is never predicted.
     Members are asked about the patches of a few rows of windows at once: `at_least` so many, as
     far as the image has them, for a device to be busy. Memory grows with the width alone; see
     `bytes_held`.
     """
-    blending = _Blending(grid)
-    strips: Iterator[_Strip] = _strips(grid, patches, _rows_at_once(grid, at_least))
+    strips: Iterator[_Strip] = _strips(grid, patches, first, _rows_at_once(grid, at_least))
+    asking = _Asking(_Blending(grid), ask, vote, read_valid, first)
     for member in vote.order:
-        strips = _ask_unsettled(strips, blending, ask, vote, member, read_valid)
+        gate = gating if member == vote.order[0] else None
+        strips = asking.about_unsettled(strips, member, gate)
     for strip in strips:
         for row in strip:
             yield from row.predictions(len(vote.weights))
@@ -77,21 +81,22 @@ def bytes_held(grid: WindowGrid, members: int, at_least: int) -> int:
 
 
 def _rows_at_once(grid: WindowGrid, at_least: int) -> int:
-    return max(_reach(grid), -(-at_least // len(grid.col_offsets)))
+    return max(1, _reach(grid), -(-at_least // len(grid.col_offsets)))
 
 
 def _reach(grid: WindowGrid) -> int:
-    """Count the rows of windows in which a pixel may lie."""
+    """Count the rows of windows below one that share pixels with it."""
     tops = np.array(grid.row_offsets)
     ends = np.searchsorted(tops, tops + min(grid.height, grid.patch))
-    return int((ends - np.arange(len(tops))).max())
+    return int((ends - np.arange(len(tops))).max()) - 1
 
 
 class _Row:
     """A row of windows: its patches, and what the members said of them so far.
 
     `low` is float32 (h, W): the weighted sum of the answers, blended across but not yet down.
-    `rest` is the weight of the members that were not asked, for each patch.
+    `rest` is the weight of the members that were not asked, for each patch; `cleared` says of each
+    whether the gate has settled it.
     """
 
     def __init__(self, index: int, patches: list[NDArray[np.uint8]], low: NDArray[np.float32]):
@@ -100,6 +105,12 @@ class _Row:
         self.low = low
         self.answers: list[dict[int, NDArray[np.float32]]] = [{} for _ in patches]
         self.rest = np.ones(len(patches), np.float32)
+        self.cleared = np.zeros(len(patches), np.bool_)
+
+    def clear(self, place: int) -> None:
+        """Settle a patch about which nobody was asked but the gate: every answer is 0."""
+        self.cleared[place] = True
+        self.rest[place] = 0
 
     def predictions(self, members: int) -> Iterator[NDArray[np.float32]]:
         for patch, answers in zip(self.patches, self.answers, strict=True):
@@ -154,12 +165,12 @@ class _Blending:
 
 
 def _strips(
-    grid: WindowGrid, patches: Iterable[NDArray[np.uint8]], rows_at_once: int
+    grid: WindowGrid, patches: Iterable[NDArray[np.uint8]], first: int, rows_at_once: int
 ) -> Iterator[_Strip]:
     strip: _Strip = []
     row: list[NDArray[np.uint8]] = []
     height = min(grid.height, grid.patch)
-    for window, patch in zip(grid, patches, strict=True):
+    for window, patch in zip(grid.windows_from(first), patches, strict=True):
         row.append(patch)
         if window.col == grid.col_offsets[-1]:
             index = grid.row_offsets.index(window.row)
@@ -172,59 +183,66 @@ def _strips(
         yield strip
 
 
-def _ask_unsettled(
-    strips: Iterator[_Strip],
-    blending: _Blending,
-    ask: Ask,
-    vote: Vote,
-    member: int,
-    read_valid: ReadValid,
-) -> Iterator[_Strip]:
-    """Ask a member about the patches that touch an unsettled pixel, strip by strip.
-
-    A strip waits for the next, whose windows lie over its last pixels; of the one before, it knows
-    what this member said.
-    """
-    waiting: deque[_Strip] = deque(maxlen=2)
-    for strip in _with_end(strips):
-        if waiting:
-            here = waiting[-1]
-            around = [row for near in (*waiting, strip or ()) for row in near]
-            _ask_strip(here, around, blending, ask, vote, member, read_valid)
-            yield here
-        if strip is not None:
-            waiting.append(strip)
-
-
 def _with_end(strips: Iterator[_Strip]) -> Iterator[_Strip | None]:
     yield from strips
     yield None
 
 
-def _ask_strip(
-    strip: _Strip,
-    around: Sequence[_Row],
-    blending: _Blending,
-    ask: Ask,
-    vote: Vote,
-    member: int,
-    read_valid: ReadValid,
-) -> None:
-    offsets = blending.grid.row_offsets
-    start, stop = offsets[strip[0].index], offsets[strip[-1].index] + blending.height
-    low, rest = blending.bounds(around, start, stop)
-    unsettled = (low < vote.threshold + _MARGIN) & (low + rest >= vote.threshold - _MARGIN)
-    valid = read_valid(start, stop)
-    if valid is not None:
-        unsettled &= valid
-    asked = []
-    for row in strip:
-        top = offsets[row.index] - start
-        in_row = unsettled[top : top + blending.height]
-        for place, col in enumerate(blending.grid.col_offsets):
-            if in_row[:, col : col + blending.width].any():
-                asked.append((row, place))
-    answers = ask([row.patches[place] for row, place in asked], member)
-    for (row, place), answer in zip(asked, answers, strict=True):
-        row.answers[place][member] = answer
-        blending.add(row, place, answer, vote.weights[member])
+@dataclass(frozen=True)
+class _Asking:
+    """What all members are asked with; see `predict_until_settled`."""
+
+    blending: _Blending
+    ask: Ask[NDArray[np.uint8]]
+    vote: Vote
+    read_valid: ReadValid
+    first: int
+
+    def about_unsettled(
+        self, strips: Iterator[_Strip], member: int, gating: Gating | None
+    ) -> Iterator[_Strip]:
+        """Ask a member about the patches that touch an unsettled pixel, strip by strip.
+
+        A strip waits for the next, whose windows lie over its last pixels; of the one before, it
+        knows what this member said.
+        """
+        waiting: deque[_Strip] = deque(maxlen=2)
+        for strip in _with_end(strips):
+            if waiting:
+                here = waiting[-1]
+                around = [row for near in (*waiting, strip or ()) for row in near]
+                self._about_strip(here, around, member, gating)
+                yield here
+            if strip is not None:
+                waiting.append(strip)
+
+    def _about_strip(
+        self, strip: _Strip, around: Sequence[_Row], member: int, gating: Gating | None
+    ) -> None:
+        asked = list(self._unsettled(strip, around))
+        answers = self.ask([row.patches[place] for row, place in asked], member)
+        for (row, place), answer in zip(asked, answers, strict=True):
+            if gating and gating.clears(answer):
+                row.clear(place)
+            else:
+                row.answers[place][member] = answer
+                self.blending.add(row, place, answer, self.vote.weights[member])
+
+    def _unsettled(self, strip: _Strip, around: Sequence[_Row]) -> Iterator[tuple[_Row, int]]:
+        """Find the patches of a strip that touch an unsettled pixel, and which of their row."""
+        blending, threshold = self.blending, self.vote.threshold
+        offsets = blending.grid.row_offsets
+        start, stop = offsets[strip[0].index], offsets[strip[-1].index] + blending.height
+        low, rest = blending.bounds(around, start, stop)
+        unsettled = (low < threshold + _MARGIN) & (low + rest >= threshold - _MARGIN)
+        unsettled[: max(0, self.first - start)] = False  # nobody wants these rows
+        valid = self.read_valid(start, stop)
+        if valid is not None:
+            unsettled &= valid
+        for row in strip:
+            top = offsets[row.index] - start
+            in_row = unsettled[top : top + blending.height]
+            for place, col in enumerate(blending.grid.col_offsets):
+                touches = in_row[:, col : col + blending.width].any()
+                if touches and not row.cleared[place]:
+                    yield row, place

@@ -127,6 +127,24 @@ class EarlyExit(_Model):
     chosen_by: str
 
 
+class Gate(_Model):
+    """A member that clears patches alone: those in which it sees nothing above `threshold`.
+
+    The rest says what that did on `fitted_on`, along the path that serves. `lost` is the share of
+    building pixels that the masks lost: of all of them or of the correct ones, whichever is more.
+    `dice_micro_change` is micro Dice less that without the gate. `cleared` and `cleared_empty` are
+    shares of all patches, and of those without a labelled building.
+    """
+
+    member: _Name
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    lost: Annotated[float, Field(ge=0, le=1)]
+    dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
+    cleared: Annotated[float, Field(ge=0, le=1)]
+    cleared_empty: Annotated[float, Field(ge=0, le=1)]
+    fitted_on: str
+
+
 class PrecisionCost(_Model):
     """What a precision below fp32 does to the masks of `measured_on`.
 
@@ -176,6 +194,7 @@ class Manifest(_Model):
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     threshold: Threshold
     gsd: GsdRange
+    gate: Gate | None = None
     early_exit: EarlyExit | None = None
     precisions: dict[Literal["bf16"], PrecisionCost] = {}
     sources: tuple[DataSource, ...]
@@ -196,6 +215,10 @@ class Manifest(_Model):
         total = math.fsum(member.weight for member in self.members)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the weights of the members must sum to 1, got {total:.7g}")
+        if self.gate and self.gate.member not in names:
+            raise ValueError(
+                f"gate.member must be one of {', '.join(names)}, got {self.gate.member}"
+            )
         if self.early_exit and sorted(self.early_exit.order) != sorted(names):
             raise ValueError(
                 f"early_exit.order must name each of {', '.join(names)} once, "

@@ -1,7 +1,7 @@
 """An image in, a mask out: windows, predictor and blending in one straight line."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from app.imaging.resample import resample_rows
 from app.inference.backends import Backend, Precision, load_predictor
 from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, bytes_held, predict_until_settled
+from app.inference.gate import Gating, predict_gated
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.orientations import ORIENTATIONS, Tta, upright
 from app.inference.predictor import Device, Predictor
@@ -26,6 +27,7 @@ from app.masks.components import drop_small_components
 
 Combine = Literal["average", "vote"]
 Resample = Literal["auto", "off"]
+UseGate = Literal["on", "off"]
 Checkpoint = Callable[[], None]
 """Called before every batch of patches; stops the work by raising."""
 
@@ -34,10 +36,11 @@ _Item = TypeVar("_Item")
 
 _GSD_MARGIN = 1.01
 
-_EARLY_EXIT_ROOM = 16 << 20
+_EARLY_EXIT_ROOM = 16 << 20, 512 << 20
 _EARLY_EXIT_BYTES_PER_PIXEL = 40
-"""Asking members one by one holds patches and answers; where that takes more than this, as for an
-image of one row or at a large overlap, all members are asked at once, patch by patch."""
+"""Early exit holds patches and answers until their neighbours' are in. Where that would take more
+than so much a pixel, as for an image of one row or at a large overlap, or more than the larger
+room, as for an image of 15,000 columns, patches go through one by one. The smaller room is free."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class SegmentOptions:
     """Show an image of known GSD to the members at the GSD that they were trained at, or `off`."""
     min_area: float = 0.0
     """Drop connected components smaller than this: in m² where the GSD is known, else pixels."""
+    gate: UseGate = "on"
+    """Let the bundle's gate, if it has one, clear patches where a mask is all that is asked for."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 < self.threshold < 1:
@@ -78,6 +83,7 @@ class SegmentOptions:
             ("tta", self.tta, get_args(Tta)),
             ("combine", self.combine, get_args(Combine)),
             ("resample", self.resample, get_args(Resample)),
+            ("gate", self.gate, get_args(UseGate)),
         ):
             if value not in choices:
                 raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -116,7 +122,7 @@ class Segmentation:
 
     Of `mask`, components smaller than `min_area` are gone. `disagreement` is None unless it was
     asked for. `threshold` and `members` say what was used, `notices` what the client should know,
-    ASCII, one sentence each.
+    ASCII, one sentence each. `gating` says what the gate did; None where it was off.
     """
 
     probability: NDArray[np.float32]
@@ -125,6 +131,7 @@ class Segmentation:
     members: tuple[str, ...]
     notices: tuple[str, ...] = ()
     disagreement: NDArray[np.float32] | None = None
+    gating: Gating | None = None
 
 
 def keep_going() -> None:
@@ -154,16 +161,41 @@ class Segmenter:
     ) -> Segmentation:
         """Find the buildings of an image, and where the members disagree, if that is asked for.
 
-        With `mask_only`, members are not asked where their answer could not change the mask, which
-        is the same bit for bit; `probability` and `disagreement` are then of no use.
+        With `mask_only`, members are not asked where their answer could not change the mask, nor
+        where the gate clears a patch, if the bundle has one and `options` let it: `gating`. Without
+        a gate the mask is the same bit for bit. `probability` and `disagreement` are of no use.
 
         Raises:
             InvalidOption: an option that this bundle can't honour.
             InferenceError: a member failed, or gave something that is no probability.
             Exception: whatever `checkpoint` raises.
         """
-        bands = self.bands(image, options, mask_only=mask_only, checkpoint=checkpoint)
-        return self.combine(image, bands, options, disagreement=disagreement)
+        gating = self.gating(options) if mask_only else None
+        bands = self.bands(
+            image, options, mask_only=mask_only, gating=gating, checkpoint=checkpoint
+        )
+        found = self.combine(image, bands, options, disagreement=disagreement)
+        return replace(found, gating=gating)
+
+    def gating(self, options: SegmentOptions = SegmentOptions()) -> Gating | None:
+        """Return the gate for one image of which a mask is all that is asked for.
+
+        None if the bundle has none, or where `options` ask for other masks than those it was fitted
+        to: those of the mean of all members on patches as they are, at the manifest's threshold or
+        a higher one.
+
+        Raises:
+            InvalidOption: a member that this bundle does not have.
+        """
+        gate = self.manifest.gate
+        fitted = (
+            self.chosen_members(options) == tuple(self._weights)
+            and (options.combine, options.tta) == ("average", "none")
+            and self._threshold(options) >= self.manifest.threshold.value
+        )
+        if gate is None or not fitted or options.gate == "off":
+            return None
+        return Gating(gate.member, gate.threshold)
 
     def combine(
         self,
@@ -231,6 +263,7 @@ class Segmenter:
         options: SegmentOptions = SegmentOptions(),
         *,
         mask_only: bool = False,
+        gating: Gating | None = None,
         first: int = 0,
         checkpoint: Checkpoint = keep_going,
     ) -> Iterator[Band]:
@@ -238,42 +271,57 @@ class Segmenter:
 
         Members stay apart until here, so that a vote counts whole maps rather than patches; a
         weighted mean comes out the same either way. Invalid pixels are 0. With `mask_only`, a
-        member's probability is 0 where it was not asked. Rows above `first` are left out, and only
-        what the others need is predicted; all members are asked, and the rows have the very bits
-        that they have without it.
+        member's probability is 0 where it was not asked, and with `gating` too, for masks alone,
+        every member's is where the gate clears a patch. Rows above `first` are left out, and only
+        what the others need is predicted; the rows, or the masks that are made of them, have the
+        very bits that they have without it.
 
         Raises:
             As `segment`.
         """
         members = self.chosen_members(options)
-        seen = seen_size(image.height, image.width, self._scale(image, options))
-        grid = plan_windows(*seen, self.manifest.patch_size, options.overlap)
-        size = image.height, image.width
+        grid = self.plan(image, options)
+        seen, size = (grid.height, grid.width), (image.height, image.width)
         needed = first_needed(grid.row_offsets, seen, size, first)
-        patches = _patches(image, grid, needed)
+        patches = read_patches(image, grid, needed)
         at_least = 4 * self.predictor.batch_size
-        spares = mask_only and options.combine == "average" and seen == size and not first
-        room = max(_EARLY_EXIT_ROOM, _EARLY_EXIT_BYTES_PER_PIXEL * math.prod(size))
+
+        def ask(few: Sequence[NDArray[np.uint8]], m: int) -> Iterator[NDArray[np.float32]]:
+            return (p[0] for p in self._predict(few, members[m : m + 1], options, checkpoint))
+
+        smaller, larger = _EARLY_EXIT_ROOM
+        room = min(max(smaller, _EARLY_EXIT_BYTES_PER_PIXEL * math.prod(size)), larger)
+        spares = mask_only and options.combine == "average" and seen == size
         if spares and bytes_held(grid, len(members), at_least) <= room:
             predictions = predict_until_settled(
                 grid,
                 patches,
-                lambda few, m: (
-                    p[0] for p in self._predict(few, members[m : m + 1], options, checkpoint)
-                ),
-                self._vote(members, options),
+                ask,
+                self._vote(members, options, gating),
                 image.read_valid,
                 at_least=at_least,
+                first=needed,
+                gating=gating,
             )
+        elif gating:
+            predictions = predict_gated(patches, ask, members, gating, at_once=at_least)
         else:
             predictions = self._predict(patches, members, options, checkpoint)
-        bands = resample_bands(blend(grid, predictions, needed), seen, size)
-        return _hide_invalid(drop_above(bands, first), image)
+        return stitch(image, grid, predictions, first=first)
 
-    def _vote(self, members: tuple[str, ...], options: SegmentOptions) -> Vote:
+    def plan(self, image: RowSource, options: SegmentOptions = SegmentOptions()) -> WindowGrid:
+        """Lay windows over an image as the members see it, which may be of another size."""
+        seen = seen_size(image.height, image.width, self._scale(image, options))
+        return plan_windows(*seen, self.manifest.patch_size, options.overlap)
+
+    def _vote(
+        self, members: tuple[str, ...], options: SegmentOptions, gating: Gating | None
+    ) -> Vote:
         total = sum(self._weights[name] for name in members)
         weights = [self._weights[name] / total for name in members]
         asked = self.manifest.early_exit.order if self.manifest.early_exit else members
+        if gating:
+            asked = (gating.member, *(name for name in asked if name != gating.member))
         order = [members.index(name) for name in asked if name in members]
         return Vote(weights, order, self._threshold(options))
 
@@ -386,13 +434,30 @@ def used_gsd(image: RowSource, options: SegmentOptions) -> Gsd | None:
     return image.gsd if options.gsd is None else (options.gsd, options.gsd)
 
 
-def _patches(image: RowSource, grid: WindowGrid, first: int) -> Iterator[NDArray[np.uint8]]:
+def read_patches(image: RowSource, grid: WindowGrid, first: int = 0) -> Iterator[NDArray[np.uint8]]:
     """Cut the patches of `grid.windows_from(first)`, resampling a row of windows at a time."""
     size: Size = (grid.height, grid.width)
     for window in grid.windows_from(first):
         if window.col == 0:
             rows = resample_rows(image, size, window.row, window.row + window.height)
         yield read_patch(rows, replace(window, row=0), grid.patch)
+
+
+def stitch(
+    image: RowSource,
+    grid: WindowGrid,
+    predictions: Iterable[NDArray[np.float32]],
+    *,
+    first: int = 0,
+) -> Iterator[Band]:
+    """Make the bands of an image, from its row `first` on, of what was said of its patches.
+
+    There is one float32 (M, S, S) prediction for each of the windows that these rows need.
+    """
+    seen, size = (grid.height, grid.width), (image.height, image.width)
+    needed = first_needed(grid.row_offsets, seen, size, first)
+    bands = resample_bands(blend(grid, predictions, needed), seen, size)
+    return _hide_invalid(drop_above(bands, first), image)
 
 
 def _hide_invalid(bands: Iterable[Band], image: RowSource) -> Iterator[Band]:

@@ -86,6 +86,9 @@ class Provenance:
     combine: str
     gsd: float | None
     """Metres per pixel that the image was taken to have; None where that is not known."""
+    gate: str | None
+    """Which member cleared patches alone, below which probability, such as `deeplabv3plus<0.2`;
+    None where all members decided every pixel."""
 
     def fields(self) -> dict[str, object]:
         """Return everything by name, for JSON."""
@@ -101,17 +104,20 @@ class Provenance:
             "rooftrace_weights": weights,
             "rooftrace_combine": self.combine,
             "rooftrace_gsd": "unknown" if self.gsd is None else f"{self.gsd:.6g} m",
+            "rooftrace_gate": self.gate or "off",
         }
 
 
-def provenance(segmenter: Segmenter, image: RowSource, options: SegmentOptions) -> Provenance:
-    """Say how a segmentation of an image comes about.
+def provenance(
+    segmenter: Segmenter, image: RowSource, options: SegmentOptions, *, mask_only: bool
+) -> Provenance:
+    """Say how a segmentation of an image comes about, of which perhaps only the mask is shown.
 
     Raises:
         InvalidOption: an option that this bundle can't honour.
     """
     manifest, gsd = segmenter.manifest, used_gsd(image, options)
-    chosen = segmenter.chosen_members(options)
+    chosen, gating = segmenter.chosen_members(options), segmenter.gating(options)
     weights = {member.name: member.weight for member in manifest.members if member.name in chosen}
     if options.combine == "vote":
         weights = dict.fromkeys(weights, 1.0)
@@ -123,6 +129,7 @@ def provenance(segmenter: Segmenter, image: RowSource, options: SegmentOptions) 
         weights={name: round(weight / total, 6) for name, weight in weights.items()},
         combine=options.combine,
         gsd=math.sqrt(math.prod(gsd)) if gsd else None,
+        gate=gating.rule if gating and mask_only else None,
     )
 
 

@@ -108,6 +108,7 @@ def test_every_header_of_a_result_is_documented() -> None:
         "X-Building-Fraction",
         "X-Building-Count",
         "X-Building-Area-M2",
+        "X-Gate",
         "X-Notice",
     }
     assert all(h["description"] and h["schema"]["examples"] for h in headers.values())

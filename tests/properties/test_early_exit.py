@@ -1,6 +1,7 @@
 """A member that is not asked could not have changed the mask."""
 
 import tracemalloc
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
+from app.inference.blending import blend
+from app.inference.early_exit import Vote, predict_until_settled
 from app.inference.predictor import Predictor
 from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.windows import plan_windows, read_patch
 from tests.factories import scene
 
 sizes = st.integers(1, 150)
@@ -77,6 +81,58 @@ def test_the_mask_is_the_same_bit_for_bit(
     early = small_toy.segment(image, options, mask_only=True)
 
     np.testing.assert_array_equal(early.mask, small_toy.segment(image, options).mask)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    height=st.integers(40, 120),
+    width=st.integers(1, 50),
+    overlap=overlaps,
+    order=st.permutations(range(3)),
+    level=st.integers(128, 255),
+    above=st.sampled_from([-0.01, 0.002, 0.02, 0.1]),
+    dots=st.integers(1, 6),
+    seed=st.integers(0, 9999),
+    first=st.floats(0, 0.5),
+)
+def test_as_few_rows_at_once_as_can_be_are_enough(
+    height: int,
+    width: int,
+    overlap: float,
+    order: list[int],
+    level: int,
+    above: float,
+    dots: int,
+    seed: int,
+    first: float,
+) -> None:
+    """A patch goes on for the sake of a dot alone, of which it takes every answer to be sure."""
+    random = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 3, np.uint8)
+    pixels[random.integers(0, height, dots), random.integers(0, width, dots)] = level
+    threshold = level / 255 - above
+    grid, row = plan_windows(height, width, 32, overlap), int(first * height)
+    patches = [read_patch(pixels, window, 32) for window in grid.windows_from(row)]
+    weights = np.array([0.5, 0.3, 0.2], np.float32)
+
+    def ask(few: Sequence[NDArray[np.uint8]], m: int) -> Iterator[NDArray[np.float32]]:
+        return (patch[..., m] / np.float32(255) for patch in few)
+
+    def mask(predictions: Iterable[NDArray[np.float32]]) -> NDArray[np.bool_]:
+        maps = np.concatenate([band.members for band in blend(grid, predictions, row)], axis=1)
+        return np.average(maps, axis=0, weights=weights) >= threshold
+
+    early = predict_until_settled(
+        grid,
+        patches,
+        ask,
+        Vote(weights.tolist(), order, threshold),
+        lambda start, stop: None,
+        at_least=1,
+        first=row,
+    )
+    full = (np.moveaxis(patch / np.float32(255), 2, 0) for patch in patches)
+    np.testing.assert_array_equal(mask(early), mask(full))
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])

@@ -25,6 +25,7 @@ from training.data import list_tiles
 from training.evaluate import evaluate
 from training.export import Trained, export, load_trained, served
 from training.fit import fit, tally_sources
+from training.gate import fit_gate
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.provenance import data_sources
@@ -173,6 +174,21 @@ def test_what_bf16_does_to_the_masks_is_measured(bundle: Path, manifest: Manifes
     cost = manifest.precisions["bf16"]
     assert cost.measured_on == "val (2 images)"
     assert f"In bf16, {cost.agreement:.3%} of the pixels" in card
+
+
+def test_the_gate_is_fitted_or_said_not_to_be(
+    tiny: Path, bundle: Path, manifest: Manifest, segmenter: Segmenter
+) -> None:
+    gate, card = manifest.gate, (bundle / "MODEL_CARD.md").read_text()
+    fitted = fit_gate(segmenter, list_tiles(tiny.parent / "val"), "val")
+    if gate is None or fitted is None:
+        assert gate is fitted
+        assert "There is no gate" in card
+        return
+    # Who is faster is measured, and both members are the same network.
+    assert gate == fitted or gate.member != fitted.member
+    assert f"{gate.member} alone clears patches" in card
+    assert f"below {gate.threshold:g}" in card
 
 
 def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:

@@ -111,6 +111,7 @@ def test_how_it_came_about_is_said(small_toy: Segmenter) -> None:
         "weights": {"red": pytest.approx(5 / 7), "blue": pytest.approx(2 / 7)},
         "combine": "average",
         "gsd": 0.45,
+        "gate": None,
     }
     assert found["building_count"] == BUILDINGS
     assert found["building_area_m2"] == pytest.approx(MASK.sum() * 0.45**2, abs=0.01)

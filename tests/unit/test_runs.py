@@ -286,6 +286,27 @@ class TestGoingOn:
         assert out.read_bytes() == whole.read_bytes()
         assert not partial_folder(out).exists()
 
+    def test_a_gated_run_goes_on_too(
+        self, tmp_path: Path, tall: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bundle = exact_bundle(tmp_path / "gated", patch_size=32, gate=("blue", 0.2))
+        monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
+        monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
+        pixels = TALL.copy()
+        pixels[:, :100, 2] //= 8  # blue sees nothing there
+        tall.write_bytes(tiff(np.moveaxis(pixels, 2, 0), photometric="rgb", **UTM))
+        whole, out = tmp_path / "whole" / "out.tif", tmp_path / "out.tif"
+        assert run("segment", tall, "-o", whole, "--quiet") == 0
+        mask = mask_of(whole) == 1
+        assert toy_mask(pixels)[:, :72].any()
+        assert not mask[:, :72].any()  # the windows at 0, 24, 48 and, beyond, 72 are cleared
+        np.testing.assert_array_equal(mask[:, 104:], toy_mask(pixels)[:, 104:])
+
+        interrupted(signal.SIGKILL, tall, out, "--quiet")
+
+        assert run("segment", tall, "-o", out, "--resume", "--quiet") == 0
+        assert out.read_bytes() == whole.read_bytes()
+
     def test_ctrl_c_says_how_to_go_on(self, bundle: Path, tall: Path, tmp_path: Path) -> None:
         out = tmp_path / "out.tif"
         status, saved = interrupted(signal.SIGINT, tall, out)
@@ -328,6 +349,8 @@ class TestGoingOn:
         assert "holds an unfinished run: add --resume" in capsys.readouterr().err
         for options, words in (
             (["--overlap", "0.5"], "its overlap was 0.25 and is 0.5 now"),
+            (["--gate", "off"], "its gate was on and is off now"),
+            (["--bands", "mask,probability"], "its answer was a mask and is probabilities now"),
             (["--rescale", "0,99"], "its rescale was none and is 0,99,0,99,0,99 now"),
         ):
             assert run("segment", tall, "-o", out, "--resume", "--quiet", *options) == 1
