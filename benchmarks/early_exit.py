@@ -1,6 +1,7 @@
-"""What early exit saves: scenes of which more and more is empty, with it and without.
+"""What early exit and the gate save: scenes of which more and more is empty.
 
-The masks are compared bit for bit; a difference ends the benchmark.
+Masks with early exit are compared with those of full runs bit for bit, and a difference ends the
+benchmark; those with the gate may differ, and by how much is counted.
 """
 
 import argparse
@@ -16,18 +17,24 @@ import numpy as np
 from app.errors import DeviceError
 from app.imaging.image import Image
 from app.inference.backends import Precision
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.inference.segmenter import Segmentation, Segmenter, SegmentOptions, load_segmenter
 from app.settings import Settings
 from benchmarks.imagery import Imagery
 
 EMPTY = (0.0, 0.5, 0.8, 0.95)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+_WAYS = (
+    (False, SegmentOptions(gate="off")),
+    (True, SegmentOptions(gate="off")),
+    (True, SegmentOptions()),
+)
+"""Whether a mask is all that is asked for, and the gate: a full run, early exit, both."""
 
 
 def measure(
     bundle: Path, imagery: Imagery, *, size: int = 1344, empty: Sequence[float] = EMPTY
 ) -> dict[str, Any]:
-    """Segment each scene four times, in either precision and in turn."""
+    """Segment each scene in either precision, in full, with early exit, and with a gate if any."""
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         segmenters: dict[Precision, Segmenter] = {}
@@ -40,12 +47,13 @@ def measure(
         for share in empty:
             image = Image(imagery.scene(size, share))
             for precision, segmenter in segmenters.items():
-                seconds, masks = [], []
-                for mask_only in (False, True):
+                seconds, found = [], []
+                for mask_only, gate in _WAYS if segmenter.manifest.gate else _WAYS[:2]:
                     started = perf_counter()
-                    masks.append(segmenter.segment(image, mask_only=mask_only).mask)
+                    found.append(segmenter.segment(image, gate, mask_only=mask_only))
                     seconds.append(perf_counter() - started)
-                if not np.array_equal(masks[0], masks[1]):
+                full, early, *gated = found
+                if not np.array_equal(full.mask, early.mask):
                     raise AssertionError(f"early exit changed the mask at {share:.0%} empty")
                 rows.append(
                     {
@@ -53,7 +61,8 @@ def measure(
                         "precision": precision,
                         "without": seconds[0],
                         "with": seconds[1],
-                        "found": float(masks[0].mean()),
+                        "found": float(full.mask.mean()),
+                        "gated": _gated(full, gated[0], seconds[2]) if gated else None,
                     }
                 )
         manifest = segmenters["fp32"].manifest
@@ -66,7 +75,20 @@ def measure(
         "size": size,
         "order": list(order),
         "order_is_measured": manifest.early_exit is not None,
+        "gate": manifest.gate.model_dump() if manifest.gate else None,
         "rows": rows,
+    }
+
+
+def _gated(full: Segmentation, found: Segmentation, seconds: float) -> dict[str, float]:
+    """Say how long it took with the gate, what that cleared, and what the mask lost."""
+    assert found.gating is not None
+    before = int(np.count_nonzero(full.mask))
+    kept = int(np.count_nonzero(found.mask & full.mask))
+    return {
+        "seconds": seconds,
+        "cleared": found.gating.cleared / found.gating.asked,
+        "lost": 1 - kept / before if before else 0.0,
     }
 
 

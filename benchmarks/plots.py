@@ -57,6 +57,9 @@ def early_exit(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         of_it = [row for row in rows if row["precision"] == precision]
         shares = [100 * row["empty"] for row in of_it]
         axes.plot(shares, [r["without"] / r["with"] for r in of_it], "o-", label=precision)
+        if of_it[0].get("gated"):
+            speeds = [r["without"] / r["gated"]["seconds"] for r in of_it]
+            axes.plot(shares, speeds, "s--", label=f"{precision}, with the gate")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xlabel("share of the scene without a building, %")
     axes.set_ylabel("times as fast")

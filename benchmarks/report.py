@@ -46,6 +46,7 @@ def write(found: Found, page: Path) -> None:
             share_of_engine=_share_of_engine(engine["arrangements"], services),
             scene_size=early["size"],
             order=_order(early),
+            gate=_gate(early.get("gate")),
             early_table=_early(early["rows"]),
         )
     )
@@ -183,9 +184,21 @@ def _order(early: Found) -> str:
     return order + chosen
 
 
+def _gate(gate: Found | None) -> str:
+    if gate is None:
+        return "This bundle has no gate."
+    return (
+        f"The gate, which is lossy, is {gate['member']} below {gate['threshold']:g}: on "
+        f"{gate['fitted_on']}, where it was fitted, it clears {gate['cleared_empty']:.0%} of the "
+        f"empty patches, masks lose {gate['lost']:.3%} of their building pixels, and micro Dice "
+        f"changes by {gate['dice_micro_change']:+.4f}. Early exit goes on with what it leaves."
+    )
+
+
 def _early(rows: Sequence[Found]) -> str:
     header = (
-        "empty", "precision", "s without", "s with", "times as fast", "share that is building",
+        "empty", "precision", "s without", "s with", "times as fast", "s with the gate too",
+        "times as fast", "patches cleared", "building pixels lost", "share that is building",
     )  # fmt: skip
     return table(
         header,
@@ -196,10 +209,23 @@ def _early(rows: Sequence[Found]) -> str:
                 f"{row['without']:.2f}",
                 f"{row['with']:.2f}",
                 f"{row['without'] / row['with']:.2f}",
+                *_gated(row),
                 f"{row['found']:.1%}",
             )
             for row in rows
         ],
+    )
+
+
+def _gated(row: Found) -> tuple[str, ...]:
+    gated = row.get("gated")
+    if gated is None:
+        return ("–",) * 4
+    return (
+        f"{gated['seconds']:.2f}",
+        f"{row['without'] / gated['seconds']:.2f}",
+        f"{gated['cleared']:.0%}",
+        f"{gated['lost']:.3%}",
     )
 
 

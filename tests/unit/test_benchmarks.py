@@ -10,7 +10,7 @@ import pytest
 from app.imaging.image import Image
 from app.inference.manifest import load_manifest
 from app.inference.segmenter import Segmenter, load_segmenter
-from tests.factories import ramp_graph, scene, write_toy_bundle
+from tests.factories import ramp_graph, scene, toy_gate, write_toy_bundle
 from tests.serving import encoded, exact_bundle
 
 pytest.importorskip("torch", reason="the benchmarks read tiles as training does")
@@ -170,6 +170,18 @@ def test_early_exit_is_compared_with_full_runs(bundle: Path, imagery: Imagery) -
     assert [row["empty"] for row in found["rows"] if row["precision"] == "fp32"] == [0, 1]
     assert found["order"] == ["red", "green", "blue"]
     assert not found["order_is_measured"]
+    assert found["gate"] is None
+    assert {row["gated"] for row in found["rows"]} == {None}
+
+
+def test_the_gate_is_compared_with_full_runs_too(imagery: Imagery, tmp_path: Path) -> None:
+    gated = write_toy_bundle(tmp_path / "toy", threshold=0.6, gate=("blue", 0.6))
+    found = early_exit.measure(gated, imagery, size=256, empty=(1.0,))
+    assert found["gate"]["member"] == "blue"
+    for row in found["rows"]:
+        assert row["gated"]["seconds"] > 0
+        assert 0 <= row["gated"]["cleared"] <= 1
+        assert 0 <= row["gated"]["lost"] <= 1
 
 
 def cell(label: str, rate: float, **values: Any) -> dict[str, Any]:
@@ -183,8 +195,8 @@ def cell(label: str, rate: float, **values: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("load", [0.0, 0.5])
-def test_the_page_has_every_figure(tmp_path: Path, load: float) -> None:
+@pytest.mark.parametrize(("load", "gated"), [(0.0, True), (0.5, False)])
+def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> None:
     lanes = {
         "milliseconds": 50.0, "peak_bytes": 2**29, "load_seconds": 1.5, "agreement": 1.0,
         "dice_micro_change": 0.0,
@@ -220,8 +232,16 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float) -> None:
             "size": 1344,
             "order": ["unet", "pspnet"],
             "order_is_measured": False,
+            "gate": toy_gate("pspnet", 0.28) if gated else None,
             "rows": [
-                {"empty": e, "precision": "fp32", "without": 9.0, "with": w, "found": 0.1}
+                {
+                    "empty": e,
+                    "precision": "fp32",
+                    "without": 9.0,
+                    "with": w,
+                    "found": 0.1,
+                    "gated": {"seconds": w / 2, "cleared": 0.7, "lost": 0.0005} if gated else None,
+                }
                 for e, w in ((0.0, 9.0), (0.8, 4.0))
             ],
         },
@@ -232,7 +252,9 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float) -> None:
     assert "| slow | 125 | 8.0 | 0.40 |" in page
     assert "| 1024², 4 clients | 0.50 (2.50 ×) | 0.20 (1.00 ×) |" in page
     assert "Rooftrace fp32, 1024², 4 clients: 90%" in page  # 0.5 x 36 of 20 patches per second
-    assert "| 80% | fp32 | 9.00 | 4.00 | 2.25 |" in page
+    with_gate = "2.00 | 4.50 | 70% | 0.050%" if gated else "– | – | – | –"
+    assert f"| 80% | fp32 | 9.00 | 4.00 | 2.25 | {with_gate} | 10.0% |" in page
+    assert ("pspnet below 0.28" in page) == gated
     assert "Not measured: torch (not installed)." in page
     assert ("these figures mean nothing" in page) == (load > report.BUSY)
     pictures = {path.name for path in (tmp_path / "benchmarks").iterdir()}
