@@ -106,7 +106,7 @@ class Pipeline:
         )
 
     def _possible(self, image: Image) -> tuple[Self, tuple[str, ...]]:
-        """Settle on the first format that an image can have, and say what the client should know."""
+        """Settle on the first format that an image can have; say what the client should know."""
         try:
             return self, self.format.check(image)
         except ImpossibleOutput as error:
