@@ -9,7 +9,7 @@ comma  := ,
 BIN    := $(VENV)/bin
 # The GPU build where an NVIDIA driver answers, else the CPU build.
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-# On a CPU, OpenVINO too, for bf16 where the CPU has it.
+# On a CPU, OpenVINO too, for int8 and bf16 where the CPU has them.
 EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)
 # glibc hands large blocks back to the system after every operator; keeping them made bf16 training
 # here several times faster (training/README.md).

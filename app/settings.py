@@ -46,13 +46,13 @@ class Settings(BaseSettings):
     )
     backend: Backend = Field(
         "auto",
-        description="auto: OpenVINO where that means bf16, else ONNX Runtime; "
+        description="auto: OpenVINO where that means int8 or bf16, else ONNX Runtime; "
         "onnxruntime or openvino: that one or no start",
     )
     precision: Precision = Field(
         "auto",
-        description="auto: bf16 where the CPU has it and the manifest says that masks keep; "
-        "fp32 or bf16: that one or no start",
+        description="auto: int8, else bf16, where the CPU has it and the manifest says that masks "
+        "keep; fp32, bf16 or int8: that one or no start",
     )
     lanes: PositiveInt | None = Field(
         None, description="CPU threads that predict, one patch each; unset: one per usable core"

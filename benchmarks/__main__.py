@@ -15,7 +15,7 @@ from app.settings import Settings
 from benchmarks import early_exit, engine, machine, report, service
 from benchmarks.imagery import Imagery
 from training.data import list_tiles
-from training.precision import cost_of_bf16
+from training.precision import costs
 
 
 def run(bundle: Path, data: Path, *, full: bool, scale: float) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run(bundle: Path, data: Path, *, full: bool, scale: float) -> dict[str, Any]
         checkpoints=checkpoints,
     )
     _say("precision")
-    found["precision"] = _precision(bundle, data / "val", scale)
+    found["precisions"] = _precisions(bundle, data / "val", scale)
     _say("early exit")
     size = 4096 if full else max(512, round(1344 * scale**0.5))
     found["early_exit"] = early_exit.measure(bundle, imagery, size=size)
@@ -48,14 +48,14 @@ def run(bundle: Path, data: Path, *, full: bool, scale: float) -> dict[str, Any]
     return found
 
 
-def _precision(bundle: Path, val: Path, scale: float) -> dict[str, Any] | None:
+def _precisions(bundle: Path, val: Path, scale: float) -> dict[str, Any]:
     if not val.is_dir():
-        return None
+        return {}
     tiles = list_tiles(val)
     tiles = tiles[:: max(1, round(1 / scale))]
     with closing(load_segmenter(bundle, device="cpu", precision="fp32")) as exact:
-        cost = cost_of_bf16(bundle, exact, tiles, "val")
-    return cost.model_dump() if cost else None
+        found = costs(bundle, exact, tiles, "val")
+    return {precision: cost.model_dump() for precision, cost in found.items()}
 
 
 def _say(what: str) -> None:

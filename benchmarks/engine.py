@@ -132,6 +132,7 @@ ARRANGEMENTS: dict[str, Callable[[Job], Predict]] = {
     EXACT: _lanes("onnxruntime", "fp32"),
     "OpenVINO fp32, one-thread lanes": _lanes("openvino", "fp32"),
     "OpenVINO bf16, one-thread lanes": _lanes("openvino", "bf16"),
+    "OpenVINO int8, one-thread lanes": _lanes("openvino", "int8"),
 }
 
 

@@ -33,7 +33,7 @@ def write(found: Found, page: Path) -> None:
             rounds=engine["rounds"],
             engine_table=_engine(engine["arrangements"]),
             engine_left_out=_left_out(engine["left_out"]),
-            precision=_precision(found["precision"]),
+            precisions=_precisions(found["precisions"]),
             gsd=f"{service['gsd']:g}",
             ratio_table=_ratios(services),
             service_tables="\n\n".join(
@@ -93,14 +93,21 @@ def _engine(arrangements: Mapping[str, Found]) -> str:
     return table(header, rows)
 
 
-def _precision(cost: Found | None) -> str:
-    if cost is None:
+def _precisions(costs: Mapping[str, Found]) -> str:
+    if not costs:
         return "Not measured: there were no labelled tiles, no OpenVINO, or no bf16 in the CPU."
-    return (
-        f"On {cost['measured_on']}, through the path that serves and with its default options: "
-        f"{cost['agreement']:.4%} of the pixels of the masks are as in fp32, the IoU of both masks "
-        f"is {cost['iou']:.4f}, and micro Dice changes by {cost['dice_micro_change']:+.4f}."
-    )
+    rows = [
+        (
+            precision,
+            cost["measured_on"],
+            f"{cost['agreement']:.4%}",
+            f"{cost['iou']:.4f}",
+            f"{cost['dice_micro_change']:+.4f}",
+        )
+        for precision, cost in costs.items()
+    ]
+    header = "", "on", "masks agree", "IoU of both masks", "change of micro Dice"
+    return table(header, rows)
 
 
 def _ratios(services: Mapping[str, Sequence[Found]]) -> str:
@@ -160,7 +167,8 @@ def _share_of_engine(
     arrangements: Mapping[str, Found], services: Mapping[str, Sequence[Found]]
 ) -> str:
     """Compare the service's patches per second with the engine's, where no patch was spared."""
-    lanes = {"Rooftrace fp32": EXACT, "Rooftrace bf16": "OpenVINO bf16, one-thread lanes"}
+    lanes = {"Rooftrace fp32": EXACT}
+    lanes |= {f"Rooftrace {p}": f"OpenVINO {p}, one-thread lanes" for p in ("bf16", "int8")}
     said = []
     for name, cells in _ours(services).items():
         engine = arrangements.get(lanes[name])

@@ -101,12 +101,14 @@ def contenders(bundle: Path) -> list[Contender]:
     ours = [sys.executable, "-m", "app.cli", "serve", "--bundle", str(bundle)]
     # The peers have no limits; here nobody may be turned away.
     limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": "cpu"}
-    in_precision = {p: limits | {f"{PREFIX}PRECISION": p} for p in ("fp32", "bf16")}
+    in_precision = {p: limits | {f"{PREFIX}PRECISION": p} for p in ("fp32", "bf16", "int8")}
     peer = [sys.executable, "-m", "benchmarks.peers.plain_fastapi", str(bundle)]
     exact = "/segment?gate=off"  # which the others' masks are compared with
     found = [Contender("Rooftrace fp32", ours, "/health/live", in_precision["fp32"], path=exact)]
     if find_spec("openvino") is not None:
         found.append(Contender("Rooftrace bf16", ours, "/health/live", in_precision["bf16"]))
+        if any(member.int8 for member in load_manifest(bundle).members):
+            found.append(Contender("Rooftrace int8", ours, "/health/live", in_precision["int8"]))
     found.append(Contender("FastAPI, def", peer, "/health"))
     if find_spec("litserve") is not None:
         peer = [sys.executable, "-m", "benchmarks.peers.litserve_server", str(bundle)]

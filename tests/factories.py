@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,6 +116,53 @@ def channel_axis_graph(patch: int) -> bytes:
     return _graph(patch, nodes, gives=("N", patch, patch, 1), reds=np.array([0], dtype=np.int64))
 
 
+def convolution_graph(patch: int, shift: float = 0) -> bytes:
+    """Make a member whose probability is red / 255, by way of a convolution.
+
+    It takes the tensor `taken`: whole numbers, pixels less `shift`.
+    """
+    nodes = [
+        *_channels_first(),
+        _node("Sub", ["channels", "shift"], "taken"),
+        _node("Conv", ["taken", "weights"], "convolved"),
+        _node("Squeeze", ["convolved", "axis"], "squeezed"),
+        _node("Add", ["squeezed", "shift"], "value"),
+        _node("Div", ["value", "full"], "probability"),
+    ]
+    weights = np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)
+    return _graph(patch, nodes, weights=weights, shift=np.array(shift, np.float32))
+
+
+def network_graph(patch: int) -> bytes:
+    """Make a member of four convolutions of random weights, with a residual and a concatenation."""
+    rng = np.random.default_rng(8)
+
+    def weights(*shape: int) -> NDArray[np.float32]:
+        return rng.normal(0, math.prod(shape[1:]) ** -0.5, shape).astype(np.float32)
+
+    nodes = [
+        *_channels_first(),
+        _node("Div", ["channels", "full"], "pixels"),
+        _node("Conv", ["pixels", "w1"], "c1", pads=[1, 1, 1, 1]),
+        _node("Relu", ["c1"], "r1"),
+        _node("Conv", ["r1", "w2"], "c2", pads=[1, 1, 1, 1]),
+        _node("Add", ["r1", "c2"], "sum"),
+        _node("Conv", ["sum", "w3"], "c3", pads=[1, 1, 1, 1], group=16),
+        _node("Concat", ["c3", "r1"], "both", axis=1),
+        _node("Conv", ["both", "w4"], "c4"),
+        _node("Squeeze", ["c4", "axis"], "logits"),
+        _node("Sigmoid", ["logits"], "probability"),
+    ]
+    return _graph(
+        patch,
+        nodes,
+        w1=weights(16, 3, 3, 3),
+        w2=weights(16, 16, 3, 3),
+        w3=weights(16, 1, 3, 3),
+        w4=8 * weights(1, 32, 1, 1),
+    )
+
+
 def fixed_batch_graph(patch: int) -> bytes:
     """Make a member that takes one patch at a time and no other number."""
     nodes = [*_channel("red"), _node("Div", ["value", "full"], "probability")]
@@ -155,11 +203,12 @@ def write_toy_bundle(
     patch_size: int = 224,
     graphs: Mapping[str, bytes] | None = None,
     gate: tuple[str, float] | None = None,
+    ranges: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> Path:
     """Write a bundle into `folder`: real ONNX files with known answers, and a true manifest.
 
     A member's graph is the one of its name in `graphs`, else that of the channel of its name.
-    `gate` is a member and a threshold.
+    `gate` is a member and a threshold. Those in `ranges` are to compute in int8.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graphs = graphs or {}
@@ -172,6 +221,9 @@ def write_toy_bundle(
     manifest = toy_manifest(files, weights, threshold=threshold, patch_size=patch_size)
     if gate is not None:
         manifest["gate"] = toy_gate(*gate)
+    for member in manifest["members"]:
+        if of_member := (ranges or {}).get(member["name"]):
+            member["int8"] = {"ranges": of_member, "calibrated_on": "nothing: a toy"}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     return folder
 
@@ -245,6 +297,13 @@ def _channel(name: str) -> list[onnx.NodeProto]:
     ]
 
 
+def _channels_first() -> list[onnx.NodeProto]:
+    return [
+        _node("Cast", ["image"], "float", to=TensorProto.FLOAT),
+        _node("Transpose", ["float"], "channels", perm=[0, 3, 1, 2]),
+    ]
+
+
 def _graph(
     patch: int,
     nodes: list[onnx.NodeProto],
@@ -256,6 +315,7 @@ def _graph(
 ) -> bytes:
     constants |= {name: np.array(i, np.int64) for i, name in enumerate(CHANNELS)}
     constants |= {"zero": np.array(0, np.float32), "full": np.array(255, np.float32)}
+    constants |= {"axis": np.array([1], np.int64)}
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,

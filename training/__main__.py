@@ -66,11 +66,14 @@ def _export(args: argparse.Namespace) -> None:
     from training.provenance import data_sources
 
     trained = [load_trained(path) for path in args.checkpoints]
+    runs = [one.config.data for one in trained]
+    trained_on = [data.root / path for data in runs for path in (*data.folders, *data.csv)]
     export(
         trained,
         args.out,
         name=args.name,
         validation=args.validation,
+        calibration=list(dict.fromkeys(trained_on)),
         gsd=tuple(args.gsd),
         enlarge_from=args.enlarge_from,
         sources=data_sources([one.config for one in trained]),
@@ -88,6 +91,7 @@ def _fit(args: argparse.Namespace) -> None:
         args.out,
         validation=args.data,
         enlarge_from=args.enlarge_from,
+        calibration=args.calibration,
         notes=args.note,
         progress=not args.quiet,
     )
@@ -261,6 +265,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("bundle", type=Path, help="folder of the bundle")
     command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
+    command.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="TILES",
+        help="folders or CSV files of the training: make members compute in int8, measured there",
+    )
     command.add_argument("--out", type=Path, required=True, help="such as models/NAME")
     command.add_argument(
         "--enlarge-from",

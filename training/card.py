@@ -78,19 +78,23 @@ def _members(manifest: Manifest) -> str:
         f"{parity.patches} patches (noise, black, white, a procedural scene, real ones where there "
         f"were any); more than {parity.tolerance:g}, or masks that agree on less than "
         f"{AGREEMENT:.1%} of the pixels, would have stopped the export. Large weights are stored "
-        "as fp16, all arithmetic is fp32.\n\n" + _bf16(manifest)
+        "as fp16, all arithmetic is fp32.\n\n" + "\n".join(_precisions(manifest))
     )
 
 
-def _bf16(manifest: Manifest) -> str:
-    cost = manifest.precisions.get("bf16")
-    if cost is None:
-        return "What computing in bf16 would do to the masks was not measured."
-    return (
-        f"In bf16, {cost.agreement:.3%} of the pixels of {cost.measured_on} are as in fp32, the "
-        f"IoU of both masks is {cost.iou:.4f}, and micro Dice changes by "
-        f"{cost.dice_micro_change:+.4f}."
-    )
+def _precisions(manifest: Manifest) -> Iterator[str]:
+    if not manifest.precisions:
+        yield "What computing in bf16 or int8 would do to the masks was not measured."
+    calibrated = {member.name: member.int8 for member in manifest.members if member.int8}
+    for precision, cost in manifest.precisions.items():
+        of = f" ({' and '.join(calibrated)}; the rest in bf16)" if precision == "int8" else ""
+        yield (
+            f"In {precision}{of}, {cost.agreement:.3%} of the pixels of {cost.measured_on} are as "
+            f"in fp32, the IoU of both masks is {cost.iou:.4f}, and micro Dice changes by "
+            f"{cost.dice_micro_change:+.4f}."
+        )
+    for on in sorted({calibration.calibrated_on for calibration in calibrated.values()}):
+        yield f"The ranges for int8 were measured on {on}."
 
 
 def _gate(manifest: Manifest) -> str:

@@ -44,8 +44,9 @@ from training.gate import LOSS_LIMIT, fit_gate
 from training.network import ProbabilityNetwork, SegmentationNetwork
 from training.order import choose_order
 from training.parity import TOLERANCE, check_parity, parity_patches
-from training.precision import cost_of_bf16
+from training.precision import costs
 from training.provenance import git_commit, tool_versions
+from training.quantize import calibrate
 from training.train import load_network
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def export(
     *,
     name: str | None = None,
     validation: Sequence[Path] = (),
+    calibration: Sequence[Path] = (),
     gsd: tuple[float, float] = (0.2, 1.2),
     enlarge_from: float | None = None,
     sources: tuple[DataSource, ...] = (),
@@ -96,7 +98,8 @@ def export(
     """Write the bundle `out` with one member per trained network.
 
     With `validation` (folders or CSV files), weights and threshold are fitted there and the bundle
-    is scored there; without, members weigh the same and the threshold is 0.5. `gsd` is the range
+    is scored there; without, members weigh the same and the threshold is 0.5. With `calibration`
+    too, tiles of the training, members compute in int8 where that is worth it. `gsd` is the range
     in metres per pixel that the networks were trained at, `enlarge_from` as `GsdRange` has it.
     `notes` go into the card as they are.
 
@@ -129,7 +132,7 @@ def export(
         )
         with closing(OnnxPredictor(folder, manifest, device="cpu")) as predictor:
             manifest = _with_parity(manifest, trained, predictor, parity_patches(tiles))
-        manifest = _fitted_and_scored(folder, manifest, validation, progress=progress)
+        manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
         (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
     return manifest
 
@@ -140,12 +143,14 @@ def refit(
     *,
     validation: Sequence[Path],
     enlarge_from: float | None = None,
+    calibration: Sequence[Path] = (),
     notes: Sequence[str] = (),
     progress: bool = False,
 ) -> Manifest:
     """Write a copy of `bundle` to `out`, with weights and threshold fitted to other tiles.
 
     `enlarge_from` is as in `export`; None keeps the bundle's own.
+    With `calibration`, as `export`; without, members keep the ranges that they have.
 
     Raises:
         FileExistsError: `out` exists.
@@ -168,7 +173,7 @@ def refit(
                 "refitted_from": manifest.refitted_from or manifest.name,
             }
         )
-        manifest = _fitted_and_scored(folder, manifest, validation, progress=progress)
+        manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
         (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
     return manifest
 
@@ -297,7 +302,12 @@ def _with_parity(
 
 
 def _fitted_and_scored(
-    folder: Path, manifest: Manifest, validation: Sequence[Path], *, progress: bool
+    folder: Path,
+    manifest: Manifest,
+    validation: Sequence[Path],
+    calibration: Sequence[Path],
+    *,
+    progress: bool,
 ) -> Manifest:
     """Fit weights and threshold, score the outcome, and write the manifest into the bundle."""
     _write_manifest(folder, manifest)
@@ -318,13 +328,17 @@ def _fitted_and_scored(
     )
     threshold = Threshold(value=fitted.threshold, chosen_by=chosen_by)
     manifest = manifest.model_copy(update={"members": members, "threshold": threshold})
+    if calibration:
+        seen = [tile for path in calibration for tile in list_tiles(path)]
+        described = " + ".join(path.stem for path in calibration)
+        manifest = calibrate(folder, manifest, seen, tiles, described=described)
     _write_manifest(folder, manifest)
 
     with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
         gate = fit_gate(segmenter, tiles, split, progress=progress)
         report = evaluate(segmenter, tiles, progress=progress)
         early_exit = choose_order(segmenter, tiles, split, progress=progress)
-        bf16 = cost_of_bf16(folder, segmenter, tiles, split, progress=progress)
+        precisions = costs(folder, segmenter, tiles, split, progress=progress)
     if gate is None:
         logger.info("no gate: none clears a patch and loses %.1f %% or less", 100 * LOSS_LIMIT)
     evaluation = Evaluation(
@@ -347,7 +361,7 @@ def _fitted_and_scored(
             "gate": gate,
             "evaluation": evaluation,
             "early_exit": early_exit,
-            "precisions": {"bf16": bf16} if bf16 else {},
+            "precisions": precisions,
         }
     )
     _write_manifest(folder, manifest)

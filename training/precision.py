@@ -1,4 +1,4 @@
-"""Measure what computing in bf16 does to the masks of a bundle, for its manifest."""
+"""Measure what computing in a precision below fp32 does to the masks of a bundle."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app.errors import DeviceError
-from app.inference.manifest import PrecisionCost
+from app.inference.manifest import Lower, PrecisionCost
 from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
 from training.data import Tile
 from training.metrics import Counts, count
@@ -18,17 +18,26 @@ logger = logging.getLogger(__name__)
 _UNGATED = SegmentOptions(gate="off")
 
 
-def cost_of_bf16(
+def costs(
     bundle: Path, exact: Segmenter, tiles: Sequence[Tile], split: str, *, progress: bool = False
-) -> PrecisionCost | None:
-    """Measure a bundle in bf16, along the path that serves; None where this machine can't."""
-    try:
-        other = load_segmenter(bundle, device="cpu", precision="bf16")
-    except DeviceError as error:
-        logger.warning("bf16 is not measured, so nobody is served in it unasked: %s", error)
-        return None
-    with closing(other):
-        return compare_masks(exact, other, tiles, split, progress=progress)
+) -> dict[Lower, PrecisionCost]:
+    """Measure a bundle in each precision that it and this machine have, along the served path.
+
+    Of int8 nothing is said without bf16: it is what other members are in, where a CPU has it.
+    """
+    precisions: list[Lower] = ["bf16"]
+    if any(member.int8 for member in exact.manifest.members):
+        precisions.append("int8")
+    found: dict[Lower, PrecisionCost] = {}
+    for precision in precisions:
+        try:
+            other = load_segmenter(bundle, device="cpu", precision=precision)
+        except DeviceError as error:
+            logger.warning("not measured, so nobody is served in it unasked: %s", error)
+            break
+        with closing(other):
+            found[precision] = compare_masks(exact, other, tiles, split, progress=progress)
+    return found
 
 
 def compare_masks(
@@ -41,7 +50,7 @@ def compare_masks(
 ) -> PrecisionCost:
     """Segment tiles twice, and compare the masks with each other and with the labels."""
     in_fp32, in_other, shared, pixels = Counts(), Counts(), Counts(), 0
-    for tile in tqdm(tiles, desc="bf16", unit="tile", disable=not progress):
+    for tile in tqdm(tiles, desc="precision", unit="tile", disable=not progress):
         image, label = tile.read()
         one, two = (s.segment(image, _UNGATED, mask_only=True).mask for s in (exact, other))
         in_fp32 += count(one, label)

@@ -27,6 +27,9 @@ from app.errors import BundleError
 
 FILE_NAME = "manifest.json"
 
+Lower = Literal["bf16", "int8"]
+"""Precisions below fp32."""
+
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_+-]+$")]
 _FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_+.-]*\.onnx$")]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -53,8 +56,29 @@ class Parity(_Model):
         return self
 
 
+class Calibration(_Model):
+    """What a member needs to compute in int8: the range of what its convolutions take.
+
+    `ranges` holds the lowest and the highest value that count, by the tensor's name in the ONNX
+    file; `calibrated_on` says which patches they were seen on.
+    """
+
+    ranges: Annotated[dict[str, tuple[float, float]], Field(min_length=1)]
+    calibrated_on: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for tensor, (low, high) in self.ranges.items():
+            if low >= high:
+                raise ValueError(f"the range of {tensor} is empty: {low} to {high}")
+        return self
+
+
 class Member(_Model):
-    """One network of the ensemble: its file, its share, and how well it does alone."""
+    """One network of the ensemble: its file, its share, and how well it does alone.
+
+    `int8` is None if it is not to be computed in int8: too little gained, or too much lost.
+    """
 
     name: _Name
     architecture: str
@@ -65,6 +89,7 @@ class Member(_Model):
     weight: PositiveFloat
     parity: Parity
     metrics: dict[str, float]
+    int8: Calibration | None = None
 
 
 class Threshold(_Model):
@@ -148,6 +173,7 @@ class Gate(_Model):
 class PrecisionCost(_Model):
     """What a precision below fp32 does to the masks of `measured_on`.
 
+    That of int8 is measured with the members that have no `int8` in bf16, as they are served.
     `dice_micro_change` is micro Dice less that in fp32, `agreement` the share of pixels on which
     the masks of both are the same, `iou` that of the one with the other over all pixels.
     """
@@ -196,7 +222,7 @@ class Manifest(_Model):
     gsd: GsdRange
     gate: Gate | None = None
     early_exit: EarlyExit | None = None
-    precisions: dict[Literal["bf16"], PrecisionCost] = {}
+    precisions: dict[Lower, PrecisionCost] = {}
     sources: tuple[DataSource, ...]
     evaluation: Evaluation | None
     training: dict[str, dict[str, JsonValue]]
@@ -224,6 +250,8 @@ class Manifest(_Model):
                 f"early_exit.order must name each of {', '.join(names)} once, "
                 f"got {', '.join(self.early_exit.order)}"
             )
+        if "int8" in self.precisions and not any(member.int8 for member in self.members):
+            raise ValueError("precisions has int8, but no member has the ranges for it")
         return self
 
     @property

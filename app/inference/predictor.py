@@ -29,6 +29,7 @@ import onnxruntime as ort
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+ComputedIn = Literal["fp32", "bf16", "int8"]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -1,4 +1,4 @@
-"""What bf16 does to the masks is measured on tiles, or said not to be."""
+"""What bf16 and int8 do to the masks is measured on tiles, or said not to be."""
 
 import logging
 from contextlib import closing
@@ -10,9 +10,9 @@ import pytest
 
 from app.inference import backends
 from app.inference.segmenter import load_segmenter
-from tests.factories import write_toy_bundle
+from tests.factories import convolution_graph, write_toy_bundle
 from training.data import Tile, list_tiles
-from training.precision import compare_masks, cost_of_bf16
+from training.precision import compare_masks, costs
 
 HEIGHT, WIDTH = 40, 50
 
@@ -54,10 +54,30 @@ def test_bf16_is_measured_where_the_cpu_has_it(tiles: list[Tile], tmp_path: Path
     )
     bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
     with closing(load_segmenter(bundle, device="cpu")) as exact:
-        cost = cost_of_bf16(bundle, exact, tiles, "val")
-    assert (cost is not None) == module.has_bf16()
-    if cost is not None:
+        found = costs(bundle, exact, tiles, "val")
+    assert found.keys() == ({"bf16"} if module.has_bf16() else set())
+    for cost in found.values():
         assert cost.agreement == 1  # no probability lies near the threshold
+
+
+def test_int8_is_measured_where_members_have_ranges(tiles: list[Tile], tmp_path: Path) -> None:
+    """Ranges that end below the threshold hide what is labelled."""
+    module = pytest.importorskip("app.inference.openvino_predictor")
+    if not (module.has_int8() and module.has_bf16()):
+        pytest.skip("this CPU has no int8, or no bf16")
+    bundle = write_toy_bundle(
+        tmp_path / "toy",
+        {"convolved": 1.0},
+        threshold=0.6,
+        patch_size=32,
+        graphs={"convolved": convolution_graph(32)},
+        ranges={"convolved": {"taken": (0, 100)}},
+    )
+    with closing(load_segmenter(bundle, device="cpu", precision="fp32")) as exact:
+        found = costs(bundle, exact, tiles, "val")
+    assert found["bf16"].dice_micro_change == 0
+    assert found["int8"].dice_micro_change == -1
+    assert found["int8"].agreement == 0.75
 
 
 def test_what_can_not_be_measured_is_not_claimed(
@@ -69,6 +89,6 @@ def test_what_can_not_be_measured_is_not_claimed(
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
     with closing(load_segmenter(bundle, device="cpu")) as exact:
-        assert cost_of_bf16(bundle, exact, tiles, "val") is None
+        assert costs(bundle, exact, tiles, "val") == {}
     assert caplog.records[-1].levelno == logging.WARNING
-    assert "bf16 is not measured" in caplog.text
+    assert "OpenVINO is not installed" in caplog.text

@@ -1,4 +1,7 @@
-"""Which backend is taken, in which precision, and what is said of it."""
+"""Which backend is taken, in which precision, and what is said of it.
+
+What int8 itself does is in `test_int8.py`.
+"""
 
 import json
 import logging
@@ -20,6 +23,7 @@ from tests.serving import encoded, serving
 
 PATCH = 32
 COST = {"dice_micro_change": -0.0004, "agreement": 0.9999, "iou": 0.999, "measured_on": "val"}
+UNKNOWN = "the manifest does not say what it does to this bundle's masks"
 
 
 def load(bundle: Path, **options: Any) -> Predictor:
@@ -38,26 +42,32 @@ def chosen(bundle: Path, **options: Any) -> tuple[str, str]:
         return name, predictor.choice
 
 
-def write_bundle(folder: Path, cost: dict[str, Any] | None = None) -> Path:
-    bundle = write_toy_bundle(folder / "toy", patch_size=PATCH)
+def write_bundle(folder: Path, **costs: dict[str, Any]) -> Path:
+    """Write a bundle of a member that has ranges for int8, and of one that has none."""
+    bundle = write_toy_bundle(
+        folder / "toy",
+        {"convolved": 0.5, "red": 0.5},
+        patch_size=PATCH,
+        graphs={"convolved": factories.convolution_graph(PATCH)},
+        ranges={"convolved": {"taken": (0, 255)}},
+    )
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text())
-    if cost:
-        manifest["precisions"] = {"bf16": cost}
+    manifest["precisions"] = costs
     path.write_text(json.dumps(manifest))
     return bundle
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle of which nobody knows what bf16 does to it."""
+    """A bundle of which nobody knows what bf16 or int8 do to it."""
     return write_bundle(tmp_path)
 
 
 @pytest.fixture
 def known(tmp_path: Path) -> Path:
     """A bundle whose masks stay in bf16, by its manifest."""
-    return write_bundle(tmp_path, COST)
+    return write_bundle(tmp_path, bf16=COST)
 
 
 @pytest.fixture
@@ -74,6 +84,14 @@ def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def int8() -> None:
+    """A CPU with int8."""
+    module = pytest.importorskip("app.inference.openvino_predictor")
+    if not module.has_int8():
+        pytest.skip("this CPU has no int8")
+
+
+@pytest.fixture
 def openvino() -> None:
     pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
 
@@ -84,19 +102,19 @@ class TestAuto:
     def test_bf16_is_taken_where_masks_keep(self, known: Path, device: str) -> None:
         name, why = chosen(known, device=device)
         assert name == "OpenVINO CPU bf16"
-        assert why == "bf16: it changes micro Dice by -0.0004 on val"
+        assert why == f"bf16: it changes micro Dice by -0.0004 on val; not int8: {UNKNOWN}"
 
     def test_not_where_nobody_knows(self, bundle: Path) -> None:
         name, why = chosen(bundle, device="cpu")
         assert name == CPU
-        assert "the manifest does not say what bf16 does" in why
+        assert why == f"fp32: not int8: {UNKNOWN}; not bf16: {UNKNOWN}"
 
     @pytest.mark.parametrize("change", [-0.0031, 0.0031])
     def test_not_where_masks_suffer(self, tmp_path: Path, change: float) -> None:
-        bundle = write_bundle(tmp_path, COST | {"dice_micro_change": change})
+        bundle = write_bundle(tmp_path, bf16=COST | {"dice_micro_change": change})
         name, why = chosen(bundle, device="cpu")
         assert name == CPU
-        assert why == f"fp32: bf16 is faster, but it changes micro Dice by {change:+.4f} on val"
+        assert why.endswith(f"not bf16: it changes micro Dice by {change:+.4f} on val")
 
     def test_not_where_the_operator_wants_fp32(self, known: Path) -> None:
         assert provider(known, device="cpu", precision="fp32") == CPU
@@ -129,7 +147,50 @@ class TestAuto:
         assert ready["execution_providers"] == ["OpenVINO CPU bf16"]
         assert {m["execution_provider"] for m in models["members"]} == {"OpenVINO CPU bf16"}
         assert response.headers["x-execution-provider"] == "OpenVINO CPU bf16"
-        assert "on OpenVINO CPU bf16 (bf16: it changes micro Dice by -0.0004 on val)" in caplog.text
+        assert "on OpenVINO CPU bf16 (bf16: it changes micro Dice by -0.0004 on val;" in caplog.text
+
+
+@pytest.mark.usefixtures("bf16", "int8")
+class TestAutoWithInt8:
+    def test_int8_is_taken_where_masks_keep(self, tmp_path: Path) -> None:
+        bundle = write_bundle(tmp_path, bf16=COST, int8=COST | {"dice_micro_change": 0.003})
+        with closing(load(bundle, device="cpu")) as predictor:
+            assert predictor.choice == "int8: it changes micro Dice by +0.0030 on val"
+            assert dict(predictor.providers) == {
+                "convolved": "OpenVINO CPU int8",
+                "red": "OpenVINO CPU bf16",
+            }
+
+    def test_bf16_where_masks_keep_in_that_alone(self, tmp_path: Path) -> None:
+        bundle = write_bundle(tmp_path, bf16=COST, int8=COST | {"dice_micro_change": -0.0031})
+        name, why = chosen(bundle, device="cpu")
+        assert name == "OpenVINO CPU bf16"
+        assert why.endswith("; not int8: it changes micro Dice by -0.0031 on val")
+
+    def test_bf16_where_the_cpu_has_no_int8(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = pytest.importorskip("app.inference.openvino_predictor")
+        monkeypatch.setattr(module, "has_int8", lambda: False)
+        bundle = write_bundle(tmp_path, bf16=COST, int8=COST)
+        name, why = chosen(bundle, device="cpu")
+        assert name == "OpenVINO CPU bf16"
+        assert why.endswith("; not int8: this CPU has none")
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+    def test_what_is_asked_for_is_taken(self, tmp_path: Path, precision: str) -> None:
+        bundle = write_bundle(tmp_path, bf16=COST, int8=COST)
+        with closing(load(bundle, backend="openvino", precision=precision)) as predictor:
+            assert predictor.providers["convolved"] == f"OpenVINO CPU {precision}"
+            assert predictor.choice == f"{precision}: as asked"
+
+    def test_the_service_names_both(self, tmp_path: Path) -> None:
+        with serving(write_bundle(tmp_path, bf16=COST, int8=COST)) as client:
+            ready = client.get("/health/ready").json()
+            file = encoded(factories.scene(40, 40))
+            response = client.post("/segment", files={"file": file})
+        assert ready["execution_providers"] == ["OpenVINO CPU bf16", "OpenVINO CPU int8"]
+        assert response.headers["x-execution-provider"] == "OpenVINO CPU bf16, OpenVINO CPU int8"
 
 
 @pytest.mark.usefixtures("openvino")
@@ -152,6 +213,7 @@ def test_backends_agree(bundle: Path) -> None:
     [
         ({"backend": "openvino", "device": "cuda"}, "OpenVINO runs on CPUs"),
         ({"backend": "onnxruntime", "precision": "bf16"}, "ONNX Runtime computes in fp32"),
+        ({"backend": "onnxruntime", "precision": "int8"}, "for int8, set backend to openvino"),
         ({"device": "cuda", "precision": "bf16"}, "ONNX Runtime computes in fp32"),
     ],
 )
@@ -168,7 +230,9 @@ class TestNotInstalled:
         monkeypatch.setattr(backends, "find_spec", lambda name: None)
         monkeypatch.setattr(onnx_module, "GPU_FILES", ())
 
-    @pytest.mark.parametrize("options", [{"backend": "openvino"}, {"precision": "bf16"}])
+    @pytest.mark.parametrize(
+        "options", [{"backend": "openvino"}, {"precision": "bf16"}, {"precision": "int8"}]
+    )
     def test_what_was_asked_for_is_refused(self, known: Path, options: dict[str, str]) -> None:
         with pytest.raises(DeviceError, match="install the `openvino` extra"):
             load(known, **options)
@@ -176,4 +240,4 @@ class TestNotInstalled:
     def test_auto_says_what_is_missing(self, known: Path) -> None:
         name, why = chosen(known, device="cpu")
         assert name == CPU
-        assert why == "fp32: for bf16, install the `openvino` extra"
+        assert why == "fp32: for int8 and bf16, install the `openvino` extra"

@@ -213,11 +213,13 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
             "arrangements": {"slow": slow, engine.EXACT: lanes},
             "left_out": {"torch": "not installed"},
         },
-        "precision": {
-            "dice_micro_change": -0.0004,
-            "agreement": 0.9999,
-            "iou": 0.998,
-            "measured_on": "val (52 images)",
+        "precisions": {
+            "bf16": {
+                "dice_micro_change": -0.0004,
+                "agreement": 0.9999,
+                "iou": 0.998,
+                "measured_on": "val (52 images)",
+            },
         },
         "service": {
             "gsd": 0.5,
@@ -255,6 +257,7 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
     with_gate = "2.00 | 4.50 | 70% | 0.050%" if gated else "– | – | – | –"
     assert f"| 80% | fp32 | 9.00 | 4.00 | 2.25 | {with_gate} | 10.0% |" in page
     assert ("pspnet below 0.28" in page) == gated
+    assert "| bf16 | val (52 images) | 99.9900% | 0.9980 | -0.0004 |" in page
     assert "Not measured: torch (not installed)." in page
     assert ("these figures mean nothing" in page) == (load > report.BUSY)
     pictures = {path.name for path in (tmp_path / "benchmarks").iterdir()}

@@ -10,6 +10,8 @@ from app.errors import BundleError
 from app.inference.manifest import GsdRange, load_manifest, read_model, verify_files
 from tests.factories import toy_manifest, write_toy_bundle
 
+COST = {"dice_micro_change": 0, "agreement": 1, "iou": 1, "measured_on": "val"}
+
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -71,6 +73,21 @@ def test_a_written_bundle_loads_and_verifies(bundle: Path) -> None:
                 id=f"enlarge_from {start}",
             )
             for start in (0.29, 0.5)
+        ),
+        pytest.param(
+            lambda m: m["members"][0].update(int8={"ranges": {}, "calibrated_on": "val"}),
+            "int8.ranges",
+            id="no ranges",
+        ),
+        pytest.param(
+            lambda m: m["members"][0].update(int8={"ranges": {"x": [1, 1]}, "calibrated_on": "v"}),
+            "the range of x is empty: 1.0 to 1.0",
+            id="empty range",
+        ),
+        pytest.param(
+            lambda m: m.update(precisions={"int8": COST}),
+            "precisions has int8, but no member has the ranges for it",
+            id="int8 of no member",
         ),
     ],
 )

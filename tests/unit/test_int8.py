@@ -1,0 +1,177 @@
+"""Members in int8: the same ONNX files, rounded where the manifest has ranges for it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.errors import BundleError, DeviceError
+from app.imaging.image import Image
+from app.inference.manifest import load_manifest
+from app.inference.predictor import Predictor
+from app.inference.segmenter import SegmentOptions, load_segmenter
+from tests import factories
+from tests.factories import write_toy_bundle
+
+PATCH = 32
+ROOT = Path(__file__).parents[2]
+ROUNDING = 2**-7  # what is not int8 is in bf16 where the CPU has it: eight bits of mantissa
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@pytest.fixture
+def module() -> ModuleType:
+    """The module, on a CPU that has int8."""
+    found: ModuleType = pytest.importorskip(
+        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+    )
+    if not found.has_int8():
+        pytest.skip("this CPU has no int8")
+    return found
+
+
+def patches(n: int) -> NDArray[np.uint8]:
+    return factories.scene(n * PATCH, PATCH).reshape(n, PATCH, PATCH, 3)
+
+
+def write(folder: Path, ranges: Ranges, shift: float = 0) -> Path:
+    """Write a bundle of a member that convolves, and of one that does not."""
+    return write_toy_bundle(
+        folder,
+        {"convolved": 0.5, "blue": 0.5},
+        patch_size=PATCH,
+        graphs={"convolved": factories.convolution_graph(PATCH, shift)},
+        ranges={"convolved": ranges} if ranges else {},
+    )
+
+
+def load(module: ModuleType, bundle: Path, precision: str = "int8") -> Predictor:
+    predictor: Predictor = module.OpenvinoPredictor(
+        bundle, load_manifest(bundle), precision=precision, lanes=1
+    )
+    return predictor
+
+
+def red(module: ModuleType, bundle: Path) -> NDArray[np.float32]:
+    """Load a bundle in int8, and return what its convolution makes of every value of red."""
+    batch = np.zeros((1, PATCH, PATCH, 3), np.uint8)
+    batch[0, :8, :, 0] = np.arange(256).reshape(8, 32)
+    with closing(load(module, bundle)) as predictor:
+        found: NDArray[np.float32] = predictor.predict(batch, ("convolved",))[0, 0, :8].ravel()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shift", "ends", "expected"),
+    [
+        pytest.param(0, (0, 255), np.arange(256), id="a level for each value"),
+        pytest.param(0, (0, 127.5), np.arange(256).clip(0, 127.5), id="above the range"),
+        pytest.param(128, (-128, 127), np.arange(256), id="about 0"),
+        pytest.param(128, (-64, 3), np.arange(256).clip(64, 191.5), id="about 0, beyond the range"),
+        pytest.param(0, (0, 17 * 255), 17 * (np.arange(256) / 17).round(), id="coarse"),
+    ],
+)
+def test_what_convolutions_take_is_rounded_to_the_range(
+    module: ModuleType,
+    tmp_path: Path,
+    shift: float,
+    ends: tuple[float, float],
+    expected: NDArray[np.float64],
+) -> None:
+    found = red(module, write(tmp_path / "toy", {"taken": ends}, shift))
+    np.testing.assert_allclose(found, expected / 255, rtol=0, atol=ROUNDING)
+
+
+def test_convolutions_really_run_in_int8(module: ModuleType, tmp_path: Path) -> None:
+    bundle = write(tmp_path / "toy", {"taken": (0, 255)})
+    for precision, types in (("int8", {"u8"}), ("fp32", {"f32"})):
+        with closing(load(module, bundle, precision)) as predictor:
+            compiled = vars(predictor)["_compiled"]["convolved"]
+            assert module._convolved_in(compiled) == types
+
+
+def test_members_without_ranges_stay_as_they_were(module: ModuleType, tmp_path: Path) -> None:
+    bundle = write(tmp_path / "toy", {"taken": (0, 127.5)})
+    rest = "bf16" if module.has_bf16() else "fp32"
+    batch = patches(3)
+    with closing(load(module, bundle)) as int8, closing(load(module, bundle, rest)) as other:
+        assert int8.providers == {
+            "convolved": "OpenVINO CPU int8",
+            "blue": f"OpenVINO CPU {rest}",
+        }
+        blue, convolved = (
+            [p.predict(batch, (name,)) for p in (int8, other)] for name in ("blue", "convolved")
+        )
+    assert np.array_equal(*blue)
+    assert np.abs(np.subtract(*convolved)).max() > 0.4
+
+
+def test_a_network_in_int8_finds_what_it_finds_in_fp32(module: ModuleType, tmp_path: Path) -> None:
+    graph = factories.network_graph(PATCH)
+    ranges = module.measure_ranges("network", graph, patches(8))
+    assert set(ranges) == {"pixels", "r1", "sum", "both"}
+    bundle = write_toy_bundle(
+        tmp_path / "toy",
+        {"network": 1.0},
+        patch_size=PATCH,
+        graphs={"network": graph},
+        ranges={"network": ranges},
+    )
+    image = Image(factories.scene(100, 140, seed=1))
+    masks = []
+    for precision in ("fp32", "int8"):
+        with closing(
+            load_segmenter(bundle, device="cpu", backend="openvino", precision=precision)
+        ) as segmenter:
+            masks.append(segmenter.segment(image, SegmentOptions(overlap=0)).mask)
+    assert 0.2 < masks[0].mean() < 0.8
+    assert 0.97 < np.mean(masks[0] == masks[1]) < 1
+
+
+def test_ranges_are_the_mean_of_what_patches_show(module: ModuleType) -> None:
+    batch = np.zeros((2, PATCH, PATCH, 3), np.uint8)
+    batch[0, 3, 4], batch[1] = 100, 50
+    graph = factories.convolution_graph(PATCH, shift=128)
+    assert module.measure_ranges("toy", graph, batch) == {"taken": (-103, -53)}
+    assert module.measure_ranges("toy", factories.channel_graph("red", PATCH), batch) == {}
+
+
+def test_ranges_that_are_not_of_this_graph_are_refused(module: ModuleType, tmp_path: Path) -> None:
+    bundle = write(tmp_path / "toy", {"taken": (0, 255), "given": (0, 1)})
+    with pytest.raises(BundleError, match=r"1 tensors .* 'convolved' takes, such as given"):
+        load(module, bundle)
+
+
+def test_int8_without_ranges_is_refused(module: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"no member of toy-\w+ has the ranges .* --calibration"):
+        load(module, write(tmp_path / "toy", {}))
+
+
+def test_int8_that_loses_sums_is_refused(module: ModuleType, tmp_path: Path) -> None:
+    """OpenVINO is told that this CPU has no VNNI; it says of it that it has int8 all the same."""
+    bundle = write(tmp_path / "toy", {"taken": (0, 255)})
+    code = (
+        "import sys, openvino, pathlib\n"
+        "from app.inference.manifest import load_manifest\n"
+        "from app.inference.openvino_predictor import OpenvinoPredictor\n"
+        "print(openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))\n"
+        "bundle = pathlib.Path(sys.argv[1])\n"
+        "OpenvinoPredictor(bundle, load_manifest(bundle), precision='int8')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle)],
+        cwd=ROOT,
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+    )
+    assert "INT8" in done.stdout
+    assert "DeviceError: this CPU can't compute in int8 without loss: it has no VNNI" in done.stderr
