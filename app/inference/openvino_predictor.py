@@ -198,7 +198,7 @@ def _quantize(member: str, graph: ov.Model, ranges: Ranges) -> None:
 
     A tensor without negative values has 256 levels from 0 up to the end of its range, others as
     many about 0. Weights have 255 about 0, scaled for each output channel. Between convolutions
-    nothing is rounded: that was measured to be no slower, and loses less.
+    nothing is rounded: that was measured to be hardly slower, and loses less.
 
     Source: Jacob et al., Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference, 2018; OpenVINO, FakeQuantize-1.

@@ -114,6 +114,18 @@ def test_members_without_ranges_stay_as_they_were(module: ModuleType, tmp_path: 
     assert np.abs(np.subtract(*convolved)).max() > 0.4
 
 
+def test_the_rest_is_in_fp32_where_the_cpu_has_no_bf16(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_bf16", lambda: False)
+    batch = patches(2)
+    with closing(load(module, write(tmp_path / "toy", {"taken": (0, 255)}))) as predictor:
+        assert predictor.providers["blue"] == "OpenVINO CPU fp32"
+        (found,) = predictor.predict(batch, ("convolved",))
+    # Exact but for the last bits: a level for each value, and nothing in bf16.
+    np.testing.assert_allclose(found, batch[..., 0] / 255, rtol=0, atol=1e-6)
+
+
 def test_a_network_in_int8_finds_what_it_finds_in_fp32(module: ModuleType, tmp_path: Path) -> None:
     graph = factories.network_graph(PATCH)
     ranges = module.measure_ranges("network", graph, patches(8))
