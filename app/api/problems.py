@@ -96,14 +96,18 @@ def problem_response(
 
 
 def install(app: FastAPI) -> None:
-    """Turn every kind of error of `app` into a problem."""
+    """Turn every kind of error of `app` into a problem.
+
+    The handlers are async because others would run in threads, and a burst is refused while those
+    that segment need the processor.
+    """
     app.add_exception_handler(errors.RooftraceError, _domain_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
 
 
-def _domain_error(request: Request, error: Exception) -> Response:
+async def _domain_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, errors.RateExceeded):
         headers["Retry-After"] = str(math.ceil(error.seconds))
@@ -112,7 +116,7 @@ def _domain_error(request: Request, error: Exception) -> Response:
     return problem_response(request, problem_of(error, request.state.request_id), headers)
 
 
-def _invalid_parameter(request: Request, error: Exception) -> Response:
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     details = []
     for item in error.errors():
@@ -132,7 +136,7 @@ def _brief(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     title = HTTPStatus(error.status_code).phrase
     detail = {
@@ -143,7 +147,7 @@ def _http_error(request: Request, error: Exception) -> Response:
     return problem_response(request, problem, dict(error.headers or {}))
 
 
-def _bug(request: Request, error: Exception) -> Response:
+async def _bug(request: Request, error: Exception) -> Response:
     # Starlette raises the error again, and so the server logs its traceback.
     problem = _internal_error(request.state.request_id)
     return problem_response(request, problem, {"X-Request-Id": request.state.request_id})

@@ -89,7 +89,8 @@ def execution_providers(segmenter: Segmenter) -> list[str]:
     return sorted(set(segmenter.predictor.providers.values()))
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
+    # async, as everything that FastAPI calls here: it would send what is not through a thread.
     return cast(Service, request.app.state.service)
 
 
@@ -115,6 +116,15 @@ async def _check(
 
 CHECKED = Security(_check)
 """A dependency of whatever only those who may ask are answered."""
+
+
+async def _room(service: Running) -> None:
+    service.admission.check()
+
+
+ROOM = Depends(_room)
+"""A dependency of whatever takes a place in the queue: a burst is refused by it, before anything
+else about a request is looked at."""
 
 OPTIONAL_KEY: dict[str, Any] = {"security": [{}]}
 """Says, beside the scheme that FastAPI documents of its own accord, that there may be no key."""

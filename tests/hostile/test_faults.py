@@ -81,6 +81,16 @@ class TestSlowClients:
             assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
             assert max(closed_after({connection: b"x" * 1000}, 15)) < 10
 
+    def test_refused_bodies_take_turns_and_are_read_to_their_ends(self, server: Server) -> None:
+        """Connections serve on after that, as they promise."""
+        body = b"x" * 3_000_000
+        request = POST.replace(b"image/png", b"text/plain") + b"Content-Length: 3000000\r\n\r\n"
+        with connections(server, 20) as opened, ThreadPoolExecutor(20) as clients:
+            for _ in range(2):
+                list(clients.map(lambda connection: connection.sendall(request + body), opened))
+                for connection in opened:
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 415 ")
+
     def test_an_idle_connection(self, hasty: Server) -> None:
         with connect(hasty) as idle, connect(hasty) as second:
             for connection in (idle, second):
@@ -131,6 +141,11 @@ class TestNotHttp:
         problem = json.loads(body)
         assert problem["type"] == "urn:rooftrace:malformed-request"
         assert is_ready(server)
+
+    def test_whoever_stays_after_nonsense_is_cut(self, server: Server) -> None:
+        with connect(server) as connection:
+            connection.sendall(b"hello\r\n\r\n")
+            assert closed_after({connection: b"x"}, 15)[0] < 10
 
     def test_nonsense_after_an_answer(self, server: Server) -> None:
         with connect(server) as connection:

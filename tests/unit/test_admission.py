@@ -80,6 +80,26 @@ class TestQueue:
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         assert after == 200
 
+    @pytest.mark.parametrize("path", ["/segment?overlap=9", "/segment/rle"])
+    def test_refusing_takes_no_thread_and_looks_at_nothing_else(
+        self, bundle: Path, path: str
+    ) -> None:
+        """Threads are for those who were let in; and 500 at once are to be refused in no time."""
+
+        async def refuse() -> httpx2.Response:
+            async with running(bundle, concurrency=1, max_waiting=0) as app:
+                inside = waiting_body(app)
+                task = asyncio.create_task(inside.run())
+                await until(inside.asked.is_set)
+                before = set(threading.enumerate())
+                refused = await Exchange(app, "POST", path, FORM).run()
+                assert set(threading.enumerate()) == before
+                inside.body(PNG)
+                await task
+                return refused.response
+
+        assert_problem(asyncio.run(refuse()), 503, "Queue full")
+
     def test_room_is_given_back_however_a_request_ends(self, bundle: Path) -> None:
         async def end_badly() -> int:
             async with running(
