@@ -90,6 +90,11 @@ class Metrics:
             "1 when there is a GPU and the CPU is used all the same",
             registry=self.registry,
         )
+        self.out_of_memory = Gauge(
+            "rooftrace_out_of_memory",
+            "How often the device had no memory for a batch since the bundle was loaded",
+            registry=self.registry,
+        )
 
     async def watch_event_loop(self) -> None:
         """Record how late the event loop is, for ever."""

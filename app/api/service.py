@@ -40,6 +40,9 @@ class Service:
     def __post_init__(self) -> None:
         self.metrics.waiting.set_function(lambda: self.admission.waiting)
         self.metrics.reserved.set_function(lambda: self.admission.memory.reserved)
+        # Asked for each time: both may change while it runs.
+        self.metrics.fallback.set_function(lambda: self.segmenter.predictor.fallback is not None)
+        self.metrics.out_of_memory.set_function(lambda: self.segmenter.predictor.out_of_memory)
         self._announce()
 
     def check_ready(self) -> None:
@@ -78,7 +81,6 @@ class Service:
         manifest, predictor = self.segmenter.manifest, self.segmenter.predictor
         providers = ", ".join(execution_providers(self.segmenter))
         self.metrics.model.info({"version": manifest.version, "execution_providers": providers})
-        self.metrics.fallback.set(predictor.fallback is not None)
         logger.info("serving %s on %s (%s)", manifest.version, providers, predictor.choice)
         if predictor.fallback:
             logger.warning("%s", predictor.fallback)

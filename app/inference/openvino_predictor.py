@@ -52,6 +52,7 @@ class OpenvinoPredictor:
     """
 
     fallback = None
+    out_of_memory = 0
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ each other, and reports to its makers. This module is where each of these is set
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -39,6 +40,12 @@ GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
 
 _CUDA_BATCH = 16
 
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|ALLOC_FAILED|Failed to allocate memory|Available memory of .* is smaller", re.I
+)
+"""CUDA's, cuDNN's and cuBLAS' words for it, and those of ONNX Runtime's arena, whose classes of
+errors do not tell this kind from others. Source: onnxruntime/core/framework/bfc_arena.cc."""
+
 
 class Predictor(Protocol):
     """Whatever turns patches into probabilities."""
@@ -54,6 +61,10 @@ class Predictor(Protocol):
     @property
     def fallback(self) -> str | None:
         """Why the CPU is used although a GPU was there; None if nothing fell back."""
+
+    @property
+    def out_of_memory(self) -> int:
+        """How often the device had no memory for a batch, and fewer patches were tried."""
 
     @property
     def choice(self) -> str:
@@ -82,8 +93,12 @@ class OnnxPredictor:
     On a CPU, `lanes` threads (default: one per usable core) take one patch at a time through all
     members, shared by every caller: measured to be faster than any batch size and than ONNX
     Runtime's own threads, whose pools spin against each other, and it needs the least memory.
-    On a GPU there is one lane, and a batch at a time.
+    On a GPU there is one lane, and a batch at a time. Where its memory does not hold one, batches
+    are half as large from then on. A member of which it does not hold a single patch moves to the
+    CPU for good, if `device` left that open, and is said to be there.
     """
+
+    out_of_memory = 0
 
     def __init__(
         self,
@@ -108,9 +123,11 @@ class OnnxPredictor:
 
         self.choice = choice
         self.members = tuple(self._sessions)
-        self.providers: Mapping[str, str] = {
+        self.providers = {
             member: session.get_providers()[0] for member, session in self._sessions.items()
         }
+        # What may have to be opened once more, on the CPU.
+        self._models = models if device == "auto" and CUDA in self.providers.values() else {}
         if CUDA in self.providers.values():
             lanes, chunk, self.batch_size = 1, _CUDA_BATCH, _CUDA_BATCH
         else:
@@ -129,10 +146,43 @@ class OnnxPredictor:
         self._lanes.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        session = self._sessions[member]
-        probability: NDArray[np.float32]
-        (probability,) = session.run(None, {session.get_inputs()[0].name: patches})
-        return probability
+        done: list[NDArray[np.float32]] = []
+        first = 0
+        while first < len(patches):
+            part = patches[first : first + self.batch_size]
+            session = self._sessions[member]
+            try:
+                done += session.run(None, {session.get_inputs()[0].name: part})
+                first += len(part)
+            except Exception as error:  # ONNX Runtime's errors have no other class in common
+                if self.providers[member] == CPU or not _OUT_OF_MEMORY.search(str(error)):
+                    raise
+                self._need_less(member, len(part), error)
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    def _need_less(self, member: str, patches: int, error: Exception) -> None:
+        """Make do with less of the GPU's memory, which did not hold so many patches.
+
+        Raises:
+            Exception: `error`; there is nothing left to try.
+        """
+        self.out_of_memory += 1
+        logger.warning(
+            "the GPU has no memory for %d patches of member %r: %s", patches, member, reason(error)
+        )
+        if patches > 1:
+            self.batch_size = patches // 2
+            logger.warning("from now on, it is given %d at a time", self.batch_size)
+            return
+        if member not in self._models:
+            raise error
+        self._sessions[member] = _open(member, self._models[member], [CPU])
+        self.providers[member] = CPU
+        self.fallback = (
+            f"Member {member!r} has moved to the CPU: the GPU has no memory for one patch. "
+            "A reload tries the GPU again."
+        )
+        logger.warning("%s", self.fallback)
 
 
 def usable_cores() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -306,6 +307,54 @@ class TestPrecision:
         assert all(np.array_equal(found, other) for other in again)
 
 
+class SmallGpu(ort.InferenceSession):
+    """A session of the CPU that says it is a GPU's, and shares 2 MB with all others of its kind.
+
+    What it raises when they do not suffice is ONNX Runtime's own.
+    """
+
+    runs: ClassVar[list[int]] = []
+    """How many patches each run was for, 0 for one that failed."""
+
+    def __init__(self, model: bytes) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        super().__init__(model, options, [CPU])
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def run(self, names: object, inputs: dict[str, NDArray[np.uint8]]) -> object:
+        self.runs.append(0)
+        found = super().run(names, inputs)
+        self.runs[-1] = len(next(iter(inputs.values())))
+        return found
+
+
+@pytest.fixture(scope="module")
+def small_arena() -> None:
+    """Give the process an allocator of little memory; only `SmallGpu` asks for it."""
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    limits = {"max_mem": 2_000_000, "arena_extend_strategy": 1}
+    rest = {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({**limits, **rest}))
+
+
+@pytest.fixture
+def small_gpu(small_arena: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have a GPU of little memory; return what becomes the log of its runs."""
+    monkeypatch.setattr(
+        module,
+        "_open_on_cuda",
+        lambda models: {member: SmallGpu(model) for member, model in models.items()},
+    )
+    SmallGpu.runs.clear()
+    return SmallGpu.runs
+
+
 class TestDevice:
     """These run everywhere: with a CPU build, with a GPU build and no GPU, and with a GPU."""
 
@@ -360,6 +409,64 @@ class TestDevice:
         with closing(load_onnx(bundle, device="cpu")) as predictor:
             assert set(predictor.providers.values()) == {CPU}
             assert predictor.fallback is None
+
+    def test_without_memory_for_a_batch_batches_get_smaller(
+        self,
+        tmp_path: Path,
+        small_gpu: list[int],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        patch, fits = 128, 2  # of 11, then 5, then 2
+        bundle = write_toy_bundle(tmp_path / "toy", patch_size=patch)
+        given = factories.scene(11 * patch, patch).reshape(11, patch, patch, 3)
+        with closing(load_onnx(bundle, device="auto")) as predictor:
+            found = predictor.predict(given, predictor.members)
+            assert predictor.out_of_memory == small_gpu.count(0) > 0, "the fault did not fire"
+            assert predictor.batch_size == fits
+            assert (predictor.fallback, set(predictor.providers.values())) == (None, {CUDA})
+            assert f"from now on, it is given {fits} at a time" in caplog.text
+            small_gpu.clear()
+            again = predictor.predict(given, predictor.members)
+            assert set(small_gpu) <= set(range(1, fits + 1)), "more was tried, or failed again"
+        np.testing.assert_array_equal(again, found)
+        with closing(load_onnx(bundle)) as on_the_cpu:
+            np.testing.assert_array_equal(on_the_cpu.predict(given, predictor.members), found)
+
+    def test_without_memory_for_one_patch_a_member_moves_to_the_cpu_and_says_so(
+        self, tmp_path: Path, small_gpu: list[int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bundle = write_toy_bundle(tmp_path / "toy", patch_size=320)
+        given = factories.scene(3 * 320, 320).reshape(3, 320, 320, 3)
+        with closing(load_onnx(bundle, device="auto")) as predictor:
+            first, *others = predictor.members
+            found = predictor.predict(given, [first])
+            assert small_gpu == [0, 0], "3 patches, then 1, and no third try"
+            assert predictor.providers == {first: CPU, **dict.fromkeys(others, CUDA)}
+            assert predictor.fallback is not None
+            assert f"Member '{first}' has moved to the CPU" in predictor.fallback
+            assert predictor.fallback in caplog.messages
+        with closing(load_onnx(bundle)) as on_the_cpu:
+            np.testing.assert_array_equal(on_the_cpu.predict(given, [first]), found)
+
+    def test_where_the_gpu_was_asked_for_nothing_moves(
+        self, tmp_path: Path, small_gpu: list[int]
+    ) -> None:
+        bundle = write_toy_bundle(tmp_path / "toy", patch_size=320)
+        given = factories.scene(320, 320).reshape(1, 320, 320, 3)
+        with closing(load_onnx(bundle, device="cuda")) as predictor:
+            with pytest.raises(InferenceError, match="Available memory of"):
+                predictor.predict(given, predictor.members)
+            assert set(predictor.providers.values()) == {CUDA}
+            assert small_gpu == [0]
+
+    def test_a_failure_of_another_kind_is_not_tried_again(
+        self, tmp_path: Path, small_gpu: list[int]
+    ) -> None:
+        bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
+        with closing(load_onnx(bundle, device="auto")) as predictor:
+            with pytest.raises(InferenceError):
+                predictor.predict(np.zeros((1, 33, 33, 3), np.uint8), predictor.members)
+            assert (small_gpu, predictor.out_of_memory) == ([0], 0)
 
     def test_a_broken_graph_is_blamed_on_the_bundle(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="can't load member 'toy'"):

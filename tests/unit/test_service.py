@@ -135,6 +135,7 @@ class _BrokenPredictor:
     members = ("red", "green", "blue")
     providers: Mapping[str, str] = dict.fromkeys(members, "CPUExecutionProvider")
     fallback = None
+    out_of_memory = 0
     choice = "fp32, as asked"
     batch_size = 1
 
