@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Serve, Server
 from tests.factories import scene
 from tests.serving import THRESHOLD, decoded, encoded, toy_mask
 
@@ -179,6 +179,48 @@ def test_it_can_be_used_without_a_mouse(page: Page, tmp_path: Path) -> None:
     threshold.focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#threshold-value")).to_have_text("0.51")
+
+
+def test_a_key_is_asked_for_where_one_is_needed_and_kept_in_the_tab(
+    browser: Browser, serve: Serve, exact: Path, tmp_path: Path
+) -> None:
+    good, bad = "a-good-key-of-some-length", "another-key-that-is-not-good"
+    (tmp_path / "keys").write_text(f"{good}\n")
+    server = serve(exact, api_keys=tmp_path / "keys")
+    page, share = browser.new_page(), percent(toy_mask(GREY))
+    sent: list[tuple[str, str | None]] = []
+    complaints: list[str] = []
+    page.on("request", lambda r: sent.append((r.url, r.headers.get("authorization"))))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(server.url)
+    key, use = page.get_by_label("Key"), page.get_by_role("button", name="Use this key")
+    expect(key).to_be_hidden()
+    choose(page, tmp_path, "tile.png", encoded(GREY))
+    expect(page.get_by_role("alert")).to_contain_text("Key missing")
+    key.fill(bad)
+    use.click()
+    expect(page.get_by_role("alert")).to_contain_text("Key refused")
+    key.fill(good)
+    key.press("Enter")
+    expect(page.get_by_text(share)).to_be_visible()
+    expect(key).to_be_hidden()
+    expect(page.get_by_role("alert")).to_be_hidden()
+    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
+    segmenting = [header for url, header in sent if "/segment?" in url]
+    assert segmenting == [None, f"Bearer {bad}", f"Bearer {good}"]
+    assert not [url for url, _ in sent if good in url or bad in url]
+    assert page.evaluate("localStorage.length + document.cookie.length") == 0
+
+    page.reload()
+    choose(page, tmp_path, "tile.png", encoded(GREY))
+    expect(page.get_by_text(share)).to_be_visible()
+    another = browser.new_page()
+    another.goto(server.url)
+    choose(another, tmp_path, "tile.png", encoded(GREY))
+    expect(another.get_by_label("Key")).to_be_visible()
+    for each in (page, another):
+        each.close()
+    assert not complaints
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
