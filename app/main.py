@@ -16,6 +16,7 @@ from app.api.admission import Admission, Memory
 from app.api.metrics import Metrics
 from app.api.middleware import RequestLog
 from app.api.service import Service
+from app.api.tracing import Traces
 from app.inference.predictor import usable_cores
 from app.inference.segmenter import Segmenter, load_segmenter
 from app.pipeline import BYTES_PER_PIXEL
@@ -43,7 +44,7 @@ def create_app(
     Raises:
         SettingsError: settings were left to the environment, which holds a bad one; their
             memory budget does not hold what they allow one request to bring; or their keys can't
-            be used.
+            be used; or traces are asked for without what they need.
     """
     settings = settings or load_settings()
     metrics = Metrics()
@@ -54,6 +55,7 @@ def create_app(
     )
 
     access = access_of(settings)
+    traces = Traces(settings.traces)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -63,7 +65,7 @@ def create_app(
             concurrency=concurrency, max_waiting=settings.max_waiting, memory=memory
         )
         app.state.service = service = Service(
-            settings, segmenter, admission, metrics, concurrency, access
+            settings, segmenter, admission, metrics, concurrency, access, traces
         )
         lag = asyncio.create_task(metrics.watch_event_loop())
         del segmenter  # the service may come to another, and this one must be free to go then
@@ -71,12 +73,14 @@ def create_app(
         lag.cancel()
         admission.close()
         service.segmenter.close()
+        traces.close()
 
     app = FastAPI(
         title="Rooftrace",
         version=__version__,
         summary="Building masks from satellite and aerial imagery",
         lifespan=lifespan,
+        telemetry=traces.of_fastapi,
         generate_unique_id_function=lambda route: route.name,  # generated clients name methods so
         docs_url=None,  # served below, from files of our own rather than from a network
         redoc_url=None,

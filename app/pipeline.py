@@ -34,18 +34,25 @@ def working_memory(data: bytes, max_pixels: int) -> int:
 
 @dataclass
 class Stages:
-    """How long each stage of the line took, in seconds."""
+    """How long each stage of the line took, in seconds, and when: (stage, began, ended)."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time spent inside to `stage`."""
-        started = perf_counter()
+        began = perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - started
+            self.add(stage, began)
+
+    def add(self, stage: str, began: float) -> None:
+        """Add the time since `began`, of the clock `perf_counter`, to `stage`."""
+        ended = perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + ended - began
+        self.spans.append((stage, began, ended))
 
 
 @dataclass(frozen=True)

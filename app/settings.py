@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="text: a line for a person; json: an object on a line for a machine"
     )
+    traces: bool = Field(
+        False, description="send OpenTelemetry traces to where OTEL_EXPORTER_OTLP_ENDPOINT says"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe kind of log line that is written"
     )

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.metrics import Metrics
+from app.api.tracing import name_request
 
 logger = logging.getLogger("rooftrace.access")
 
@@ -38,6 +39,7 @@ class RequestLog:
         request_id = came if _REQUEST_ID.fullmatch(came) else str(uuid.uuid4())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        name_request(request_id)
         status, received, sent = 500, 0, 0
 
         async def receive_counted() -> Message:

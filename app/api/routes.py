@@ -284,7 +284,7 @@ async def _run(
     def timed() -> T:
         size = working_memory(upload.data, service.settings.max_pixels)
         with service.admission.memory.for_image(size, deadline):
-            stages.seconds["queue"] = perf_counter() - submitted
+            stages.add("queue", submitted)
             return work()
 
     outcome = "unfinished"
@@ -299,6 +299,7 @@ async def _run(
         service.metrics.images.labels(outcome).inc()
         for stage, seconds in dict(stages.seconds).items():
             service.metrics.stage_duration.labels(stage).observe(seconds)
+        service.traces.add(stages)
 
 
 def _pipeline(

@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.api.access import Access, access_of
 from app.api.admission import Admission
 from app.api.metrics import Metrics
+from app.api.tracing import Traces
 from app.errors import NotReady, StartupError
 from app.inference.segmenter import Segmenter
 from app.settings import Settings
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Service:
-    """Settings, models, admission, access and metrics of one application.
+    """Settings, models, admission, access, metrics and traces of one application.
 
     `segmenter` may be another one from one request to the next: a request asks once and keeps what
     it got. The old one goes, with its threads, when the last request lets go of it.
@@ -33,6 +34,7 @@ class Service:
     metrics: Metrics
     concurrency: int
     access: Access
+    traces: Traces
     draining: bool = False
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -1,0 +1,89 @@
+"""Traces for OpenTelemetry, where the operator wants them: a span for a request and for each stage.
+
+FastAPI makes the request's own span, and goes on with the trace of a client that sends
+`traceparent`. Where spans go is said by OpenTelemetry's own variables, such as
+`OTEL_EXPORTER_OTLP_ENDPOINT`. Without traces the SDK is not imported, and need not be installed.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry import trace
+
+from app import __version__
+from app.errors import SettingsError
+from app.pipeline import Stages
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_PROBES = ("/health/", "/metrics")
+
+
+class Traces:
+    """Where spans are sent from; nowhere, unless `on`."""
+
+    def __init__(self, on: bool) -> None:
+        """Start the exporter.
+
+        Raises:
+            SettingsError: OpenTelemetry's SDK is not installed.
+        """
+        self._provider = _provider() if on else None
+
+    @property
+    def of_fastapi(self) -> TelemetryConfig:
+        """Return what FastAPI is to do about the requests."""
+        return {
+            "tracing": self._provider is not None,
+            "tracer_provider": self._provider,
+            "operation_spans": False,
+            "metrics": False,  # Prometheus has them
+            "logs": False,
+            "exclude": lambda scope: scope.get("path", "").startswith(_PROBES),
+        }
+
+    def add(self, stages: Stages) -> None:
+        """Make a span of each stage, which came about in a thread, under the current request's."""
+        if self._provider is None:
+            return
+        tracer = self._provider.get_tracer("rooftrace", __version__)
+        since_1970 = time.time() - time.perf_counter()
+        for stage, began, ended in stages.spans:
+            span = tracer.start_span(stage, start_time=_nanoseconds(since_1970 + began))
+            span.end(_nanoseconds(since_1970 + ended))
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+def name_request(request_id: str) -> None:
+    """Write a request's id into its span, if it has one."""
+    trace.get_current_span().set_attribute("rooftrace.request_id", request_id)
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _provider() -> "TracerProvider":
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise SettingsError(
+            f"ROOFTRACE_TRACES needs {error.name}; install the `otel` extra"
+        ) from error
+    resource = Resource.create({"service.version": __version__})
+    if str(resource.attributes["service.name"]).startswith(
+        "unknown_service"
+    ):  # no OTEL_SERVICE_NAME
+        resource = resource.merge(Resource({"service.name": "rooftrace"}))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
