@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,16 +51,21 @@ def environment(bundle: Path, **settings: object) -> dict[str, str]:
 
 @contextmanager
 def running_server(
-    folder: Path, bundle: Path, *, module: str = "app.cli", **settings: object
+    folder: Path,
+    bundle: Path,
+    *,
+    module: str = "app.cli",
+    wrapper: Sequence[str] = (),
+    **settings: object,
 ) -> Iterator[Server]:
-    """Start a server, wait until it is ready, and see to it that it ends."""
+    """Start a server, by way of a command if so wanted, wait until it is ready, and end it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / f"serve-{port}.log"
     with log.open("w") as sink:
         process = subprocess.Popen(
-            command("serve", "--port", str(port), module=module),
+            [*wrapper, *command("serve", "--port", str(port), module=module)],
             cwd=folder,
             env=environment(bundle, **settings),
             stdout=sink,

@@ -3,8 +3,11 @@
 import contextlib
 import http.client
 import json
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +17,12 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+from rasterio.transform import Affine
 
+from app.api.parameters import RESULT_TYPES
 from tests.e2e.conftest import Serve, Server, is_ready, running_server
 from tests.factories import channel_graph, scene, write_toy_bundle
+from tests.geotiff import tiff
 from tests.hostile.wire import POST, closed_after, connect, connections, drained, exchange, metric
 from tests.serving import PNG, RAW, decoded, encoded, exact_bundle, toy_mask
 
@@ -247,6 +253,54 @@ class TestStopping:
         again = serve(exact)
         answer = httpx2.post(f"{again.url}/segment", content=encoded(pixels), headers=RAW)
         np.testing.assert_array_equal(decoded(answer.content) == 255, toy_mask(pixels))
+
+
+# As in the container, with nothing left: the root read-only, and the one folder to write to full.
+NOWHERE_TO_WRITE = """
+set -e
+mount -t tmpfs -o size=16k none "$TMPDIR"
+! head -c 1M /dev/zero > "$TMPDIR/full" 2> /dev/null
+mount -o remount,bind,ro /
+! "$PYTHON" -c "import tempfile; tempfile.TemporaryFile()" 2> /dev/null
+exec "$@"
+"""
+ISOLATED = ("unshare", "--map-root-user", "--mount")
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*ISOLATED, "true"]).returncode != 0,
+    reason="no file systems can be mounted here",
+)
+class TestNowhereToWrite:
+    """Uploads are never spooled to disk, so that a full one is no reason for a 507."""
+
+    def test_large_uploads_and_all_results_are_served(
+        self, serve: Serve, exact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "full").mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "full"))
+        monkeypatch.setenv("PYTHON", sys.executable)
+        server = serve(exact, wrapper=[*ISOLATED, "sh", "-c", NOWHERE_TO_WRITE, "sh"])
+        with pytest.raises(OSError, match="No space left"):
+            Path(f"/proc/{server.process.pid}/root{tmp_path}/full/more").write_bytes(b"x" * 20000)
+        pixels = scene(700, 700)
+        large = encoded(pixels, compress_level=0)
+        assert len(large) > 2**20, "no more than Starlette's own parser keeps in memory"
+        url = f"{server.url}/segment"
+        for given in ({"files": {"file": large}}, {"content": large, "headers": RAW}):
+            answer = httpx2.post(url, params={"overlap": 0}, timeout=120, **given)
+            assert answer.status_code == 200, answer.text
+            np.testing.assert_array_equal(decoded(answer.content) == 255, toy_mask(pixels))
+        several = [("files", large)] * 3
+        answer = httpx2.post(f"{url}/rle", files=several, params={"overlap": 0}, timeout=120)
+        assert [set(each) & {"error"} for each in answer.json()["results"]] == [set()] * 3
+        place = {"crs": "EPSG:32615", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 4_100_000)}
+        map_of = tiff(np.moveaxis(pixels[:300, :300], 2, 0), **place)
+        for format in RESULT_TYPES:
+            query = {"format": format, "overlap": 0}
+            answer = httpx2.post(url, files={"file": map_of}, params=query, timeout=120)
+            assert answer.status_code == 200, answer.text
+        assert post(server).status_code == 200
 
 
 class TestReload:
