@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
 # The rest: check (lint and types), hostile (all of tests/hostile, with 10,500 mutated images), soak
-# (10 minutes, and a leaking build that must fail), train (the shipped bundle, anew), bench
+# (10 minutes, and a leaking build that must fail), fuzz (the decoders, a minute), sbom (what the
+# serving image installs, as CycloneDX), train (the shipped bundle, anew), bench
 # (docs/benchmarks.md, on a quiet machine), clean.
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
 
-.PHONY: serve test check hostile soak train bench clean
+.PHONY: serve test check hostile soak fuzz sbom train bench clean
 
 serve: $(VENV)/.serve-$(DEVICE)
 	@echo "Rooftrace: the $(DEVICE) build, http://127.0.0.1:8000"
@@ -30,6 +31,18 @@ hostile: $(VENV)/.dev-$(DEVICE)
 soak: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m tests.hostile.soak --minutes 10
 	! $(BIN)/python -m tests.hostile.soak --minutes 2 --leak
+
+fuzz: $(VENV)/.dev-$(DEVICE)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
+	$(BIN)/python -m tests.hostile.fuzz_decode
+
+sbom: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sbom]"
+	$(PYTHON) -m venv --clear --without-pip $(VENV)/image
+	$(BIN)/python -m pip --python $(VENV)/image/bin/python3 install --quiet \
+	  --constraint constraints.txt ".[$(DEVICE)]"
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file sbom.json $(VENV)/image/bin/python3
 
 check: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/ruff check .
