@@ -200,9 +200,15 @@ def test_what_was_verified_is_what_runs(tmp_path: Path, load: Load) -> None:
 def test_a_file_that_was_tampered_with_does_not_load(tmp_path: Path, load: Load) -> None:
     bundle = bundle_of(tmp_path, factories.channel_graph("red", PATCH))
     load(bundle).close()
-    (bundle / "toy.onnx").write_bytes(factories.channel_graph("blue", PATCH))
-    with pytest.raises(BundleError, match=r"toy\.onnx has"):
-        load(bundle)
+    whole = (bundle / "toy.onnx").read_bytes()
+    same_size = whole.replace(b"probability", b"possibility")  # which loads, and answers the same
+    for tampered, found in (
+        (factories.channel_graph("blue", PATCH), "bytes"),
+        (same_size, "SHA-256"),
+    ):
+        (bundle / "toy.onnx").write_bytes(tampered)
+        with pytest.raises(BundleError, match=rf"toy\.onnx has .*{found}"):
+            load(bundle)
 
 
 @pytest.mark.parametrize(

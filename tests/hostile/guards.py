@@ -1,0 +1,198 @@
+"""Take out one guard at a time, and see a test go red: `python -m tests.hostile.guards`.
+
+Each guard is a line of `app/`, what it is replaced with in a copy, and the test that must notice.
+All of these tests pass on the copy as it is, which is seen first. `docs/reliability.md` has the
+table.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.conftest import ROOT
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A line that holds a promise: `line` of `file`, which becomes `without`; `test` sees it."""
+
+    name: str
+    file: str
+    line: str
+    without: str
+    test: str
+
+
+GUARDS = (
+    Guard(
+        "a full queue refuses",
+        "app/api/admission.py",
+        "if self.inside >= self._concurrency + self._max_waiting:",
+        "if False:",
+        "tests/unit/test_admission.py::TestQueue::test_503_when_it_is_really_full",
+    ),
+    Guard(
+        "room is asked for before parameters are read",
+        "app/api/routes.py",
+        "dependencies=[CHECKED, ROOM]",
+        "dependencies=[CHECKED]",
+        "tests/unit/test_admission.py::TestQueue"
+        "::test_refusing_takes_no_thread_and_looks_at_nothing_else",
+    ),
+    Guard(
+        "bodies have a budget",
+        "app/api/admission.py",
+        "if new > max(room, old):",
+        "if False:",
+        "tests/unit/test_admission.py::TestMemory"
+        "::test_an_upload_without_room_is_refused_before_it_is_read",
+    ),
+    Guard(
+        "a body is limited while it streams",
+        "app/api/uploads.py",
+        "if received > limit:",
+        "if False:",
+        "tests/unit/test_uploads.py::TestTooLarge::test_while_it_streams",
+    ),
+    Guard(
+        "uploads are not spooled to disk",
+        "app/api/uploads.py",
+        "spool_max_size = 0",
+        "spool_max_size = 1",
+        "tests/unit/test_uploads.py::test_nothing_is_written_to_disk",
+    ),
+    Guard(
+        "work stops at its deadline",
+        "app/api/admission.py",
+        "if self.remaining <= 0:",
+        "if False:",
+        "tests/unit/test_admission.py::TestDeadline"
+        "::test_nor_does_it_when_the_event_loop_is_late_to_cancel_it",
+    ),
+    Guard(
+        "work stops when its client leaves",
+        "app/api/admission.py",
+        "if self._abandoned:",
+        "if False:",
+        "tests/unit/test_admission.py::TestDeparture",
+    ),
+    Guard(
+        "a key must be one of the operator's",
+        "app/api/access.py",
+        "return digest if any(matches) else None",
+        "return digest",
+        "tests/unit/test_access.py::TestKeys::test_403_with_another",
+    ),
+    Guard(
+        "a PNG must have all its rows",
+        "app/imaging/png.py",
+        "    if missing:\n",
+        "    if False:\n",
+        "tests/unit/test_decode.py"
+        "::test_png_with_half_its_rows_is_damaged_though_its_stream_ends_cleanly",
+    ),
+    Guard(
+        "GDAL asks one driver",
+        "app/imaging/gdal.py",
+        "DatasetReader(file.name, driver=driver) as dataset",
+        "DatasetReader(file.name) as dataset",
+        "tests/unit/test_decode_tiff.py::test_only_the_named_driver_is_asked",
+    ),
+    Guard(
+        "models have the SHA-256 of the manifest",
+        "app/inference/manifest.py",
+        "elif sha256 != member.sha256:",
+        "elif False:",
+        "tests/unit/test_predictor.py::test_a_file_that_was_tampered_with_does_not_load",
+    ),
+    Guard(
+        "what is no probability never leaves",
+        "app/inference/lanes.py",
+        "if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):",
+        "if False:",
+        "tests/unit/test_predictor.py::test_what_is_no_probability_never_leaves",
+    ),
+    Guard(
+        "a GPU's lack of memory halves the batch",
+        "app/inference/predictor.py",
+        "not _OUT_OF_MEMORY.search(str(error))",
+        "True",
+        "tests/unit/test_predictor.py::TestDevice"
+        "::test_without_memory_for_a_batch_batches_get_smaller",
+    ),
+    Guard(
+        "a client's text is escaped in the log",
+        "app/logs.py",
+        "return json.dumps(entry)",
+        "return json.dumps(entry, ensure_ascii=False)",
+        "tests/unit/test_logs.py::test_clients_text_is_escaped",
+    ),
+    Guard(
+        "headers have a deadline",
+        "app/server.py",
+        'self._timer = self.loop.call_later(self.header_timeout, self._expire, "headers")',
+        "pass",
+        "tests/hostile/test_faults.py::TestSlowClients::test_an_idle_connection",
+    ),
+)
+
+
+def copied(folder: Path) -> Path:
+    """Copy what the tests need, and return the copy's root."""
+    for name in ("app", "tests", "training", "docker"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "openapi.json"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def run(root: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run tests of a copy on the copy."""
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--timeout=60",
+        *tests,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True)
+
+
+def is_noticed(root: Path, guard: Guard) -> bool:
+    """Take a guard out of the copy, run its test, and put it back; tell whether the test failed."""
+    file = root / guard.file
+    whole = file.read_text()
+    file.write_text(whole.replace(guard.line, guard.without))
+    try:
+        return run(root, guard.test).returncode == 1  # 1: tests failed; others are pytest's own
+    finally:
+        file.write_text(whole)
+
+
+def main() -> int:
+    """Go through all guards; return 1 if one can go unnoticed."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = copied(Path(folder))
+        done = run(root, *(guard.test for guard in GUARDS))
+        if done.returncode != 0:
+            print(done.stdout)
+            return 1
+        unnoticed = 0
+        for guard in GUARDS:
+            noticed = is_noticed(root, guard)
+            unnoticed += not noticed
+            print("red " if noticed else "GREEN", guard.name, "|", guard.test, flush=True)
+    return int(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
