@@ -8,7 +8,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # Which of the extras `cpu` and `gpu` is installed.
 ARG DEVICE=cpu
-# More of them, with commas between: geo (GeoPackage, FlatGeobuf, GeoParquet), openvino (bf16).
+# More of them, with commas between: geo (GeoPackage, FlatGeobuf, GeoParquet), openvino (bf16), otel.
 ARG EXTRAS=""
 WORKDIR /opt/rooftrace
 COPY pyproject.toml constraints.txt ./
