@@ -14,7 +14,13 @@ from training.provenance import trained_on
 _CONFIGS = Path(__file__).parent / "configs"
 
 
-def model_card(manifest: Manifest, *, notes: Sequence[str], validation: Sequence[Path]) -> str:
+def model_card(
+    manifest: Manifest,
+    *,
+    notes: Sequence[str],
+    validation: Sequence[Path],
+    calibration: Sequence[Path] = (),
+) -> str:
     """Write the card in Markdown: from the manifest and the notes, and nothing besides."""
     runs = [RunConfig.model_validate(run) for run in manifest.training.values()]
     sections = {
@@ -24,7 +30,7 @@ def model_card(manifest: Manifest, *, notes: Sequence[str], validation: Sequence
         "Recipe": _recipe(runs),
         "Scores": _scores(manifest.evaluation),
         "Use and limits": _limits(manifest),
-        "Reproduce": _commands(manifest, runs, validation),
+        "Reproduce": _commands(manifest, runs, validation, calibration),
         "Notes": "\n".join(f"- {note}" for note in notes),
         "Tools": _tools(manifest),
     }
@@ -193,7 +199,12 @@ def _limits(manifest: Manifest) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _commands(manifest: Manifest, runs: Sequence[RunConfig], validation: Sequence[Path]) -> str:
+def _commands(
+    manifest: Manifest,
+    runs: Sequence[RunConfig],
+    validation: Sequence[Path],
+    calibration: Sequence[Path],
+) -> str:
     """Say how to come to the bundle again, from the data on."""
     lines = [_train_command(run) for run in runs]
     exported = manifest.refitted_from or manifest.name
@@ -201,15 +212,18 @@ def _commands(manifest: Manifest, runs: Sequence[RunConfig], validation: Sequenc
         f"runs/{run.member}/{manifest.checkpoints.get(run.member, 'last.ckpt')}" for run in runs
     )
     tail = "".join(f" {quote(str(path))}" for path in validation)
-    gsd = f"--gsd {manifest.gsd.min:g} {manifest.gsd.max:g}"
-    if manifest.gsd.enlarge_from is not None:
-        gsd += f" --enlarge-from {manifest.gsd.enlarge_from:g}"
+    gsd = f" --gsd {manifest.gsd.min:g} {manifest.gsd.max:g}"
+    enlarged = manifest.gsd.enlarge_from
+    enlarge = "" if enlarged is None else f" --enlarge-from {enlarged:g}"
     lines.append(
-        f"python -m training export {checkpoints} --out models/{exported} {gsd}"
+        f"python -m training export {checkpoints} --out models/{exported}{gsd}{enlarge}"
         + (f" --validation{tail}" if validation else "")
     )
     if manifest.refitted_from:
-        lines.append(f"python -m training fit models/{exported}{tail} --out models/{manifest.name}")
+        seen = "".join(f" {quote(str(path))}" for path in calibration)
+        int8 = f" --calibration{seen}" if calibration else ""
+        out = f"--out models/{manifest.name}"
+        lines.append(f"python -m training fit models/{exported}{tail}{int8}{enlarge} {out}")
     if validation:
         lines.append(f"python -m training evaluate models/{manifest.name}{tail}")
     return "```\n" + "\n".join(lines) + "\n```"

@@ -174,7 +174,8 @@ def refit(
             }
         )
         manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
-        (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
+        card = model_card(manifest, notes=notes, validation=validation, calibration=calibration)
+        (folder / CARD).write_text(card)
     return manifest
 
 
