@@ -159,7 +159,10 @@ def test_a_bundle_is_fitted_anew(
     card = (out / "MODEL_CARD.md").read_text()
     assert "- Inside out." in card
     assert "export runs/tiny/best.ckpt runs/untrained/untrained.ckpt --out models/pair " in card
-    assert f"training fit models/pair {tmp_path / 'other'} --out models/again" in card
+    assert (
+        f"training fit models/pair {tmp_path / 'other'} --enlarge-from 0.45 --out models/again"
+        in card
+    )
     assert main(["fit", str(bundle), *data]) == 2
     assert "exists already" in capsys.readouterr().err
 
@@ -284,7 +287,7 @@ def test_card_tells_what_the_manifest_holds(bundle: Path, manifest: Manifest) ->
         "| scene | 4 | 0.3; 0.4; 0.5; not stated | CC0-1.0; not stated |",
         "GSD from 0.3 to 0.9 m",
         "- Trained by a test.\n- In seconds.",
-        "--gsd 0.3 0.9 --validation",
+        "--gsd 0.3 0.9 --enlarge-from 0.4 --validation",
         f"torch {torch.__version__}",
     ):
         assert fact in card
