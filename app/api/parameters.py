@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import NotAcceptable
 from app.formats import FORMATS
+from app.imaging.georeference import MAX_GSD, MIN_GSD
 from app.imaging.scaling import Limits, parse_rescale
 from app.inference.orientations import Tta
 from app.inference.segmenter import Combine, Resample, SegmentOptions, UseGate
@@ -82,7 +83,8 @@ class Options(BaseModel):
     gsd: Annotated[
         float | None,
         Field(
-            gt=0,
+            ge=MIN_GSD,
+            le=MAX_GSD,
             description="Metres per pixel of the upload. Default: what its georeference says.",
             examples=[0.3],
         ),

@@ -11,6 +11,9 @@ from app.errors import ImpossibleOutput
 Gsd = tuple[float, float]
 """Metres on the ground from one pixel to the next, down and across."""
 
+MIN_GSD, MAX_GSD = 0.001, 100_000.0
+"""Metres per pixel between which a GSD is believed; the square of 1e-300 is 0, and divides none."""
+
 WGS84 = pyproj.Geod(ellps="WGS84")
 
 
@@ -90,7 +93,7 @@ class GeoReference:
             down, across = (WGS84.inv(lon, lat, *other)[2] for other in neighbours)
         except (ImpossibleOutput, ProjError):
             return None
-        known = all(math.isfinite(metres) and metres > 0 for metres in (down, across))
+        known = all(MIN_GSD <= metres <= MAX_GSD for metres in (down, across))
         return (down, across) if known else None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import BundleError, InferenceError, InvalidOption
-from app.imaging.georeference import Gsd
+from app.imaging.georeference import MAX_GSD, MIN_GSD, Gsd
 from app.imaging.image import Image, RowSource
 from app.imaging.resample import resample_rows
 from app.inference.backends import Backend, Precision, load_predictor
@@ -77,8 +77,10 @@ class SegmentOptions:
             raise InvalidOption(f"overlap must be from 0 to {MAX_OVERLAP}, got {self.overlap}")
         if not (self.min_area >= 0 and math.isfinite(self.min_area)):
             raise InvalidOption(f"min_area must be 0 or more, got {self.min_area}")
-        if self.gsd is not None and not (self.gsd > 0 and math.isfinite(self.gsd)):
-            raise InvalidOption(f"gsd must be more than 0 metres per pixel, got {self.gsd}")
+        if self.gsd is not None and not MIN_GSD <= self.gsd <= MAX_GSD:
+            raise InvalidOption(
+                f"gsd must be from {MIN_GSD} to {MAX_GSD:.0f} metres per pixel, got {self.gsd}"
+            )
         for name, value, choices in (
             ("tta", self.tta, get_args(Tta)),
             ("combine", self.combine, get_args(Combine)),

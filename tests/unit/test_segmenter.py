@@ -43,7 +43,8 @@ class TestOptions:
             ({"min_area": -1.0}, "min_area must be 0 or more, got -1.0"),
             ({"min_area": float("inf")}, "min_area"),
             ({"min_area": float("nan")}, "min_area"),
-            ({"gsd": 0.0}, "gsd must be more than 0 metres per pixel, got 0.0"),
+            ({"gsd": 0.0}, "gsd must be from 0.001 to 100000 metres per pixel, got 0.0"),
+            ({"gsd": 5e-324}, "gsd"),  # its square is 0, and no area can be divided by it
             ({"gsd": float("inf")}, "gsd"),
             ({"gsd": float("nan")}, "gsd"),
             ({"resample": "on"}, "resample must be one of auto, off, got 'on'"),
