@@ -9,7 +9,6 @@ same, but nothing here relies on one.
 import asyncio
 import logging
 import signal
-from collections import deque
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -32,9 +31,6 @@ _ANSWER = 2.0
 _PIECE = 65536
 """Bytes that h11 is given at once: it copies them three times, and copies of the 256 KiB that the
 event loop reads at once are so large that each is memory asked of the system anew, 8 × as slow."""
-
-_TURNS, _PAUSE = 4, 0.002
-"""Refused connections that read on at once, and seconds until the next may: 512 MB/s at most."""
 
 
 class Server(uvicorn.Server):
@@ -106,12 +102,11 @@ class _Protocol(H11Protocol):
     requests, uvicorn's own timeout holds.
 
     A body that was answered before it came is still read, or the client would have its connection
-    reset before it reads the answer. That can wait: such connections take turns.
+    reset before it reads the answer.
     """
 
     header_timeout: float
     body_timeout: float
-    turns: "_Turns"
 
     _watched: object = None  # the state that the timer is for
     _timer: asyncio.TimerHandle | None = None
@@ -128,14 +123,10 @@ class _Protocol(H11Protocol):
                 super().data_received(data[start : start + _PIECE])
         if not self._deaf:
             self._watch()
-            if self._answered_early():
-                self.turns.wait(self)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._answered_early():
-            self.turns.wait(self)
-        else:
+        if self.conn.their_state is not h11.SEND_BODY:
             self._unwatch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -175,9 +166,6 @@ class _Protocol(H11Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _answered_early(self) -> bool:
-        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
-
     def _watch(self) -> None:
         state = self.conn.their_state
         if state is self._watched or self.transport.is_closing():
@@ -199,36 +187,9 @@ class _Protocol(H11Protocol):
         self.transport.abort()
 
 
-class _Turns:
-    """Have connections read what nobody wants one after the other, a chunk each.
-
-    Hundreds at once would hold the event loop for as long as all of their chunks take, and keep
-    the bodies waiting that are wanted.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[_Protocol] = deque()
-
-    def wait(self, protocol: _Protocol) -> None:
-        """Read no more until it is this connection's turn."""
-        protocol.flow.pause_reading()
-        self._waiting.append(protocol)
-        if len(self._waiting) == 1:
-            protocol.loop.call_later(_PAUSE, self._next, protocol.loop)
-
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        for _ in range(min(_TURNS, len(self._waiting))):
-            protocol = self._waiting.popleft()
-            if not protocol.transport.is_closing():
-                protocol.flow.resume_reading()
-        if self._waiting:
-            loop.call_later(_PAUSE, self._next, loop)
-
-
 def _protocol(settings: Settings) -> type[_Protocol]:
     deadlines = {
         "header_timeout": settings.header_timeout,
         "body_timeout": settings.receive_timeout + _ANSWER,
-        "turns": _Turns(),
     }
     return type("Protocol", (_Protocol,), deadlines)

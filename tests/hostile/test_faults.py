@@ -89,7 +89,7 @@ class TestSlowClients:
             assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
             assert max(closed_after({connection: b"x" * 1000}, 15)) < 10
 
-    def test_refused_bodies_take_turns_and_are_read_to_their_ends(self, server: Server) -> None:
+    def test_refused_bodies_are_read_to_their_ends(self, server: Server) -> None:
         """Connections serve on after that, as they promise."""
         body = b"x" * 3_000_000
         request = POST.replace(b"image/png", b"text/plain") + b"Content-Length: 3000000\r\n\r\n"
