@@ -13,9 +13,9 @@ from app.files import choose_format, expand, plan_targets
 from app.formats import FORMATS
 from app.imaging.scaling import parse_rescale
 from app.inference.manifest import verify_files
+from app.inference.options import Combine, Resample, SegmentOptions, UseGate
 from app.inference.orientations import Tta
 from app.inference.predictor import Device
-from app.inference.segmenter import Combine, Resample, SegmentOptions, UseGate
 from app.main import create_app, load_models
 from app.masks.rle import PixelOrder
 from app.pipeline import Pipeline

@@ -17,7 +17,8 @@ import numpy as np
 from app.errors import DeviceError
 from app.imaging.image import Image
 from app.inference.backends import Precision
-from app.inference.segmenter import Segmentation, Segmenter, SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmentation, Segmenter, load_segmenter
 from app.settings import Settings
 from benchmarks.imagery import Imagery
 

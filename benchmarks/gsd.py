@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from app.imaging.image import Image
 from app.inference.manifest import GsdRange
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter, load_segmenter
 from app.settings import Settings
 from training.data import Tile, list_tiles
 from training.metrics import Counts, count

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.inference.blending import Band
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter, load_segmenter
 from app.inference.windows import MAX_OVERLAP, plan_windows, read_patch
 from app.settings import Settings
 from training.scenes import generate_scene

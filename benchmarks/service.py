@@ -29,7 +29,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from app.inference.manifest import Manifest, load_manifest
-from app.inference.segmenter import SegmentOptions
+from app.inference.options import SegmentOptions
 from app.inference.windows import plan_windows
 from app.settings import PREFIX, Settings
 from benchmarks.imagery import Imagery, jpeg

@@ -12,7 +12,8 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from app.formats import FORMATS
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter
 from app.pipeline import Pipeline, Stages
 from app.results.findings import OutputOptions
 

@@ -19,9 +19,10 @@ from tqdm import tqdm
 from app.imaging.image import Image
 from app.imaging.resample import resample
 from app.inference.blending import Band
+from app.inference.options import Combine, SegmentOptions
 from app.inference.orientations import Tta
 from app.inference.resampling import Size, seen_size
-from app.inference.segmenter import Combine, Segmenter, SegmentOptions
+from app.inference.segmenter import Segmenter
 from training.data import Label, Tile, read_image
 from training.metrics import Comparison, Share, compare, summarise
 from training.seams import cut_twice

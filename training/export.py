@@ -33,8 +33,9 @@ from app.inference.manifest import (
     load_manifest,
     verify_files,
 )
+from app.inference.options import SegmentOptions
 from app.inference.predictor import OnnxPredictor, Predictor
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.segmenter import Segmenter, load_segmenter
 from training.card import model_card
 from training.config import PATCH_SIZE, RunConfig
 from training.data import list_tiles

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from app.inference.manifest import EarlyExit
-from app.inference.segmenter import Segmenter, SegmentOptions, read_patches
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter, read_patches
 from training.data import Tile
 
 _TIMED = 8

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from app.errors import DeviceError
 from app.inference.manifest import Lower, PrecisionCost
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter, load_segmenter
 from training.data import Tile
 from training.metrics import Counts, count
 

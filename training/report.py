@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter
 from training.data import Tile
 from training.evaluate import FINEST, AtGsd, Evaluated, Report, told
 from training.metrics import (

@@ -9,8 +9,8 @@ from app.errors import NotAcceptable
 from app.formats import FORMATS
 from app.imaging.georeference import MAX_GSD, MIN_GSD
 from app.imaging.scaling import Limits, parse_rescale
+from app.inference.options import Combine, Resample, SegmentOptions, UseGate
 from app.inference.orientations import Tta
-from app.inference.segmenter import Combine, Resample, SegmentOptions, UseGate
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
 from app.results.findings import OutputOptions, Rectify, parse_bands

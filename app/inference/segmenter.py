@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import BundleError, InferenceError, InvalidOption
-from app.imaging.georeference import MAX_GSD, MIN_GSD, Gsd
+from app.imaging.georeference import Gsd
 from app.imaging.image import Image, RowSource
 from app.imaging.resample import resample_rows
 from app.inference.backends import Backend, Precision, load_predictor
@@ -19,15 +19,13 @@ from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, bytes_held, predict_until_settled
 from app.inference.gate import Gating, predict_gated
 from app.inference.manifest import Manifest, load_manifest
-from app.inference.orientations import ORIENTATIONS, Tta, upright
+from app.inference.options import SegmentOptions
+from app.inference.orientations import ORIENTATIONS, upright
 from app.inference.predictor import Device, Predictor
 from app.inference.resampling import Size, first_needed, resample_bands, seen_size
-from app.inference.windows import MAX_OVERLAP, WindowGrid, plan_windows, read_patch
+from app.inference.windows import WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
 
-Combine = Literal["average", "vote"]
-Resample = Literal["auto", "off"]
-UseGate = Literal["on", "off"]
 Checkpoint = Callable[[], None]
 """Called before every batch of patches; stops the work by raising."""
 
@@ -41,59 +39,6 @@ _EARLY_EXIT_BYTES_PER_PIXEL = 40
 """Early exit holds patches and answers until their neighbours' are in. Where that would take more
 than so much a pixel, as for an image of one row or at a large overlap, or more than the larger
 room, as for an image of 15,000 columns, patches go through one by one. The smaller room is free."""
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What a client may choose; parsed at the edge, unchanged from there on.
-
-    Raises:
-        InvalidOption: a value out of range.
-    """
-
-    threshold: float | None = None
-    """Probability at and above which a pixel is building; None for the manifest's."""
-    overlap: float = 0.25
-    """Share of a patch that neighbours share, 0 to `MAX_OVERLAP`."""
-    tta: Tta = "none"
-    """Test-time augmentation: the mean over mirrored (`flips`) and also turned (`d4`) patches."""
-    members: tuple[str, ...] | None = None
-    """Which members vote, their weights renormalised; None for all."""
-    combine: Combine = "average"
-    """Weighted mean of the probabilities, or strict majority of the thresholded members."""
-    gsd: float | None = None
-    """Metres per pixel of the image; None for what the image says itself, if it does."""
-    resample: Resample = "auto"
-    """Show an image of known GSD to the members at the GSD that they were trained at, or `off`."""
-    min_area: float = 0.0
-    """Drop connected components smaller than this: in m² where the GSD is known, else pixels."""
-    gate: UseGate = "on"
-    """Let the bundle's gate, if it has one, clear patches where a mask is all that is asked for."""
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InvalidOption(f"threshold must lie between 0 and 1, got {self.threshold}")
-        if not 0 <= self.overlap <= MAX_OVERLAP:
-            raise InvalidOption(f"overlap must be from 0 to {MAX_OVERLAP}, got {self.overlap}")
-        if not (self.min_area >= 0 and math.isfinite(self.min_area)):
-            raise InvalidOption(f"min_area must be 0 or more, got {self.min_area}")
-        if self.gsd is not None and not MIN_GSD <= self.gsd <= MAX_GSD:
-            raise InvalidOption(
-                f"gsd must be from {MIN_GSD} to {MAX_GSD:.0f} metres per pixel, got {self.gsd}"
-            )
-        for name, value, choices in (
-            ("tta", self.tta, get_args(Tta)),
-            ("combine", self.combine, get_args(Combine)),
-            ("resample", self.resample, get_args(Resample)),
-            ("gate", self.gate, get_args(UseGate)),
-        ):
-            if value not in choices:
-                raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if self.members is not None and len(set(self.members)) < max(1, len(self.members)):
-            raise InvalidOption(
-                "models must name each member once and at least one, "
-                f"got {', '.join(self.members) or 'none'}"
-            )
 
 
 @dataclass(frozen=True, eq=False)

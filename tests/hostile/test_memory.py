@@ -12,7 +12,8 @@ import PIL.Image
 import pytest
 
 from app.formats import FORMATS
-from app.inference.segmenter import SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import load_segmenter
 from app.pipeline import BYTES_PER_PIXEL, Pipeline, Stages
 from app.results.findings import OutputOptions
 from tests.factories import scene

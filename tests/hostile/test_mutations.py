@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from app.api.problems import STATUS
 from app.errors import InputError
 from app.formats import FORMATS
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter
 from app.pipeline import Pipeline, Stages
 from tests.factories import scene
 from tests.hostile.corpus import tiff

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from app.imaging.image import Image
 from app.inference.blending import blend
 from app.inference.early_exit import Vote, predict_until_settled
+from app.inference.options import SegmentOptions
 from app.inference.predictor import Predictor
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.segmenter import Segmenter
 from app.inference.windows import plan_windows, read_patch
 from tests.factories import scene
 

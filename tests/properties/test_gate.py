@@ -12,7 +12,8 @@ from app.imaging.image import Image
 from app.inference.blending import blend
 from app.inference.gate import Gating
 from app.inference.manifest import Gate
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter
 from app.inference.windows import plan_windows, read_patch
 from tests.factories import TOY_WEIGHTS, toy_gate
 from tests.properties.test_early_exit import Counting, blobs, overlaps, sizes

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from app.imaging.image import Image
 from app.inference.blending import Band, blend
+from app.inference.options import SegmentOptions
 from app.inference.orientations import Tta
 from app.inference.resampling import first_needed, resample_bands
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.segmenter import Segmenter
 from app.inference.windows import plan_windows
 from tests.factories import scene
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from app.imaging.image import Image
 from app.inference.blending import Band, blend
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter, load_segmenter
 from app.inference.windows import WindowGrid, offsets, plan_windows, read_patch
 from tests.factories import TOY_WEIGHTS, ramp_graph, ramp_of, scene, write_toy_bundle
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from app.imaging.image import Image
-from app.inference.segmenter import Segmenter, SegmentOptions
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter
 from app.masks.rle import encode_rle
 from tests.factories import scene, write_toy_bundle
 from training.__main__ import main

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from app.errors import InvalidOption
 from app.imaging.image import Image
 from app.inference.blending import Band
+from app.inference.options import SegmentOptions
 from app.inference.predictor import Predictor
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.segmenter import Segmenter, load_segmenter
 from app.inference.windows import plan_windows
 from tests.factories import ramp_graph, scene, write_toy_bundle
 from training.__main__ import main

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from app.imaging.image import Image
 from app.inference.manifest import Manifest, load_manifest, verify_files
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter, load_segmenter
 from training.__main__ import main
 from training.card import model_card
 from training.config import PATCH_SIZE, load_config

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from app.inference.manifest import Gate
-from app.inference.segmenter import Segmenter, SegmentOptions, load_segmenter
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter, load_segmenter
 from tests.factories import scene, slow_graph, write_toy_bundle
 from training.data import Tile, list_tiles
 from training.gate import LOSS_LIMIT, fit_gate

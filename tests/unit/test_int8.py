@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from app.errors import BundleError, DeviceError
 from app.imaging.image import Image
 from app.inference.manifest import load_manifest
+from app.inference.options import SegmentOptions
 from app.inference.predictor import Predictor
-from app.inference.segmenter import SegmentOptions, load_segmenter
+from app.inference.segmenter import load_segmenter
 from tests import factories
 from tests.factories import write_toy_bundle
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from app.errors import BundleError, DeadlineExceeded, InferenceError, InvalidOption
 from app.imaging.image import Image
+from app.inference.options import Combine, SegmentOptions
 from app.inference.orientations import Tta
-from app.inference.segmenter import Combine, Segmenter, SegmentOptions, load_segmenter
+from app.inference.segmenter import Segmenter, load_segmenter
 from app.masks.components import drop_small_components
 from tests import factories
 from tests.factories import TOY_WEIGHTS, scene, write_toy_bundle
