@@ -80,9 +80,8 @@ def _provider() -> "TracerProvider":
             f"ROOFTRACE_TRACES needs {error.name}; install the `otel` extra"
         ) from error
     resource = Resource.create({"service.version": __version__})
-    if str(resource.attributes["service.name"]).startswith(
-        "unknown_service"
-    ):  # no OTEL_SERVICE_NAME
+    name = str(resource.attributes["service.name"])
+    if name.startswith("unknown_service"):  # nobody set OTEL_SERVICE_NAME
         resource = resource.merge(Resource({"service.name": "rooftrace"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
