@@ -26,7 +26,7 @@ from app.api.parameters import (
 )
 from app.api.problems import problem_of, responses
 from app.api.schemas import BatchResult, FileProblem
-from app.api.service import CHECKED, OPTIONAL_KEY, ROOM, Running, Service, execution_providers
+from app.api.service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
 from app.api.uploads import (
     IMAGE_TYPES,
     Upload,
@@ -41,7 +41,7 @@ from app.pipeline import Pipeline, Stages, working_memory
 
 T = TypeVar("T")
 
-router = APIRouter(tags=["segmentation"], dependencies=[CHECKED, ROOM])
+router = APIRouter(tags=["segmentation"], dependencies=[CHECKED], route_class=RoomFirst)
 
 _BINARY = {"type": "string", "format": "binary"}
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
