@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
 # The rest: check (lint and types), hostile (all of tests/hostile, with 10,500 mutated images), soak
-# (10 minutes, and a leaking build that must fail), fuzz (the decoders, a minute), sbom (what the
+# (10 minutes, and a leaking build that must be found out), fuzz (the decoders, a minute), sbom (what the
 # serving image installs, as CycloneDX), train (the shipped bundle, anew), bench
 # (docs/benchmarks.md, on a quiet machine), clean.
 
@@ -30,7 +30,7 @@ hostile: $(VENV)/.dev-$(DEVICE)
 
 soak: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m tests.hostile.soak --minutes 10
-	! $(BIN)/python -m tests.hostile.soak --minutes 2 --leak
+	$(BIN)/python -m tests.hostile.soak --minutes 2 --leak
 
 fuzz: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"

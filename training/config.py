@@ -96,6 +96,9 @@ class OptimizerConfig(Section):
     """Largest gradient norm; 0 switches clipping off."""
 
 
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
+
+
 class TrainerConfig(Section):
     """How long, on what, and how exactly repeatable."""
 
@@ -105,7 +108,9 @@ class TrainerConfig(Section):
     batch_size: int = Field(16, ge=2)
     """Samples per step and device; batch normalisation needs at least two."""
     accumulate: int = Field(1, ge=1)
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "bf16-mixed"
+    precision: Precision = "auto"
+    """Lightning's; auto: bf16-mixed where the GPU or the CPU computes in bf16 by itself, else
+    16-mixed on a GPU and 32-true on a CPU. A run's checkpoints say which it was."""
     devices: int | Literal["auto"] = "auto"
     channels_last: bool = True
     workers: int = Field(1, ge=0)

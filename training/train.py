@@ -4,6 +4,7 @@ A run is a folder: `last.ckpt` (after every epoch), `best.ckpt` (highest validat
 logs `csv/` and `tensorboard/`. Checkpoints carry the run's configuration.
 """
 
+import logging
 import math
 from functools import partial
 from pathlib import Path
@@ -28,11 +29,13 @@ from torch.utils.data import DataLoader
 
 from app.inference.blending import blend
 from app.inference.windows import plan_windows, read_patch
-from training.config import PATCH_SIZE, OptimizerConfig, RunConfig
+from training.config import PATCH_SIZE, OptimizerConfig, Precision, RunConfig
 from training.data import SampleNumbers, TrainingSamples, WholeTiles, list_tiles
 from training.losses import build_loss
 from training.metrics import Counts, count
 from training.network import SegmentationNetwork
+
+logger = logging.getLogger(__name__)
 
 _THRESHOLDS = np.arange(0.2, 0.81, 0.05)
 """Where validation looks for the best threshold; export fits it anew on the whole ensemble."""
@@ -149,12 +152,15 @@ def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bo
             configuration or, in `network.weights`, of another network.
     """
     last = folder / "last.ckpt"
-    if last.exists():
-        if not resume:
-            raise FileExistsError(f"{folder} holds a run already: resume it or name another folder")
-        _check_same_run(last, config)
-
+    if last.exists() and not resume:
+        raise FileExistsError(f"{folder} holds a run already: resume it or name another folder")
+    config = _as_begun(last, config) if last.exists() else _with_precision(config, best_precision())
     options = config.trainer
+    assert options.precision != "auto"
+    if options.precision == "bf16-mixed" and best_precision() == "32-true":
+        logger.warning(
+            "this CPU has no bf16: %s takes 20 times as long as 32-true", options.precision
+        )
     # A resumed run gets logs of its own beside the earlier ones, which CSVLogger would overwrite.
     loggers: list[Logger] = [
         CSVLogger(folder, name="csv", flush_logs_every_n_steps=20),
@@ -191,17 +197,36 @@ def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bo
     return best if best.exists() else last
 
 
-def _check_same_run(checkpoint: Path, config: RunConfig) -> None:
-    """Refuse to go on with anything but the run's length changed.
+def best_precision() -> Precision:
+    """Return the lowest precision in which this machine trains without emulating it."""
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if native else "16-mixed"
+    # torch has no public question for it; `get_cpu_capability` knows nothing of bf16.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+def _with_precision(config: RunConfig, precision: Precision) -> RunConfig:
+    """Put a precision where the configuration leaves it open."""
+    if config.trainer.precision != "auto":
+        return config
+    trainer = config.trainer.model_copy(update={"precision": precision})
+    return config.model_copy(update={"trainer": trainer})
+
+
+def _as_begun(checkpoint: Path, config: RunConfig) -> RunConfig:
+    """Return the configuration to go on with: what a run began with, but for its length.
 
     Raises:
         ValueError: another configuration.
     """
     begun = RunConfig.model_validate(load_checkpoint(checkpoint)["config"])
+    config = _with_precision(config, begun.trainer.precision)
     length = {"epochs": config.trainer.epochs}
-    same = begun.model_copy(update={"trainer": begun.trainer.model_copy(update=length)})
-    if same != config:
+    if config != begun.model_copy(update={"trainer": begun.trainer.model_copy(update=length)}):
         raise ValueError(f"{checkpoint} was written by another configuration: name another folder")
+    return config
 
 
 def _callbacks(config: RunConfig, folder: Path, *, progress: bool) -> list[Callback]:

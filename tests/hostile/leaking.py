@@ -1,6 +1,7 @@
 """A service that never lets go of a decoded image: what the soak must fail."""
 
 import sys
+from typing import Any
 
 import app.pipeline
 from app.cli import main
@@ -10,8 +11,8 @@ from app.imaging.image import Image
 _KEPT: list[bytes] = []
 
 
-def _leak(data: bytes, *, max_pixels: int) -> Image:
-    image = decode_image(data, max_pixels=max_pixels)
+def _leak(data: bytes, **options: Any) -> Image:
+    image = decode_image(data, **options)
     _KEPT.append(image.pixels.tobytes())
     return image
 

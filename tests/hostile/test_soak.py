@@ -23,6 +23,13 @@ def test_the_leaking_twin_is_found_out(tmp_path: Path) -> None:
     assert found.startswith("memory grows by")
 
 
+def test_the_leaking_twin_serves_as_the_service_does(tmp_path: Path) -> None:
+    """Or it would be found out for something else than its leak."""
+    seen = run(tmp_path, 4, leak=True)
+    assert seen.faults == []
+    assert seen.statuses[200] > 10
+
+
 @pytest.mark.parametrize(
     ("sample", "words"),
     [

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from training.config import RunConfig, load_config
 from training.data import TrainingSamples
-from training.train import TrainingRun, load_checkpoint, load_network, train
+from training.train import TrainingRun, best_precision, load_checkpoint, load_network, train
 
 bits_repeat = pytest.mark.skipif(
     torch.cuda.is_available(), reason="a GPU's sums have no fixed order, so bits need not repeat"
@@ -142,6 +142,19 @@ def test_two_processes_train_one_network(tiny: Path, tmp_path: Path) -> None:
     assert stored["global_step"] == 2  # optimiser steps, of two batches and of the one left
     network, _ = load_network(tmp_path / "best.ckpt")
     assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+def test_precision_is_settled_once_for_a_run(tiny: Path, tmp_path: Path) -> None:
+    options = ["trainer.precision=auto", "trainer.epochs=1", "trainer.steps_per_epoch=1"]
+    last = train(load_config(tiny, options), tmp_path / "native", progress=False)
+    assert load_checkpoint(last)["config"]["trainer"]["precision"] == best_precision()
+
+    exact = load_config(tiny, [*options, "trainer.precision=32-true"])
+    last = train(exact, tmp_path / "exact", progress=False)
+    longer = load_config(tiny, [*options, "trainer.epochs=2"])
+    stored = load_checkpoint(train(longer, last.parent, resume=True, progress=False))
+    assert stored["config"]["trainer"]["precision"] == "32-true"
+    assert stored["epoch"] == 1
 
 
 def test_run_is_neither_overwritten_nor_continued_as_another(
