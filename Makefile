@@ -2,7 +2,7 @@
 # The rest: check (lint and types), hostile (all of tests/hostile, with 10,500 mutated images), soak
 # (10 minutes, and a leaking build that must be found out), fuzz (the decoders, a minute), sbom (what the
 # serving image installs, as CycloneDX), train (the shipped bundle, anew), bench
-# (docs/benchmarks.md, on a quiet machine), clean.
+# (docs/benchmarks.md, on a quiet machine), bench-gpu (the networks and the service on a GPU), clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -16,7 +16,7 @@ EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
 
-.PHONY: serve test check hostile soak fuzz sbom train bench clean
+.PHONY: serve test check hostile soak fuzz sbom train bench bench-gpu clean
 
 serve: $(VENV)/.serve-$(DEVICE)
 	@echo "Rooftrace: the $(DEVICE) build, http://127.0.0.1:8000"
@@ -57,6 +57,9 @@ train: $(VENV)/.dev-$(DEVICE)
 
 bench: $(VENV)/.bench-$(DEVICE)
 	$(BIN)/python -m benchmarks
+
+bench-gpu: $(VENV)/.bench-$(DEVICE)
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV)

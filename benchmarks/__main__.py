@@ -44,7 +44,7 @@ def run(bundle: Path, data: Path, *, full: bool, scale: float) -> dict[str, Any]
         cells = [
             replace(cell, size=min(cell.size, 512), seconds=cell.seconds * scale) for cell in cells
         ]
-    found["service"] = service.measure(bundle, imagery, cells)
+    found["service"] = service.measure(bundle, imagery, cells, service.contenders(bundle))
     return found
 
 

@@ -310,7 +310,7 @@ def _stages(header: str) -> dict[str, float]:
 
 
 def measure(
-    bundle: Path, imagery: Imagery, cells: Sequence[Cell], names: Sequence[str] | None = None
+    bundle: Path, imagery: Imagery, cells: Sequence[Cell], taking_part: Sequence[Contender]
 ) -> dict[str, Any]:
     """Start all services, and ask each in turn, cell by cell; return what `main` writes."""
     manifest = load_manifest(bundle)
@@ -319,9 +319,7 @@ def measure(
     agreement: dict[str, float] = {}
     with ExitStack() as stack:
         servers = []
-        for contender in contenders(bundle):
-            if names and contender.name not in names:
-                continue
+        for contender in taking_part:
             servers.append(stack.enter_context(serving(contender)))
             starts[contender.name] = servers[-1].start_seconds
             results[contender.name] = []
@@ -366,7 +364,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="services by name")
     args = parser.parse_args(arguments)
     cells = FULL if args.full else SHORT
-    found = measure(args.bundle.resolve(), Imagery(args.data), cells, args.only)
+    bundle = args.bundle.resolve()
+    taking_part = [c for c in contenders(bundle) if not args.only or c.name in args.only]
+    found = measure(bundle, Imagery(args.data), cells, taking_part)
     print(json.dumps(found, indent=2))
 
 

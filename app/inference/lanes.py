@@ -1,7 +1,9 @@
 """Threads that predict, a few patches each, and the check of what every runtime gives."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,22 @@ Run = Callable[[str, NDArray[np.uint8]], NDArray[np.float32]]
 _ROUNDING = 1e-6  # a sigmoid may leave [0, 1] by a few units in the last place
 
 
+@dataclass(eq=False)
+class _Part:
+    """Patches of one caller, at most a chunk, and where their probabilities go."""
+
+    run_member: Run
+    members: tuple[str, ...]
+    patches: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    done: Future[None] = field(default_factory=Future)
+
+
 class Lanes:
-    """Run members on patches in threads that all callers share, `chunk` patches at a time.
+    """Run members on patches in threads that all callers share, up to `chunk` patches at a time.
+
+    A chunk holds what several callers wait for, of the same members: on a GPU, many small images
+    cost what one large image does. No caller waits for others to come.
 
     What runs a member is given with each call, and not kept: a predictor that holds its lanes and
     is held by them would stay, with its threads, until the garbage collector comes by.
@@ -24,30 +40,81 @@ class Lanes:
     def __init__(self, lanes: int, chunk: int = 1) -> None:
         self._chunk = chunk
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._waiting: list[_Part] = []
+        self._lock = Lock()
 
     def predict(
         self, run_member: Run, patches: NDArray[np.uint8], members: Sequence[str]
     ) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
         probabilities = np.empty((len(members), *patches.shape[:-1]), np.float32)
-
-        def run(chunk: slice) -> None:
-            for m, member in enumerate(members):
-                probabilities[m, chunk] = _checked(run_member, member, patches[chunk])
-
-        starts = range(0, len(patches), self._chunk)
-        futures = [self._pool.submit(run, slice(i, i + self._chunk)) for i in starts]
+        parts = []
+        for start in range(0, len(patches), self._chunk):
+            here = slice(start, start + self._chunk)
+            parts.append(_Part(run_member, tuple(members), patches[here], probabilities[:, here]))
+        with self._lock:
+            self._waiting += parts
+        for _ in parts:
+            self._pool.submit(self._work)
         try:
-            for future in futures:
-                future.result()
+            for part in parts:
+                part.done.result()
         finally:
-            for future in futures:
-                future.cancel()
+            for part in parts:
+                part.done.cancel()
         return probabilities
 
     def close(self) -> None:
         """Wait for what is running and let go of the threads."""
         self._pool.shutdown()
+
+    def _work(self) -> None:
+        if parts := self._take():
+            _finish(parts)
+
+    def _take(self) -> list[_Part]:
+        """Take the part that has waited longest, and those that fit into a chunk with it."""
+        taken: list[_Part] = []
+        left: list[_Part] = []
+        room = self._chunk
+        with self._lock:
+            for part in self._waiting:
+                alike = not taken or part.members == taken[0].members
+                if alike and len(part.patches) <= room:
+                    if part.done.set_running_or_notify_cancel():
+                        taken.append(part)
+                        room -= len(part.patches)
+                else:
+                    left.append(part)
+            self._waiting = left
+        return taken
+
+
+def _finish(parts: Sequence[_Part]) -> None:
+    """Run parts together, and each alone if that fails: one caller's fault is not another's."""
+    try:
+        _run(parts)
+    except Exception as error:  # whatever it is, somebody waits to hear of it
+        if len(parts) == 1:
+            parts[0].done.set_exception(error)
+        else:
+            for part in parts:
+                _finish([part])
+    else:
+        for part in parts:
+            part.done.set_result(None)
+
+
+def _run(parts: Sequence[_Part]) -> None:
+    patches = parts[0].patches
+    if len(parts) > 1:
+        patches = np.concatenate([part.patches for part in parts])
+    for m, member in enumerate(parts[0].members):
+        found = _checked(parts[0].run_member, member, patches)
+        first = 0
+        for part in parts:
+            part.probabilities[m] = found[first : first + len(part.patches)]
+            first += len(part.patches)
 
 
 def _checked(run_member: Run, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -38,8 +38,6 @@ CUDA = "CUDAExecutionProvider"
 GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
 """Present when the machine has an NVIDIA GPU: under Linux, and under Windows' Linux (WSL)."""
 
-_CUDA_BATCH = 16
-
 _OUT_OF_MEMORY = re.compile(
     "out of memory|ALLOC_FAILED|Failed to allocate memory|Available memory of .* is smaller", re.I
 )
@@ -93,9 +91,10 @@ class OnnxPredictor:
     On a CPU, `lanes` threads (default: one per usable core) take one patch at a time through all
     members, shared by every caller: measured to be faster than any batch size and than ONNX
     Runtime's own threads, whose pools spin against each other, and it needs the least memory.
-    On a GPU there is one lane, and a batch at a time. Where its memory does not hold one, batches
-    are half as large from then on. A member of which it does not hold a single patch moves to the
-    CPU for good, if `device` left that open, and is said to be there.
+    On a GPU there is one lane, and up to `gpu_batch` patches at a time, of whoever waits. Where its
+    memory does not hold these, batches are half as large from then on. A member of which it does
+    not hold a single patch moves to the CPU for good, if `device` left that open, and is said to be
+    there.
     """
 
     out_of_memory = 0
@@ -107,6 +106,7 @@ class OnnxPredictor:
         *,
         device: Device = "auto",
         lanes: int | None = None,
+        gpu_batch: int = 16,
         choice: str = "fp32, as asked",
     ) -> None:
         """Verify, load and check every member of the bundle in the folder `bundle`.
@@ -129,7 +129,7 @@ class OnnxPredictor:
         # What may have to be opened once more, on the CPU.
         self._models = models if device == "auto" and CUDA in self.providers.values() else {}
         if CUDA in self.providers.values():
-            lanes, chunk, self.batch_size = 1, _CUDA_BATCH, _CUDA_BATCH
+            lanes, chunk, self.batch_size = 1, gpu_batch, gpu_batch
         else:
             lanes = usable_cores() if lanes is None else lanes
             # Two rounds a call: a whole number of them, so that no lane idles at the end, and few,

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from app.imaging.image import Image
 from app.inference.manifest import load_manifest
+from app.inference.predictor import CUDA
 from app.inference.segmenter import Segmenter, load_segmenter
 from tests.factories import ramp_graph, scene, toy_gate, write_toy_bundle
 from tests.serving import encoded, exact_bundle
@@ -16,7 +18,7 @@ from tests.serving import encoded, exact_bundle
 pytest.importorskip("torch", reason="the benchmarks read tiles as training does")
 pytest.importorskip("psutil", reason="the `bench` extra is not installed")
 
-from benchmarks import early_exit, engine, gsd, report, seams, service
+from benchmarks import early_exit, engine, gpu, gsd, report, seams, service
 from benchmarks.imagery import CELL, Imagery
 
 NOWHERE = Path("nowhere")
@@ -55,6 +57,30 @@ def test_a_scene_is_as_empty_as_it_was_asked_for(
     assert (laid[:CELL] >= 128).all()  # what is built hangs together
     assert (laid[CELL:] < 128).all()
     assert laid[-CELL:].any()
+
+
+def test_a_gpu_is_rehearsed_on_the_cpu(bundle: Path, imagery: Imagery) -> None:
+    cells = [service.Cell(224, 2, 0.3)]
+    found = gpu.measure(bundle, imagery, device="cpu", batches=(1, 4), patches=8, cells=cells)
+    assert found["providers"] == ["CPUExecutionProvider"]
+    assert list(found["batches"]) == ["1", "4"]
+    for one in found["batches"].values():
+        assert one["patches_per_second"] > 0
+        assert (one["largest_difference"], one["masks_agree"]) == (0, 1)
+    [answered] = found["service"]["services"]["Rooftrace cpu"]
+    assert (answered["requests"] > 0, answered["failed"]) == (True, 0)
+    page = gpu.table(found)
+    assert "| 4 |" in page
+    assert "224², 2 clients" in page
+
+
+def test_without_a_gpu_nothing_is_measured_in_its_name(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if CUDA in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    assert gpu.main(["--bundle", str(bundle), "--data", str(NOWHERE)]) == 1
+    assert "has no CUDA" in capsys.readouterr().err
 
 
 def test_masks_of_two_gsds_are_compared_pixel_by_pixel(
@@ -145,7 +171,9 @@ def test_what_can_not_be_arranged_is_left_out_with_its_reason(
 
 def test_services_are_asked_over_http(bundle: Path, imagery: Imagery) -> None:
     cells = [service.Cell(224, 2, 0.5)]
-    found = service.measure(bundle, imagery, cells, ["Rooftrace fp32", "FastAPI, def"])
+    names = ["Rooftrace fp32", "FastAPI, def"]
+    taking_part = [one for one in service.contenders(bundle) if one.name in names]
+    found = service.measure(bundle, imagery, cells, taking_part)
     # Weighted before blending rather than after: rounding may decide a pixel at the threshold.
     assert found["agreement"] == pytest.approx({"Rooftrace fp32": 1, "FastAPI, def": 1}, abs=1e-3)
     gsd = load_manifest(bundle).gsd.reference

@@ -1,0 +1,108 @@
+"""Lanes: threads that callers share, and chunks that hold what several of them wait for."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.errors import InferenceError
+from app.inference.lanes import Lanes
+
+BAD = 255
+"""The value of a patch that makes a network fail, or say what is no probability."""
+
+
+class Network:
+    """Says of a patch's pixels what their red is of 255, notes its batches, and can be held up."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, int]] = []
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def __call__(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append((member, len(patches)))
+        self.begun.set()
+        assert self.go_on.wait(30)
+        if member == "fails" and (patches == BAD).any():
+            raise RuntimeError("out of luck")
+        answer = patches[..., 0].astype(np.float32) / BAD
+        return np.where(answer == 1, np.nan, answer) if member == "strange" else answer
+
+
+def patches(number: int, value: int) -> NDArray[np.uint8]:
+    return np.full((number, 4, 4, 3), value, np.uint8)
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network()
+
+
+@contextmanager
+def busy(
+    network: Network, lanes: Lanes, calls: Sequence[tuple[NDArray[np.uint8], tuple[str, ...]]]
+) -> Iterator[list[Future[NDArray[np.float32]]]]:
+    """Keep the only lane at work until all calls wait for it, one after the other."""
+    network.go_on.clear()
+    with ThreadPoolExecutor(1 + len(calls)) as callers:
+        callers.submit(lanes.predict, network, patches(1, 0), ("first",))
+        assert network.begun.wait(30)
+        waiting = []
+        for i, (these, members) in enumerate(calls):
+            waiting.append(callers.submit(lanes.predict, network, these, members))
+            while len(lanes._waiting) <= i:
+                time.sleep(0.001)
+        network.go_on.set()
+        yield waiting
+    lanes.close()
+
+
+def test_a_chunk_is_filled_from_all_who_wait(network: Network) -> None:
+    calls = [(patches(1, value), ("a", "b")) for value in range(1, 7)]
+    with busy(network, Lanes(1, chunk=4), calls) as answers:
+        for (these, _), answer in zip(calls, answers, strict=True):
+            np.testing.assert_array_equal(answer.result(), [these[..., 0] / np.float32(BAD)] * 2)
+    assert network.batches == [("first", 1), ("a", 4), ("b", 4), ("a", 2), ("b", 2)]
+
+
+def test_only_with_those_who_want_the_same_members(network: Network) -> None:
+    calls = [(patches(1, 1), ("a",)), (patches(1, 2), ("b",)), (patches(1, 3), ("a",))]
+    with busy(network, Lanes(1, chunk=4), calls) as answers:
+        assert [answer.result()[0, 0, 0, 0] * BAD for answer in answers] == [1, 2, 3]
+    assert network.batches[1:] == [("a", 2), ("b", 1)]
+
+
+def test_chunks_of_one_are_never_filled(network: Network) -> None:
+    with busy(network, Lanes(1), [(patches(1, 1), ("a",))] * 2) as answers:
+        assert [len(answer.result()[0]) for answer in answers] == [1, 1]
+    assert network.batches[1:] == [("a", 1), ("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("member", "words"), [("fails", "out of luck"), ("strange", "not probabilities")]
+)
+def test_one_callers_fault_is_not_anothers(network: Network, member: str, words: str) -> None:
+    calls = [(patches(1, value), (member,)) for value in (1, BAD, 2)]
+    with busy(network, Lanes(1, chunk=4), calls) as (before, at_fault, after):
+        with pytest.raises(InferenceError, match=words):
+            at_fault.result()
+        assert (before.result()[0, 0, 0, 0], after.result()[0, 0, 0, 0]) == (
+            np.float32(1 / BAD),
+            np.float32(2 / BAD),
+        )
+    assert network.batches[1] == (member, 3), "they did not go together"
+
+
+def test_a_failure_ends_the_call_and_what_is_left_of_it(network: Network) -> None:
+    lanes = Lanes(1)
+    with pytest.raises(InferenceError, match="out of luck"):
+        lanes.predict(network, patches(50, BAD), ("fails",))
+    lanes.close()
+    assert len(network.batches) < 50
+    assert lanes._waiting == [] or all(part.done.cancelled() for part in lanes._waiting)
