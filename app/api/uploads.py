@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.api.admission import Place
 from app.errors import ClientGone, MalformedUpload, UnsupportedFormat, UploadTimeout, UploadTooLarge
+from app.imaging.limits import ANY_SIZE
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -174,7 +175,8 @@ async def _limited(request: Request, settings: Settings, place: Place) -> AsyncG
 
 def _too_large(came: str, limit: int) -> UploadTooLarge:
     return UploadTooLarge(
-        f"The body has {came} bytes; the limit is {limit}. Send smaller pieces or fewer files."
+        f"The body has {came} bytes; the limit is {limit}. Send smaller pieces or fewer files; "
+        f"{ANY_SIZE}"
     )
 
 

@@ -2,6 +2,9 @@
 
 from app.errors import DamagedImage, UploadTooLarge
 
+ANY_SIZE = "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
+"""What ends the refusal of whatever is too large for an upload."""
+
 
 def check_pixel_count(height: int, width: int, max_pixels: int) -> None:
     """Refuse a size that a header announces, before memory is taken for its pixels.
@@ -15,8 +18,7 @@ def check_pixel_count(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise UploadTooLarge(
             f"The image is {width} x {height} = {_mega(height * width)} megapixels; "
-            f"the limit is {_mega(max_pixels)} megapixels. Send it in smaller pieces; "
-            "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
+            f"the limit is {_mega(max_pixels)} megapixels. Send it in smaller pieces; {ANY_SIZE}"
         )
 
 

@@ -24,6 +24,8 @@ from tests.serving import (
     serving,
 )
 
+COMMAND = "`rooftrace segment` takes a GeoTIFF of any size"
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -146,10 +148,12 @@ class TestContent:
 
 
 class TestTooLarge:
+    """Each is told of the command line, which has no limit."""
+
     def test_pixels(self, client: TestClient) -> None:
         assert client.post("/segment", content=encoded(scene(100, 100)), headers=RAW).is_success
         response = client.post("/segment", content=encoded(scene(100, 101)), headers=RAW)
-        assert_problem(response, 413, "Upload too large", "0.0101", "0.01 megapixels")
+        assert_problem(response, 413, "Upload too large", "0.0101", "0.01 megapixels", COMMAND)
 
     def test_files(self, client: TestClient) -> None:
         response = client.post("/segment", content=part() + part() + END, headers=FORM)
@@ -159,7 +163,7 @@ class TestTooLarge:
         response = client.post("/segment", content=PNG + bytes(200_000 - len(PNG)), headers=RAW)
         assert response.status_code != 413
         response = client.post("/segment", content=PNG + bytes(200_001 - len(PNG)), headers=RAW)
-        assert_problem(response, 413, "Upload too large", "200001", "200000")
+        assert_problem(response, 413, "Upload too large", "200001", "200000", COMMAND)
 
     @pytest.mark.parametrize(
         ("path", "headers"), [("/segment", RAW), ("/segment", FORM), ("/segment/rle", FORM)]
