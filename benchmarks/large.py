@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -23,7 +24,7 @@ from rasterio.windows import Window
 from tests.factories import write_toy_bundle
 
 _TILE = 512
-_GSD = 0.35
+GSD = 0.35
 _ROOT = Path(__file__).parents[1]
 
 
@@ -44,7 +45,7 @@ def write_raster(path: Path, height: int, width: int, dtype: str = "uint8") -> N
         count=3,
         dtype=dtype,
         crs="EPSG:32633",
-        transform=Affine(_GSD, 0, 500_000, 0, -_GSD, 5_000_000),
+        transform=Affine(GSD, 0, 500_000, 0, -GSD, 5_000_000),
         tiled=True,
         blockxsize=_TILE,
         blockysize=_TILE,
@@ -59,6 +60,34 @@ def write_raster(path: Path, height: int, width: int, dtype: str = "uint8") -> N
             file.write(
                 strip.astype(dtype) * (16 if deep else 1), window=Window(0, top, width, here)
             )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run of `rooftrace segment` took, from its start to its end."""
+
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
+
+
+def segment(bundle: Path, raster: Path, out: Path, options: Sequence[str] = ()) -> Cost:
+    """Run `rooftrace segment` on a file, on the CPU.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    command = [sys.executable, "-m", "app.cli", "segment", "--bundle", bundle, raster]
+    command += [*options, "-o", out, "--quiet"]
+    environment = os.environ | {"PYTHONPATH": str(_ROOT), "ROOFTRACE_DEVICE": "cpu"}
+    started = perf_counter()
+    process = subprocess.Popen(list(map(str, command)), env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
+    if process.returncode:
+        raise SystemExit(f"`rooftrace segment` ended with status {process.returncode}")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,20 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for height in args.height:
             raster, out = Path(folder, "in.tif"), Path(folder, args.output)
             write_raster(raster, height, args.width, args.dtype)
-            command = [sys.executable, "-m", "app.cli", "segment", "--bundle", bundle, raster]
-            command += [*args.options, "-o", out, "--quiet"]
-            environment = os.environ | {"PYTHONPATH": str(_ROOT), "ROOFTRACE_DEVICE": "cpu"}
-            started = perf_counter()
-            process = subprocess.Popen(list(map(str, command)), env=environment)
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = perf_counter() - started
-            if status:
-                raise SystemExit(f"`rooftrace segment` ended with status {status}")
-            km2 = height * args.width * _GSD**2 / 1e6
+            cost = segment(bundle, raster, out, args.options)
+            km2 = height * args.width * GSD**2 / 1e6
             print(
-                f"{args.width} x {height}: peak {usage.ru_maxrss / 1024:.0f} MiB, "
-                f"{seconds:.0f} s ({usage.ru_utime + usage.ru_stime:.0f} s of CPU), "
-                f"{60 * km2 / seconds:.1f} km²/min; "
+                f"{args.width} x {height}: peak {cost.peak_bytes / 2**20:.0f} MiB, "
+                f"{cost.seconds:.0f} s ({cost.processor_seconds:.0f} s of CPU), "
+                f"{60 * km2 / cost.seconds:.1f} km²/min; "
                 f"{raster.stat().st_size / 2**20:.0f} MiB in, {out.stat().st_size / 2**20:.1f} out",
                 flush=True,
             )

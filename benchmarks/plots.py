@@ -11,6 +11,8 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from benchmarks.large import Cost
+
 _OURS, _THEIRS = "#1b6ca8", "#9a9a9a"
 
 
@@ -64,6 +66,24 @@ def early_exit(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xlabel("share of the scene without a building, %")
     axes.set_ylabel("times as fast")
     axes.legend()
+    _save(figure, path)
+
+
+def linear(costs: Mapping[int, Cost], path: Path) -> None:
+    """Draw time and memory against the number of pixels, and a line of constant cost a pixel."""
+    megapixels = [side**2 / 1e6 for side in costs]
+    seconds = [cost.processor_seconds for cost in costs.values()]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    time, memory = axes
+    time.loglog(megapixels, seconds, "o-", color=_OURS)
+    slope = (seconds[-1] - seconds[0]) / megapixels[-1]
+    time.loglog(megapixels, [seconds[0] + slope * x for x in megapixels], "--", color=_THEIRS)
+    time.set_ylabel("seconds of CPU; dashed: a constant cost per pixel")
+    memory.semilogx(megapixels, [c.peak_bytes / 2**20 for c in costs.values()], "o-", color=_OURS)
+    memory.set_ylabel("peak MiB")
+    memory.set_ylim(bottom=0)
+    for one in axes:
+        one.set_xlabel("megapixels")
     _save(figure, path)
 
 

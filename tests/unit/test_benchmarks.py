@@ -18,7 +18,18 @@ from tests.serving import encoded, exact_bundle
 pytest.importorskip("torch", reason="the benchmarks read tiles as training does")
 pytest.importorskip("psutil", reason="the `bench` extra is not installed")
 
-from benchmarks import early_exit, engine, gpu, gsd, report, seams, service
+from benchmarks import (
+    early_exit,
+    engine,
+    gpu,
+    gsd,
+    linear,
+    plots,
+    report,
+    seams,
+    service,
+    steady,
+)
 from benchmarks.imagery import CELL, Imagery
 
 NOWHERE = Path("nowhere")
@@ -72,6 +83,21 @@ def test_a_gpu_is_rehearsed_on_the_cpu(bundle: Path, imagery: Imagery) -> None:
     page = gpu.table(found)
     assert "| 4 |" in page
     assert "224², 2 clients" in page
+
+
+def test_cost_by_area(bundle: Path, tmp_path: Path) -> None:
+    costs = linear.measure(bundle, (256, 512), tmp_path)
+    assert list(costs) == [256, 512]
+    assert all(cost.peak_bytes > 50 * 2**20 for cost in costs.values())
+    assert "| 512² |" in linear.table(costs)
+    plots.linear(costs, tmp_path / "linear.png")
+    assert (tmp_path / "linear.png").stat().st_size > 1000
+
+
+def test_memory_is_read_after_each_answer(bundle: Path, imagery: Imagery) -> None:
+    resident, peak = steady.measure(bundle, imagery, requests=12, clients=3)
+    assert len(resident) == 12
+    assert 50 * 2**20 < min(resident) <= max(resident) <= 1.1 * peak
 
 
 def test_without_a_gpu_nothing_is_measured_in_its_name(
