@@ -1,6 +1,6 @@
 """Whether memory stays flat: `python -m benchmarks.steady` sends 500 images by 16 clients.
 
-The shipped models serve as they do by default. Images are JPEGs of 224 and 448 pixels a side, from
+The shipped models serve as they do by default. Images are JPEGs of 224 and 384 pixels a side, from
 labelled tiles where there are some. Prints resident memory by the number of answers.
 """
 
@@ -18,7 +18,7 @@ from app.settings import PREFIX, Settings
 from benchmarks import machine, report, service
 from benchmarks.imagery import Imagery
 
-SIDES = (224, 448)
+SIDES = (224, 384)
 
 
 def measure(
