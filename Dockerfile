@@ -8,8 +8,9 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # Which of the extras `cpu` and `gpu` is installed.
 ARG DEVICE=cpu
-# More of them, with commas between: geo (GeoPackage, FlatGeobuf, GeoParquet), openvino (bf16), otel.
-ARG EXTRAS=""
+# More of them, with commas between: openvino (int8 and bf16 on CPUs, twice as fast and more),
+# geo (GeoPackage, FlatGeobuf, GeoParquet), otel.
+ARG EXTRAS="openvino"
 WORKDIR /opt/rooftrace
 COPY pyproject.toml constraints.txt ./
 COPY app/__init__.py app/

@@ -93,7 +93,11 @@ def _precisions(manifest: Manifest) -> Iterator[str]:
         yield "What computing in bf16 or int8 would do to the masks was not measured."
     calibrated = {member.name: member.int8 for member in manifest.members if member.int8}
     for precision, cost in manifest.precisions.items():
-        of = f" ({' and '.join(calibrated)}; the rest in bf16)" if precision == "int8" else ""
+        of = (
+            f" ({' and '.join(calibrated)}; the rest in bf16 where the CPU has it)"
+            if precision == "int8"
+            else ""
+        )
         yield (
             f"In {precision}{of}, {cost.agreement:.3%} of the pixels of {cost.measured_on} are as "
             f"in fp32, the IoU of both masks is {cost.iou:.4f}, and micro Dice changes by "

@@ -24,7 +24,7 @@ def costs(
 ) -> dict[Lower, PrecisionCost]:
     """Measure a bundle in each precision that it and this machine have, along the served path.
 
-    Of int8 nothing is said without bf16: it is what other members are in, where a CPU has it.
+    In int8 the members without ranges are in bf16 where this machine has it, else in fp32.
     """
     precisions: list[Lower] = ["bf16"]
     if any(member.int8 for member in exact.manifest.members):
@@ -35,7 +35,7 @@ def costs(
             other = load_segmenter(bundle, device="cpu", precision=precision)
         except DeviceError as error:
             logger.warning("not measured, so nobody is served in it unasked: %s", error)
-            break
+            continue
         with closing(other):
             found[precision] = compare_masks(exact, other, tiles, split, progress=progress)
     return found

@@ -1,7 +1,7 @@
 """Patches in, probabilities out, on Intel and AMD CPUs: the only importer of OpenVINO.
 
 OpenVINO computes in bf16 where the CPU can, whether or not anybody asked for it, and in silence in
-fp32 where the CPU can't. It claims int8 for every CPU, also for those whose sums overflow. It reads
+fp32 where the CPU can't. It claims int8 for every CPU, and on many lets sums overflow. It reads
 weights from files beside the process, and reports to its makers each time it is imported. This
 module is where each of these is settled, once.
 
@@ -37,6 +37,11 @@ Ranges = Mapping[str, tuple[float, float]]
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
 _SPELT = {ov.Type.u8: "tensor(uint8)", ov.Type.f32: "tensor(float)"}
 """As ONNX Runtime names them."""
+
+_LARGEST_WEIGHT = 63
+"""Of int8 weights, which have 7 bits, so that every CPU comes to the same sums: those without VNNI
+add pairs of products in 16 bits, which saturate above 2 x 255 x 64. Source: Intel, Software
+Developer's Manual, PMADDUBSW."""
 
 _OUTSIDE = b"\n\x08location\x12"
 """Where an ONNX file keeps a weight in another file: `TensorProto.external_data`'s key "location",
@@ -127,10 +132,10 @@ def has_bf16() -> bool:
 
 
 def has_int8() -> bool:
-    """Tell whether the CPU multiplies in int8 and adds up without loss: whether it has VNNI.
+    """Tell whether the CPU multiplies in int8 and adds up without loss.
 
-    OpenVINO claims int8 for every CPU. Those before VNNI add pairs of products in 16 bits, which
-    saturate, and masks would suffer in silence; so this is a convolution whose sum needs 17.
+    OpenVINO claims int8 for every CPU, and masks would suffer in silence; so this is a convolution
+    of the largest values that there can be.
     """
     taken = opset.parameter([1, 2, 8, 8], ov.Type.f32)
     weights = opset.constant(np.full((1, 2, 1, 1), 127, np.float32))
@@ -184,7 +189,7 @@ def _check_int8(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
         )
     if not has_int8():
         raise DeviceError(
-            "this CPU can't compute in int8 without loss: it has no VNNI; "
+            "this CPU can't compute in int8 without loss; "
             "set ROOFTRACE_PRECISION to fp32, bf16 or auto"
         )
 
@@ -205,7 +210,7 @@ def _quantize(member: str, graph: ov.Model, ranges: Ranges) -> None:
     """Round what convolutions take to 8 bits, in place, so that OpenVINO multiplies in int8.
 
     A tensor without negative values has 256 levels from 0 up to the end of its range, others as
-    many about 0. Weights have 255 about 0, scaled for each output channel. Between convolutions
+    many about 0. Weights have 127 about 0, scaled for each output channel. Between convolutions
     nothing is rounded: that was measured to be hardly slower, and loses less.
 
     Source: Jacob et al., Quantization and Training of Neural Networks for Efficient
@@ -227,7 +232,8 @@ def _quantize(member: str, graph: ov.Model, ranges: Ranges) -> None:
         weights = node.input_value(1).get_node().get_data()
         of_channel = tuple(range(1 if node.get_type_name() == "Convolution" else 2, weights.ndim))
         largest = np.abs(weights).max(of_channel, keepdims=True)
-        end = np.maximum(largest, np.float32(1e-8))  # a channel may be all zeros
+        # A channel may be all zeros. OpenVINO stores what has 255 levels; these use half of them.
+        end = np.maximum(largest, np.float32(1e-8)) * np.float32(127 / _LARGEST_WEIGHT)
         node.input(0).replace_source_output(rounded[name])
         node.input(1).replace_source_output(_rounded(opset.constant(weights), -end, end, 255))
     if unknown := ranges.keys() - rounded.keys():
