@@ -63,8 +63,8 @@ def test_bf16_is_measured_where_the_cpu_has_it(tiles: list[Tile], tmp_path: Path
 def test_int8_is_measured_where_members_have_ranges(tiles: list[Tile], tmp_path: Path) -> None:
     """Ranges that end below the threshold hide what is labelled."""
     module = pytest.importorskip("app.inference.openvino_predictor")
-    if not (module.has_int8() and module.has_bf16()):
-        pytest.skip("this CPU has no int8, or no bf16")
+    if not module.has_int8():
+        pytest.skip("this CPU has no int8")
     bundle = write_toy_bundle(
         tmp_path / "toy",
         {"convolved": 1.0},
@@ -75,7 +75,7 @@ def test_int8_is_measured_where_members_have_ranges(tiles: list[Tile], tmp_path:
     )
     with closing(load_segmenter(bundle, device="cpu", precision="fp32")) as exact:
         found = costs(bundle, exact, tiles, "val")
-    assert found["bf16"].dice_micro_change == 0
+    assert ("bf16" in found) == module.has_bf16()
     assert found["int8"].dice_micro_change == -1
     assert found["int8"].agreement == 0.75
 

@@ -24,8 +24,8 @@ def _int8(monkeypatch: pytest.MonkeyPatch) -> None:
     module = pytest.importorskip(
         "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
     )
-    if not (module.has_int8() and module.has_bf16()):
-        pytest.skip("this CPU has no int8, or no bf16")
+    if not module.has_int8():
+        pytest.skip("this CPU has no int8")
     monkeypatch.setattr(quantize, "LEAST_GAIN", 0)
     monkeypatch.setattr(quantize, "LEAST_IOU", 0.9)
 
@@ -107,6 +107,8 @@ class TestCalibrate:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """What `calibrate` chose is measured along the served path, and described."""
+        from app.inference.openvino_predictor import has_bf16
+
         monkeypatch.setattr(quantize, "LEAST_IOU", 0)
         monkeypatch.setattr(quantize, "PATCHES", 8)
         plain, out = tmp_path / "plain", tmp_path / "in_int8"
@@ -117,10 +119,11 @@ class TestCalibrate:
         assert main(["fit", str(plain), val, *options]) == 0
         manifest = load_manifest(out)
         assert chosen(manifest) == {"tiny"}
-        assert list(manifest.precisions) == ["bf16", "int8"]
+        assert list(manifest.precisions) == [*(["bf16"] if has_bf16() else []), "int8"]
         cost = manifest.precisions["int8"]
         card = (out / "MODEL_CARD.md").read_text()
-        assert f"In int8 (tiny; the rest in bf16), {cost.agreement:.3%} of the pixels" in card
+        said = f"In int8 (tiny; the rest in bf16 where the CPU has it), {cost.agreement:.3%}"
+        assert said in card
         assert "The ranges for int8 were measured on 8 patches of train (4 images)." in card
 
 
