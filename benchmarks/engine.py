@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import DeviceError
 from app.inference.backends import Backend, Precision, load_predictor
 from app.inference.manifest import Manifest, load_manifest
 from app.settings import Settings
@@ -99,8 +100,10 @@ def _torch(precision: str) -> Callable[[Job], Predict]:
         import torch
 
         from training.network import ProbabilityNetwork
-        from training.train import load_network
+        from training.train import best_precision, load_network
 
+        if precision == "bf16" and best_precision() == "32-true":
+            raise DeviceError("this CPU has no bf16, and torch is 20 times as slow without")
         assert job.checkpoints is not None
         weights = job.weights
         networks = []
