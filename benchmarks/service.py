@@ -106,8 +106,11 @@ def contenders(bundle: Path) -> list[Contender]:
     exact = "/segment?gate=off"  # which the others' masks are compared with
     found = [Contender("Rooftrace fp32", ours, "/health/live", in_precision["fp32"], path=exact)]
     if find_spec("openvino") is not None:
-        found.append(Contender("Rooftrace bf16", ours, "/health/live", in_precision["bf16"]))
-        if any(member.int8 for member in load_manifest(bundle).members):
+        from app.inference.openvino_predictor import has_bf16, has_int8
+
+        if has_bf16():
+            found.append(Contender("Rooftrace bf16", ours, "/health/live", in_precision["bf16"]))
+        if has_int8() and any(member.int8 for member in load_manifest(bundle).members):
             found.append(Contender("Rooftrace int8", ours, "/health/live", in_precision["int8"]))
     found.append(Contender("FastAPI, def", peer, "/health"))
     if find_spec("litserve") is not None:
