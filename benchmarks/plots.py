@@ -77,8 +77,10 @@ def linear(costs: Mapping[int, Cost], path: Path) -> None:
     time, memory = axes
     time.loglog(megapixels, seconds, "o-", color=_OURS)
     slope = (seconds[-1] - seconds[0]) / megapixels[-1]
-    time.loglog(megapixels, [seconds[0] + slope * x for x in megapixels], "--", color=_THEIRS)
-    time.set_ylabel("seconds of CPU; dashed: a constant cost per pixel")
+    line = [seconds[0] + slope * x for x in megapixels]
+    time.loglog(megapixels, line, "--", color=_THEIRS, label="a constant cost per pixel")
+    time.legend()
+    time.set_ylabel("seconds of CPU")
     memory.semilogx(megapixels, [c.peak_bytes / 2**20 for c in costs.values()], "o-", color=_OURS)
     memory.set_ylabel("peak MiB")
     memory.set_ylim(bottom=0)
