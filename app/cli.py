@@ -1,9 +1,10 @@
 """The command line: `rooftrace serve | segment | models | settings`."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from app.inference.manifest import verify_files
 from app.inference.options import Combine, Resample, SegmentOptions, UseGate
 from app.inference.orientations import Tta
 from app.inference.predictor import Device
+from app.inference.segmenter import Checkpoint
 from app.main import create_app, load_models
 from app.masks.rle import PixelOrder
 from app.pipeline import Pipeline
@@ -85,13 +87,44 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         bands=parse_bands(args.bands),
     )
     rescale = None if args.rescale is None else parse_rescale(args.rescale)
-    with closing(load_models(settings)) as segmenter:
+    with closing(load_models(settings)) as segmenter, interruptible() as checkpoint:
         segmenter.chosen_members(options)
         pipeline = Pipeline(
-            segmenter, options, settings.max_pixels, format, output=output, rescale=rescale
+            segmenter,
+            options,
+            settings.max_pixels,
+            format,
+            checkpoint=checkpoint,
+            output=output,
+            rescale=rescale,
         )
         failed = Run(pipeline, targets, resume=args.resume, quiet=args.quiet).segment()
     return _SOME_FAILED if failed else _OK
+
+
+@contextmanager
+def interruptible() -> Iterator[Checkpoint]:
+    """Have Ctrl-C end the work, at the checkpoint that follows at the latest.
+
+    Python raises KeyboardInterrupt wherever it happens to be. Where that is a callback of C code,
+    such as GDAL's, or a destructor, it is printed and forgotten.
+    """
+    told = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal told
+        told = True
+        raise KeyboardInterrupt
+
+    def checkpoint() -> None:
+        if told:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield checkpoint
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _models(_: argparse.Namespace, settings: Settings) -> int:

@@ -3,16 +3,18 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app import __version__
-from app.cli import main
+from app.cli import interruptible, main
 from app.inference.manifest import load_manifest
 from app.masks.rle import decode_rle
 from app.settings import Settings
@@ -293,3 +295,19 @@ class TestRefusals:
         assert done.returncode == 2
         assert "address already in use" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_counts_where_python_forgets_it() -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)
+
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible() as checkpoint:
+        checkpoint()
+        del [Interrupted()][0]
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint()
+    assert signal.getsignal(signal.SIGINT) is before
