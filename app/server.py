@@ -30,11 +30,10 @@ logger = logging.getLogger(__name__)
 _ANSWER = 2.0
 """Seconds that an answer has to go out before the connection of a late or broken request is cut."""
 
-
 _HEAD, _PIECE = 16384, 65536
-"""Bytes that are read from a connection at once, the first time and thereafter. h11
-copies them three times: of the 256 KiB that asyncio would read, each copy is memory asked of the
-system anew, 8 × as slow; and in a burst, most of what is read with the headers is refused."""
+"""Bytes that are read from a connection at once, the first time and thereafter. h11 copies them
+three times: of the 256 KiB that asyncio would read, each copy is memory asked of the system anew,
+8 × as slow; and in a burst, most of what is read with the headers is refused."""
 
 _TURN, _AT_ONCE = 0.01, 8
 """Seconds between two turns, and how many connections read a piece in each: 50 MB/s together."""
