@@ -8,7 +8,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # Which of the extras `cpu` and `gpu` is installed.
 ARG DEVICE=cpu
-# More of them, with commas between: openvino (int8 and bf16 on CPUs, twice as fast and more),
+# More of them, with commas between: openvino (int8 and bf16 on CPUs, 1.7 times as fast and more),
 # geo (GeoPackage, FlatGeobuf, GeoParquet), otel.
 ARG EXTRAS="openvino"
 WORKDIR /opt/rooftrace

@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
 # The rest: check (lint and types), hostile (all of tests/hostile, with 10,500 mutated images), soak
-# (10 minutes, and a leaking build that must be found out), fuzz (the decoders, a minute), sbom (what the
-# serving image installs, as CycloneDX), train (the shipped bundle, anew), bench
+# (10 minutes, and a leaking build that must be found out), fuzz (the decoders, a minute), sbom (what
+# the serving image installs, as CycloneDX), train (the shipped bundle, anew), bench
 # (docs/benchmarks.md, on a quiet machine), bench-gpu (the networks and the service on a GPU), clean.
 
 PYTHON ?= python3

@@ -106,8 +106,9 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
 def interruptible() -> Iterator[Checkpoint]:
     """Have Ctrl-C end the work, at the checkpoint that follows at the latest.
 
-    Python raises KeyboardInterrupt wherever it happens to be. Where that is a callback of C code,
-    such as GDAL's, or a destructor, it is printed and forgotten.
+    Python raises KeyboardInterrupt wherever it happens to be. Where that is a callback of C code or
+    a destructor, it is printed and forgotten. Who ignores Ctrl-C, as a shell's background job does,
+    goes on doing so.
     """
     told = False
 
@@ -120,7 +121,9 @@ def interruptible() -> Iterator[Checkpoint]:
         if told:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield checkpoint
     finally:

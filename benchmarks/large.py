@@ -24,7 +24,7 @@ from rasterio.windows import Window
 from tests.factories import write_toy_bundle
 
 _TILE = 512
-GSD = 0.35
+_GSD = 0.35
 _ROOT = Path(__file__).parents[1]
 
 
@@ -45,7 +45,7 @@ def write_raster(path: Path, height: int, width: int, dtype: str = "uint8") -> N
         count=3,
         dtype=dtype,
         crs="EPSG:32633",
-        transform=Affine(GSD, 0, 500_000, 0, -GSD, 5_000_000),
+        transform=Affine(_GSD, 0, 500_000, 0, -_GSD, 5_000_000),
         tiled=True,
         blockxsize=_TILE,
         blockysize=_TILE,
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raster, out = Path(folder, "in.tif"), Path(folder, args.output)
             write_raster(raster, height, args.width, args.dtype)
             cost = segment(bundle, raster, out, args.options)
-            km2 = height * args.width * GSD**2 / 1e6
+            km2 = height * args.width * _GSD**2 / 1e6
             print(
                 f"{args.width} x {height}: peak {cost.peak_bytes / 2**20:.0f} MiB, "
                 f"{cost.seconds:.0f} s ({cost.processor_seconds:.0f} s of CPU), "

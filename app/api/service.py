@@ -126,8 +126,9 @@ CHECKED = Security(_check)
 class RoomFirst(APIRoute):
     """A route that refuses what finds no room in the queue before it looks at anything else.
 
-    As a dependency, the question would wait until FastAPI has gone through all of them, which is
-    half of what a refusal costs, and a burst is hundreds of these.
+    As a dependency, the question would wait until FastAPI has gone through all of them, which was
+    nearly half of what a refusal cost, and a burst is hundreds of these. So it also comes before
+    keys and rates.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -30,8 +30,8 @@ class _Part:
 class Lanes:
     """Run members on patches in threads that all callers share, up to `chunk` patches at a time.
 
-    A chunk holds what several callers wait for, of the same members: on a GPU, many small images
-    cost what one large image does. No caller waits for others to come.
+    A chunk holds what several callers wait for, of the same members, so that small images need not
+    go one by one where a device takes many patches at once. No caller waits for others to come.
 
     What runs a member is given with each call, and not kept: a predictor that holds its lanes and
     is held by them would stay, with its threads, until the garbage collector comes by.

@@ -311,3 +311,14 @@ def test_ctrl_c_counts_where_python_forgets_it() -> None:
         with pytest.raises(KeyboardInterrupt):
             checkpoint()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible() as checkpoint:
+            os.kill(os.getpid(), signal.SIGINT)
+            checkpoint()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
