@@ -304,13 +304,16 @@ def test_ctrl_c_counts_where_python_forgets_it() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0)
 
-    before = signal.getsignal(signal.SIGINT)
-    with interruptible() as checkpoint:
-        checkpoint()
-        del [Interrupted()][0]
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interruptible() as checkpoint:
             checkpoint()
-    assert signal.getsignal(signal.SIGINT) is before
+            del [Interrupted()][0]
+            with pytest.raises(KeyboardInterrupt):
+                checkpoint()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:

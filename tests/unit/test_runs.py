@@ -236,13 +236,22 @@ def tall(tmp_path: Path) -> Path:
     return path
 
 
+def _hear_ctrl_c() -> None:
+    """Where the tests run as a shell's background job, they ignore it, and so would a child."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(source: Path, target: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Run as a process, and give it once some bands are saved."""
     command = [sys.executable, "-m", "app.cli", "segment", source, "-o", target, *options]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_hear_ctrl_c,
     ) as process:
         deadline = time.monotonic() + 60
         while len(list(partial_folder(target).glob("*.npz"))) < 10 and process.poll() is None:
