@@ -141,6 +141,33 @@ class _Turns:
             self._run_later()
 
 
+class _Lingering:
+    """A connection that is closed only once its client has had the time to read the answer.
+
+    Closed with bytes that nobody has read, it would be reset, and the answer lost. So it is closed
+    for writing, and what comes is read, as RFC 9112, section 9.6, has it; by `linger`, if it
+    finds that something is coming.
+    """
+
+    def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._linger = linger
+        self._lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close it, or let it linger if something is still coming."""
+        self._lingers = self._lingers or (not self._transport.is_closing() and self._linger())
+        if not self._lingers:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether nothing can be written to it any more."""
+        return self._lingers or self._transport.is_closing()
+
+
 class _Protocol(H11Protocol):
     """HTTP/1.1 with a deadline for all that a client has to do.
 
@@ -150,13 +177,14 @@ class _Protocol(H11Protocol):
     requests, uvicorn's own timeout holds.
 
     A body that was answered before it came is still read, or the client would have its connection
-    reset before it reads the answer; but in turns.
+    reset before it reads the answer; but in turns, whether the connection serves on or not.
     """
 
     header_timeout: float
     body_timeout: float
     turns: _Turns
 
+    _reads: asyncio.Transport
     _watched: object = None  # the state that the timer is for
     _timer: asyncio.TimerHandle | None = None
     _reader: asyncio.TimerHandle | None = None
@@ -165,23 +193,38 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.max_size = _HEAD  # type: ignore[attr-defined]
         super().connection_made(transport)
+        self._reads = transport
+        self.transport = _Lingering(transport, self._linger)  # type: ignore[assignment]
         self._watch()
 
     def data_received(self, data: bytes) -> None:
         if not self._deaf:
             super().data_received(data)
             self._watch()
-            self.transport.max_size = _PIECE  # type: ignore[attr-defined]
-            if self._refused:
-                self.turns.wait(self.transport)
+            self._reads.max_size = _PIECE  # type: ignore[attr-defined]
+        if self._deaf or self._refused:
+            self.turns.wait(self._reads)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._refused:
             self._unset_keepalive_if_required()  # it is not idle
-            self.turns.wait(self.transport)
-        else:
+            self.turns.wait(self._reads)
+        elif not self._deaf:
             self._unwatch()
+
+    def _linger(self) -> bool:
+        if self.conn.their_state is not h11.SEND_BODY:
+            return False
+        self._deaf = True
+        self.transport.write_eof()
+        self.turns.wait(self._reads)
+        return True
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._deaf:  # the process does not wait as long for what nobody reads
+            self._cut_soon()
 
     @property
     def _refused(self) -> bool:
@@ -205,10 +248,9 @@ class _Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP as every error is answered, if it is not too late for that."""
-        self._unwatch()
         self._deaf = True
         # Closed while more is coming, the connection would be reset, and the answer lost.
-        self._timer = self.loop.call_later(_ANSWER, self.transport.abort)
+        self._cut_soon()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = unreadable_request().model_dump_json().encode()
             headers = [
@@ -224,6 +266,10 @@ class _Protocol(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def _cut_soon(self) -> None:
+        self._unwatch()
+        self._timer = self.loop.call_later(_ANSWER, self.transport.abort)
 
     def _watch(self) -> None:
         state = self.conn.their_state

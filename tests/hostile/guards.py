@@ -132,6 +132,14 @@ GUARDS = (
         "tests/unit/test_logs.py::test_clients_text_is_escaped",
     ),
     Guard(
+        "a refused connection is not reset",
+        "app/server.py",
+        "if self.conn.their_state is not h11.SEND_BODY:",
+        "if True:",
+        "tests/hostile/test_faults.py::TestSlowClients"
+        "::test_a_client_that_closes_still_reads_its_answer",
+    ),
+    Guard(
         "headers have a deadline",
         "app/server.py",
         'self._timer = self.loop.call_later(self.header_timeout, self._expire, "headers")',

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +102,25 @@ class TestSlowClients:
                     answer = http.client.HTTPResponse(connection)
                     answer.begin()
                     assert (answer.status, bool(answer.read())) == (415, True)
+
+    def test_a_client_that_closes_still_reads_its_answer(self, server: Server) -> None:
+        """Python's urllib always says `Connection: close`, and sends all before it reads."""
+        request = urllib.request.Request(
+            f"{server.url}/segment", bytes(20_000_000), {"Content-Type": "text/plain"}
+        )
+        for _ in range(3):
+            with pytest.raises(urllib.error.HTTPError) as told:
+                urllib.request.urlopen(request, timeout=30)
+            assert (told.value.code, bool(told.value.read())) == (415, True)
+
+    def test_stopping_does_not_wait_for_what_was_refused(self, serve: Serve, exact: Path) -> None:
+        server = serve(exact)
+        with connections(server, 2) as opened:
+            for connection, header in zip(opened, (b"", b"Connection: close\r\n"), strict=True):
+                connection.sendall(POST + header + b"Content-Length: 9999999999\r\n\r\n")
+                assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=10) == 0
 
     def test_an_idle_connection(self, hasty: Server) -> None:
         with connect(hasty) as idle, connect(hasty) as second:
