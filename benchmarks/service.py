@@ -79,7 +79,7 @@ SHORT = (
     Cell(512, 16, 4),
     Cell(224, 4, 3),
     Cell(1024, 4, 6),
-    Cell(2048, 1, 0, empty=0.8),
+    Cell(4096, 1, 0, empty=0.8),
 )
 FULL = (
     Cell(224, 1, 15),
