@@ -17,7 +17,7 @@ from app.api.metrics import Metrics
 from app.api.middleware import RequestLog
 from app.api.service import Service
 from app.api.tracing import Traces
-from app.inference.predictor import usable_cores
+from app.inference.predictor import Gpu, usable_cores
 from app.inference.segmenter import Segmenter, load_segmenter
 from app.pipeline import BYTES_PER_PIXEL
 from app.settings import Settings, load_settings
@@ -33,6 +33,7 @@ def load_models(settings: Settings) -> Segmenter:
         lanes=settings.lanes,
         backend=settings.backend,
         precision=settings.precision,
+        gpu=Gpu(settings.gpu_batch, settings.cuda_graphs, settings.tensorrt),
     )
 
 

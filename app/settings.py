@@ -52,10 +52,19 @@ class Settings(BaseSettings):
     precision: Precision = Field(
         "auto",
         description="auto: int8, else bf16, where the CPU has it and the manifest says that masks "
-        "keep; fp32, bf16 or int8: that one or no start",
+        "keep; fp32, bf16, int8 or, on GPUs, fp16: that one or no start",
     )
     lanes: PositiveInt | None = Field(
         None, description="CPU threads that predict, one patch each; unset: one per usable core"
+    )
+    gpu_batch: PositiveInt = Field(16, description="patches that a GPU gets at once, at most")
+    cuda_graphs: bool = Field(
+        False, description="have a GPU replay recorded batches; not measured yet"
+    )
+    tensorrt: Path | None = Field(
+        None,
+        description="folder where TensorRT keeps what it builds, which takes minutes the first "
+        "time; unset: CUDA alone; not measured yet",
     )
     concurrency: PositiveInt | None = Field(
         None, description="requests at work at once; unset: one more than there are lanes"

@@ -1,8 +1,9 @@
 """What a GPU makes of a bundle: `python -m benchmarks.gpu`, or `make bench-gpu`.
 
-Patches per second of all members together, by the number of patches that the GPU gets at once, and
-how far its probabilities are from the CPU's; then the service on it, with many clients. Without a
-GPU that answers it ends with the reason; `--device cpu` rehearses the run.
+Patches per second of all members together, by precision, by whether batches are recorded as CUDA
+graphs, by TensorRT, and by the number of patches that the GPU gets at once, and how far its
+probabilities are from the CPU's; then the service on it, with many clients, in each precision.
+Without a GPU that answers it ends with the reason; `--device cpu` rehearses the run.
 """
 
 import argparse
@@ -11,15 +12,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from app.errors import DeviceError
-from app.inference.manifest import load_manifest
-from app.inference.predictor import Device, OnnxPredictor
+from app.errors import DeviceError, RooftraceError
+from app.inference.manifest import Manifest, load_manifest
+from app.inference.predictor import Device, Gpu, OnnxPredictor
 from app.settings import PREFIX, Settings
 from benchmarks import machine, report, service
 from benchmarks.imagery import Imagery
@@ -28,7 +31,6 @@ BATCHES = (1, 4, 16, 64)
 PATCHES = 128
 CELLS = (
     service.Cell(224, 1, 10),
-    service.Cell(224, 16, 10),
     service.Cell(224, 64, 10),
     service.Cell(1024, 1, 15),
     service.Cell(1024, 16, 20),
@@ -37,79 +39,152 @@ CELLS = (
 _ROUNDS = 5
 
 
+@dataclass(frozen=True)
+class Arrangement:
+    """A way to use the GPU."""
+
+    precision: Literal["fp32", "fp16"]
+    gpu: Gpu = Gpu()
+    batches: Sequence[int] = BATCHES
+
+    def __str__(self) -> str:
+        graphs = ", CUDA graphs" if self.gpu.graphs else ""
+        return f"{'TensorRT ' if self.gpu.tensorrt else ''}{self.precision}{graphs}"
+
+
+def arrangements(engines: Path) -> list[Arrangement]:
+    """List all. TensorRT, which builds its engines for minutes, gets one size of batch."""
+    return [
+        Arrangement("fp32"),
+        Arrangement("fp16"),
+        Arrangement("fp32", Gpu(graphs=True)),
+        Arrangement("fp16", Gpu(graphs=True)),
+        Arrangement("fp16", Gpu(tensorrt=engines), batches=(16,)),
+    ]
+
+
 def measure(
     bundle: Path,
     imagery: Imagery,
     *,
     device: Device = "cuda",
-    batches: Sequence[int] = BATCHES,
+    some: Sequence[Arrangement] = (Arrangement("fp32"),),
     patches: int = PATCHES,
     cells: Sequence[service.Cell] = CELLS,
 ) -> dict[str, Any]:
     """Measure engine and service on a device; return what `main` writes.
 
     Raises:
-        DeviceError: some member would not run on the GPU.
+        DeviceError: some member would not run on the GPU in the first arrangement.
     """
     manifest = load_manifest(bundle)
-    some, _ = imagery.patches(patches, manifest.patch_size)
-    weights = np.array([member.weight for member in manifest.members], np.float32)
+    given, _ = imagery.patches(patches, manifest.patch_size)
+    with closing(OnnxPredictor(bundle, manifest, device="cpu")) as on_cpu:
+        expected = on_cpu.predict(given, on_cpu.members)
     found: dict[str, Any] = {
         "machine": machine.describe() | {"GPU": _gpu()},
         "bundle": manifest.version,
         "imagery": imagery.origin,
-        "batches": {},
+        "engine": [],
+        "not measured": {},
     }
-    expected = None
-    for batch in batches:
-        with closing(OnnxPredictor(bundle, manifest, device=device, gpu_batch=batch)) as predictor:
-            found["providers"] = sorted(set(predictor.providers.values()))
-            if expected is None:
-                with closing(OnnxPredictor(bundle, manifest, device="cpu")) as on_cpu:
-                    expected = on_cpu.predict(some, on_cpu.members)
-            answer = predictor.predict(some, predictor.members)  # and warm
-            seconds = []
-            for _ in range(_ROUNDS):
-                started = perf_counter()
-                predictor.predict(some, predictor.members)
-                seconds.append(perf_counter() - started)
-            masks = [
-                np.tensordot(weights, one, 1) >= manifest.threshold.value
-                for one in (answer, expected)
-            ]
-            found["batches"][str(batch)] = {
-                "patches_per_second": patches / float(np.median(seconds)),
-                "largest_difference": float(np.abs(answer - expected).max()),
-                "masks_agree": float(np.mean(masks[0] == masks[1])),
-                "out_of_memory": predictor.out_of_memory,
-            }
+    for arrangement in some:
+        try:
+            for batch in arrangement.batches:
+                gpu = replace(arrangement.gpu, batch=batch)
+                with closing(
+                    OnnxPredictor(
+                        bundle, manifest, device=device, gpu=gpu, precision=arrangement.precision
+                    )
+                ) as predictor:
+                    row = _engine(predictor, manifest, given, expected)
+                found["engine"].append({"arrangement": str(arrangement), "batch": batch, **row})
+        except RooftraceError as error:
+            if arrangement == some[0]:
+                raise
+            found["not measured"][str(arrangement)] = str(error)
     ours = [sys.executable, "-m", "app.cli", "serve", "--bundle", str(bundle)]
     limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": device}
-    contender = service.Contender(
-        f"Rooftrace {device}", ours, "/health/live", limits, path="/segment?gate=off"
-    )
-    found["service"] = service.measure(bundle, imagery, cells, [contender])
+    measured = {row["arrangement"] for row in found["engine"]}
+    contenders = [
+        service.Contender(
+            f"Rooftrace {device} {precision}",
+            ours,
+            "/health/live",
+            limits | {f"{PREFIX}PRECISION": precision},
+            path="/segment?gate=off",
+        )
+        for precision in ("fp32", "fp16")
+        if precision in measured
+    ]
+    found["service"] = service.measure(bundle, imagery, cells, contenders)
     return found
+
+
+def _engine(
+    predictor: OnnxPredictor,
+    manifest: Manifest,
+    given: NDArray[np.uint8],
+    expected: NDArray[np.float32],
+) -> dict[str, Any]:
+    answer = predictor.predict(given, predictor.members)  # and warm
+    predictor.predict(given, predictor.members)  # and recorded
+    seconds = []
+    for _ in range(_ROUNDS):
+        started = perf_counter()
+        predictor.predict(given, predictor.members)
+        seconds.append(perf_counter() - started)
+    weights = np.array([member.weight for member in manifest.members], np.float32)
+    masks = [
+        np.tensordot(weights, one, 1) >= manifest.threshold.value for one in (answer, expected)
+    ]
+    return {
+        "providers": sorted(set(predictor.providers.values())),
+        "patches_per_second": len(given) / float(np.median(seconds)),
+        "largest_difference": float(np.abs(answer - expected).max()),
+        "masks_agree": float(np.mean(masks[0] == masks[1])),
+        "out_of_memory": predictor.out_of_memory,
+    }
 
 
 def table(found: dict[str, Any]) -> str:
     """Lay the figures out in Markdown."""
-    fastest = max(one["patches_per_second"] for one in found["batches"].values())
+    rows = found["engine"]
     engine = report.table(
-        ("patches at once", "patches/s", "farthest from the CPU", "masks agree", "out of memory"),
+        (
+            "computed in",
+            "patches at once",
+            "patches/s",
+            "farthest from the CPU",
+            "masks agree",
+            "out of memory",
+        ),
         [
             (
-                batch,
-                f"{one['patches_per_second']:.1f}",
-                f"{one['largest_difference']:.1e}",
-                f"{one['masks_agree']:.4%}",
-                str(one["out_of_memory"]),
+                row["arrangement"],
+                str(row["batch"]),
+                f"{row['patches_per_second']:.1f}",
+                f"{row['largest_difference']:.1e}",
+                f"{row['masks_agree']:.4%}",
+                str(row["out_of_memory"]),
             )
-            for batch, one in found["batches"].items()
+            for row in rows
         ],
     )
-    [(name, cells)] = found["service"]["services"].items()
-    served = report.table(
+    unmeasured = [f"Not measured: {name} ({why})." for name, why in found["not measured"].items()]
+    parts = []
+    for name, cells in found["service"]["services"].items():
+        precision = name.rpartition(" ")[2]
+        fastest = max(row["patches_per_second"] for row in rows if row["arrangement"] == precision)
+        parts += [f"{name}:", _served(cells, fastest)]
+    providers = sorted({provider for row in rows for provider in row["providers"]})
+    head = f"{found['bundle']} on {', '.join(providers)}; {found['imagery']}"
+    machines = report.table(("", ""), list(found["machine"].items()))
+    return "\n\n".join([head, machines, engine, *unmeasured, *parts])
+
+
+def _served(cells: Sequence[dict[str, Any]], fastest: float) -> str:
+    return report.table(
         ("", "requests/s", "patches/s", "share of the engine", "p50 s", "p99 s", "health p99 ms"),
         [
             (
@@ -124,9 +199,6 @@ def table(found: dict[str, Any]) -> str:
             for cell in cells
         ],
     )
-    machines = report.table(("", ""), list(found["machine"].items()))
-    head = f"{found['bundle']} on {', '.join(found['providers'])}; {found['imagery']}"
-    return f"{head}\n\n{machines}\n\n{engine}\n\n{name}:\n\n{served}"
 
 
 def _gpu() -> str:
@@ -146,8 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--json", type=Path, default=Path("runs/gpu.json"))
     args = parser.parse_args(arguments)
+    engines = args.json.parent / "tensorrt"
     try:
-        found = measure(args.bundle.resolve(), Imagery(args.data), device=args.device)
+        found = measure(
+            args.bundle.resolve(),
+            Imagery(args.data),
+            device=args.device,
+            some=arrangements(engines.absolute())[: None if args.device == "cuda" else 1],
+        )
     except DeviceError as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1

@@ -7,10 +7,17 @@ from typing import Literal
 
 from app.errors import DeviceError
 from app.inference.manifest import Lower, Manifest
-from app.inference.predictor import ComputedIn, Device, OnnxPredictor, Predictor, gpu_expected
+from app.inference.predictor import (
+    ComputedIn,
+    Device,
+    Gpu,
+    OnnxPredictor,
+    Predictor,
+    gpu_expected,
+)
 
 Backend = Literal["auto", "onnxruntime", "openvino"]
-Precision = Literal["auto", "fp32", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "bf16", "int8", "fp16"]
 
 DICE_TOLERANCE = 0.003
 """How far micro Dice may lie from that in fp32, by the manifest, for `auto` to take a precision."""
@@ -24,10 +31,12 @@ def load_predictor(
     lanes: int | None = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
+    gpu: Gpu = Gpu(),
 ) -> Predictor:
     """Load the bundle in the folder `bundle` into the backend that suits the machine.
 
-    ONNX Runtime computes in fp32, on GPUs and CPUs; OpenVINO is here for int8 and bf16 on CPUs.
+    ONNX Runtime computes in fp32, on GPUs and CPUs, and on GPUs in fp16 where it is told to;
+    OpenVINO is here for int8 and bf16 on CPUs.
     What is left to us (`auto`) comes to the fastest of these that the CPU has and of which the
     manifest says that the masks of this bundle do not suffer.
 
@@ -40,15 +49,20 @@ def load_predictor(
     lower = precision in ("bf16", "int8")
     if lower and (backend == "onnxruntime" or device == "cuda"):
         raise DeviceError(
-            f"ONNX Runtime computes in fp32 here; for {precision}, set backend to openvino "
-            "and device to cpu"
+            f"ONNX Runtime has no {precision} here; set backend to openvino and device to cpu"
         )
+    if precision == "fp16":
+        if backend == "openvino" or device == "cpu":
+            raise DeviceError("fp16 is for GPUs; set backend to auto and device to auto or cuda")
+        device = "cuda"  # a CPU would round to fp16 and compute in fp32
     if (backend == "openvino" or lower) and find_spec("openvino") is None:
         raise DeviceError("OpenVINO is not installed; install the `openvino` extra")
     chosen, why = _choose(manifest, device, backend, precision)
     choice = f"{chosen}: {why}"
-    if backend != "openvino" and chosen == "fp32":
-        return OnnxPredictor(bundle, manifest, device=device, lanes=lanes, choice=choice)
+    if chosen == "fp16" or (chosen == "fp32" and backend != "openvino"):
+        return OnnxPredictor(
+            bundle, manifest, device=device, lanes=lanes, gpu=gpu, precision=chosen, choice=choice
+        )
     # Here, because it need not be installed, and takes its time.
     from app.inference.openvino_predictor import OpenvinoPredictor
 
@@ -57,7 +71,7 @@ def load_predictor(
 
 def _choose(
     manifest: Manifest, device: Device, backend: Backend, precision: Precision
-) -> tuple[ComputedIn, str]:
+) -> tuple[ComputedIn | Literal["fp16"], str]:
     """Choose a precision, and say why."""
     if precision != "auto":
         return precision, "as asked"

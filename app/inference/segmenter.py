@@ -21,7 +21,7 @@ from app.inference.gate import Gating, predict_gated
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.options import SegmentOptions
 from app.inference.orientations import ORIENTATIONS, upright
-from app.inference.predictor import Device, Predictor
+from app.inference.predictor import Device, Gpu, Predictor
 from app.inference.resampling import Size, first_needed, resample_bands, seen_size
 from app.inference.windows import WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
@@ -356,6 +356,7 @@ def load_segmenter(
     lanes: int | None = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
+    gpu: Gpu = Gpu(),
 ) -> Segmenter:
     """Load the bundle in the folder `bundle`, and predict one patch so that the first is not slow.
 
@@ -365,7 +366,7 @@ def load_segmenter(
     """
     manifest = load_manifest(bundle)
     predictor = load_predictor(
-        bundle, manifest, device=device, lanes=lanes, backend=backend, precision=precision
+        bundle, manifest, device=device, lanes=lanes, backend=backend, precision=precision, gpu=gpu
     )
     black = np.zeros((1, manifest.patch_size, manifest.patch_size, 3), np.uint8)
     try:

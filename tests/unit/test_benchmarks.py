@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from app.errors import DeviceError
 from app.imaging.image import Image
 from app.inference.manifest import load_manifest
 from app.inference.predictor import CUDA
@@ -72,17 +73,37 @@ def test_a_scene_is_as_empty_as_it_was_asked_for(
 
 def test_a_gpu_is_rehearsed_on_the_cpu(bundle: Path, imagery: Imagery) -> None:
     cells = [service.Cell(224, 2, 0.3)]
-    found = gpu.measure(bundle, imagery, device="cpu", batches=(1, 4), patches=8, cells=cells)
-    assert found["providers"] == ["CPUExecutionProvider"]
-    assert list(found["batches"]) == ["1", "4"]
-    for one in found["batches"].values():
-        assert one["patches_per_second"] > 0
-        assert (one["largest_difference"], one["masks_agree"]) == (0, 1)
-    [answered] = found["service"]["services"]["Rooftrace cpu"]
+    some = [gpu.Arrangement("fp32", batches=(1, 4))]
+    found = gpu.measure(bundle, imagery, device="cpu", some=some, patches=8, cells=cells)
+    assert [(row["arrangement"], row["batch"]) for row in found["engine"]] == [
+        ("fp32", 1),
+        ("fp32", 4),
+    ]
+    for row in found["engine"]:
+        assert row["providers"] == ["CPUExecutionProvider"]
+        assert row["patches_per_second"] > 0
+        assert (row["largest_difference"], row["masks_agree"]) == (0, 1)
+    [answered] = found["service"]["services"]["Rooftrace cpu fp32"]
     assert (answered["requests"] > 0, answered["failed"]) == (True, 0)
     page = gpu.table(found)
-    assert "| 4 |" in page
+    assert "| fp32 | 4 |" in page
     assert "224², 2 clients" in page
+
+
+def test_what_a_gpu_can_not_do_is_named(bundle: Path, imagery: Imagery, tmp_path: Path) -> None:
+    """The first arrangement is that of the service as it is; without it, nothing is measured."""
+    if CUDA in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    everything = gpu.arrangements(tmp_path)
+    assert [str(each) for each in everything] == [
+        "fp32",
+        "fp16",
+        "fp32, CUDA graphs",
+        "fp16, CUDA graphs",
+        "TensorRT fp16",
+    ]
+    with pytest.raises(DeviceError, match="has no CUDA"):
+        gpu.measure(bundle, imagery, some=everything, patches=1, cells=[])
 
 
 def test_cost_by_area(bundle: Path, tmp_path: Path) -> None:

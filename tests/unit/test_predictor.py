@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from app.errors import BundleError, DeviceError, InferenceError
 from app.inference import predictor as module
+from app.inference.backends import load_predictor
 from app.inference.manifest import load_manifest
 from app.inference.predictor import (
     CPU,
     CUDA,
+    TENSORRT,
     Device,
+    Gpu,
     OnnxPredictor,
     Predictor,
     cpu_quota,
@@ -313,6 +316,44 @@ class TestPrecision:
         assert all(np.array_equal(found, other) for other in again)
 
 
+class TestFp16:
+    @pytest.fixture(autouse=True)
+    def with_onnx(self) -> None:
+        pytest.importorskip("onnx", reason="neither the `train` nor the `gpu` extra is installed")
+
+    def test_it_is_fp32_to_the_precision_of_fp16(self, bundle: Path) -> None:
+        manifest = load_manifest(bundle)
+        batch = patches(3)
+        with (
+            closing(load_onnx(bundle)) as exact,
+            closing(OnnxPredictor(bundle, manifest, device="cpu", precision="fp16")) as half,
+        ):
+            expected = exact.predict(batch, exact.members)
+            found = half.predict(batch, exact.members)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=2**-10)
+
+    def test_nothing_is_left_in_fp32(self) -> None:
+        """A CPU's runtime takes out what it need not round, so the graph is looked at."""
+        onnx = pytest.importorskip("onnx")
+        half = onnx.load_from_string(module._to_half(factories.channel_graph("red", PATCH)))
+        inferred = onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True).graph
+        onnx.checker.check_model(half)
+        inner = {value.type.tensor_type.elem_type for value in inferred.value_info}
+        assert onnx.TensorProto.FLOAT16 in inner
+        assert onnx.TensorProto.FLOAT not in inner
+        assert inferred.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+    def test_it_is_for_gpus(self, bundle: Path) -> None:
+        manifest = load_manifest(bundle)
+        for wrong in ({"device": "cpu"}, {"backend": "openvino"}):
+            with pytest.raises(DeviceError, match="fp16 is for GPUs"):
+                load_predictor(bundle, manifest, precision="fp16", **wrong)  # type: ignore[arg-type]
+        if CUDA not in ort.get_available_providers():
+            with pytest.raises(DeviceError, match="no CUDA"):
+                load_predictor(bundle, manifest, precision="fp16")
+
+
 class SmallGpu(ort.InferenceSession):
     """A session of the CPU that says it is a GPU's, and shares 2 MB with all others of its kind.
 
@@ -331,11 +372,10 @@ class SmallGpu(ort.InferenceSession):
     def get_providers(self) -> list[str]:
         return [CUDA, CPU]
 
-    def run(self, names: object, inputs: dict[str, NDArray[np.uint8]]) -> object:
+    def run_with_iobinding(self, binding: ort.IOBinding, options: object = None) -> None:
         self.runs.append(0)
-        found = super().run(names, inputs)
-        self.runs[-1] = len(next(iter(inputs.values())))
-        return found
+        super().run_with_iobinding(binding, options)
+        self.runs[-1] = binding.get_outputs()[0].shape()[0]
 
 
 @pytest.fixture(scope="module")
@@ -354,9 +394,10 @@ def small_gpu(small_arena: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have a GPU of little memory; return what becomes the log of its runs."""
     monkeypatch.setattr(
         module,
-        "_open_on_cuda",
-        lambda models: {member: SmallGpu(model) for member, model in models.items()},
+        "_open_on_gpu",
+        lambda models, _: {member: SmallGpu(model) for member, model in models.items()},
     )
+    monkeypatch.setattr(module, "_GPU_MEMORY", "cpu")
     SmallGpu.runs.clear()
     return SmallGpu.runs
 
@@ -422,7 +463,7 @@ class TestDevice:
         small_gpu: list[int],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        patch, fits = 128, 2  # of 11, then 5, then 2
+        patch, fits = 192, 2  # of 11, then 5, then 2
         bundle = write_toy_bundle(tmp_path / "toy", patch_size=patch)
         given = factories.scene(11 * patch, patch).reshape(11, patch, patch, 3)
         with closing(load_onnx(bundle, device="auto")) as predictor:
@@ -441,8 +482,8 @@ class TestDevice:
     def test_without_memory_for_one_patch_a_member_moves_to_the_cpu_and_says_so(
         self, tmp_path: Path, small_gpu: list[int], caplog: pytest.LogCaptureFixture
     ) -> None:
-        bundle = write_toy_bundle(tmp_path / "toy", patch_size=320)
-        given = factories.scene(3 * 320, 320).reshape(3, 320, 320, 3)
+        bundle = write_toy_bundle(tmp_path / "toy", patch_size=512)
+        given = factories.scene(3 * 512, 512).reshape(3, 512, 512, 3)
         with closing(load_onnx(bundle, device="auto")) as predictor:
             first, *others = predictor.members
             found = predictor.predict(given, [first])
@@ -457,8 +498,8 @@ class TestDevice:
     def test_where_the_gpu_was_asked_for_nothing_moves(
         self, tmp_path: Path, small_gpu: list[int]
     ) -> None:
-        bundle = write_toy_bundle(tmp_path / "toy", patch_size=320)
-        given = factories.scene(320, 320).reshape(1, 320, 320, 3)
+        bundle = write_toy_bundle(tmp_path / "toy", patch_size=512)
+        given = factories.scene(512, 512).reshape(1, 512, 512, 3)
         with closing(load_onnx(bundle, device="cuda")) as predictor:
             with pytest.raises(InferenceError, match="Available memory of"):
                 predictor.predict(given, predictor.members)
@@ -473,6 +514,33 @@ class TestDevice:
             with pytest.raises(InferenceError):
                 predictor.predict(np.zeros((1, 33, 33, 3), np.uint8), predictor.members)
             assert (small_gpu, predictor.out_of_memory) == ([0], 0)
+
+    def test_batches_of_any_size_go_through_buffers_of_few(
+        self, tmp_path: Path, small_gpu: list[int]
+    ) -> None:
+        bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
+        given = factories.scene(13 * 32, 32).reshape(13, 32, 32, 3)
+        with (
+            closing(load_onnx(bundle)) as on_the_cpu,
+            closing(OnnxPredictor(bundle, load_manifest(bundle), gpu=Gpu(batch=12))) as predictor,
+        ):
+            for number in (13, 1, 2, 3, 7, 12):
+                found = predictor.predict(given[:number], predictor.members)
+                expected = on_the_cpu.predict(given[:number], predictor.members)
+                np.testing.assert_array_equal(found, expected)
+        members = len(predictor.members)
+        assert small_gpu == [size for size in (12, 1, 1, 2, 4, 8, 12) for _ in range(members)]
+
+    def test_what_a_gpu_is_asked_for(self, tmp_path: Path) -> None:
+        [(cuda, options)] = Gpu().providers(half=False)
+        assert (cuda, options["enable_cuda_graph"]) == (CUDA, "0")
+        [(_, options)] = Gpu(graphs=True).providers(half=False)
+        assert options["enable_cuda_graph"] == "1"
+        engines, beside = Gpu(tensorrt=tmp_path).providers(half=True)
+        assert engines[0] == TENSORRT
+        assert engines[1]["trt_engine_cache_path"] == str(tmp_path)
+        assert engines[1]["trt_fp16_enable"] == "1"
+        assert beside[0] == CUDA
 
     def test_a_broken_graph_is_blamed_on_the_bundle(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="can't load member 'toy'"):
