@@ -14,7 +14,7 @@ from app.files import choose_format, expand, plan_targets
 from app.formats import FORMATS
 from app.imaging.scaling import parse_rescale
 from app.inference.manifest import verify_files
-from app.inference.options import Combine, Resample, SegmentOptions, UseGate
+from app.inference.options import Combine, Resample, SegmentOptions, UseGate, UseHysteresis
 from app.inference.orientations import Tta
 from app.inference.predictor import Device
 from app.inference.segmenter import Checkpoint
@@ -78,6 +78,7 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         gsd=args.gsd,
         resample=args.resample,
         min_area=args.min_area,
+        hysteresis=args.hysteresis,
         gate=args.gate,
     )
     output = OutputOptions(
@@ -134,7 +135,10 @@ def _models(_: argparse.Namespace, settings: Settings) -> int:
     with closing(load_models(settings)) as segmenter:
         manifest, predictor = segmenter.manifest, segmenter.predictor
         verify_files(settings.bundle, manifest)
-        print(f"{manifest.version}  threshold {manifest.threshold.value:g}  {settings.bundle}")
+        threshold = f"{manifest.threshold.value:g}"
+        if manifest.threshold.high:
+            threshold += f" (and {manifest.threshold.high:g} somewhere in a building)"
+        print(f"{manifest.version}  threshold {threshold}  {settings.bundle}")
         for member in manifest.members:
             print(
                 f"  {member.name:<16} weight {member.weight:.2f}  {member.bytes / 2**20:6.1f} MiB"
@@ -212,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=SegmentOptions.min_area,
         help="drop smaller components: m² with a known GSD, else pixels",
+    )
+    command.add_argument(
+        "--hysteresis",
+        choices=get_args(UseHysteresis),
+        default=SegmentOptions.hysteresis,
+        help="on: what nowhere reaches the higher of the bundle's two thresholds is no building",
     )
     command.add_argument(
         "--gate",

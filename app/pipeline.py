@@ -134,7 +134,7 @@ class Pipeline:
     ) -> Findings:
         """Find the buildings of an image a band of rows at a time, for `format.write`.
 
-        `bands` are what was made of this image before; None has them made, as the writer takes
+        `bands` are what `bands` made of this image before; None has them made, as the writer takes
         them.
 
         Raises:
@@ -144,7 +144,7 @@ class Pipeline:
         return Findings(
             filename,
             image,
-            self.bands(image) if bands is None else bands,
+            self.segmenter.hold_unsure(self.bands(image) if bands is None else bands, self.options),
             self._provenance(image),
             min_pixels=self.options.min_area / self.segmenter.unit_area(image, self.options),
             gsd=used_gsd(image, self.options),

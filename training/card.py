@@ -76,11 +76,13 @@ def _members(manifest: Manifest) -> str:
     ]
     header = ("member", "architecture", "encoder", "weight", "MB", "max. difference")
     parity = manifest.members[0].parity
+    high = manifest.threshold.high
+    certainty = f", if some pixel of its building reaches {high:.2f}" if high else ""
     return (
         f"{_table(header, rows)}\n\n"
         f"A pixel is building at a weighted mean probability of {manifest.threshold.value:.2f} or "
-        f"more. Chosen by: {manifest.threshold.chosen_by}. The difference is the largest between "
-        "the probabilities of torch and of ONNX Runtime as it serves, on "
+        f"more{certainty}. Chosen by: {manifest.threshold.chosen_by}. The difference is the "
+        "largest between the probabilities of torch and of ONNX Runtime as it serves, on "
         f"{parity.patches} patches (noise, black, white, a procedural scene, real ones where there "
         f"were any); more than {parity.tolerance:g}, or masks that agree on less than "
         f"{AGREEMENT:.1%} of the pixels, would have stopped the export. Large weights are stored "

@@ -1,7 +1,7 @@
 """Ask the members one after the other, and stop as soon as no answer could change the mask.
 
 A weighted mean of probabilities lies between what it is when every member that was not asked says
-0, and what it is when they all say 1. Where both lie on one side of the threshold, the pixel is
+0, and what it is when they all say 1. Where both lie on one side of the thresholds, the pixel is
 settled, and a patch all of whose pixels are settled needs no further member. Patches that overlap
 share pixels, so the bounds go through the blending before they are compared: only a patch that
 touches an unsettled pixel goes on.
@@ -33,12 +33,14 @@ _MARGIN = 1e-5
 class Vote:
     """How the members are weighed, the order in which they are asked, and what they decide.
 
-    `weights` sum to 1. `order` holds the index of each member once.
+    `weights` sum to 1. `order` holds the index of each member once. Only how the mean compares with
+    the `lowest` and the `highest` threshold, and those between, matters to the mask.
     """
 
     weights: Sequence[float]
     order: Sequence[int]
-    threshold: float
+    lowest: float
+    highest: float
 
 
 def predict_until_settled(
@@ -230,11 +232,11 @@ class _Asking:
 
     def _unsettled(self, strip: _Strip, around: Sequence[_Row]) -> Iterator[tuple[_Row, int]]:
         """Find the patches of a strip that touch an unsettled pixel, and which of their row."""
-        blending, threshold = self.blending, self.vote.threshold
+        blending, vote = self.blending, self.vote
         offsets = blending.grid.row_offsets
         start, stop = offsets[strip[0].index], offsets[strip[-1].index] + blending.height
         low, rest = blending.bounds(around, start, stop)
-        unsettled = (low < threshold + _MARGIN) & (low + rest >= threshold - _MARGIN)
+        unsettled = (low < vote.highest + _MARGIN) & (low + rest >= vote.lowest - _MARGIN)
         unsettled[: max(0, self.first - start)] = False  # nobody wants these rows
         valid = self.read_valid(start, stop)
         if valid is not None:

@@ -93,10 +93,21 @@ class Member(_Model):
 
 
 class Threshold(_Model):
-    """The probability at and above which a pixel is building, and how it was chosen."""
+    """The probability at and above which a pixel is building, and how it was chosen.
+
+    What nowhere reaches `high` is no building (`app.inference.hysteresis`); None: whatever does
+    reach `value` is.
+    """
 
     value: Annotated[float, Field(gt=0, lt=1)]
+    high: Annotated[float, Field(gt=0, lt=1)] | None = None
     chosen_by: str
+
+    @model_validator(mode="after")
+    def _high_lies_above(self) -> Self:
+        if self.high is not None and self.high <= self.value:
+            raise ValueError(f"high must lie above value, {self.value}, got {self.high}")
+        return self
 
 
 class GsdRange(_Model):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from app.inference.backends import Backend, Precision, load_predictor
 from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, bytes_held, predict_until_settled
 from app.inference.gate import Gating, predict_gated
+from app.inference.hysteresis import find_unsure
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.options import SegmentOptions
 from app.inference.orientations import ORIENTATIONS, upright
@@ -33,6 +34,9 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 _Item = TypeVar("_Item")
 
 _GSD_MARGIN = 1.01
+
+_BELOW = 1 / 255
+"""How far below the threshold what is not sure is held: it shows in 8 bits."""
 
 _EARLY_EXIT_ROOM = 16 << 20, 512 << 20
 _EARLY_EXIT_BYTES_PER_PIXEL = 40
@@ -163,7 +167,7 @@ class Segmenter:
         size = image.height, image.width
         probability, mask = np.empty(size, np.float32), np.empty(size, np.bool_)
         spread = np.empty(size, np.float32) if disagreement else None
-        for band in self.combine_bands(image, bands, options):
+        for band in self.hold_unsure(self.combine_bands(image, bands, options), options):
             probability[band.rows], mask[band.rows] = band.probability, band.mask
             if spread is not None:
                 spread[band.rows] = band.disagreement
@@ -181,7 +185,9 @@ class Segmenter:
     def combine_bands(
         self, image: RowSource, bands: Iterable[Band], options: SegmentOptions = SegmentOptions()
     ) -> Iterator[SegmentedBand]:
-        """Combine the bands of an image one by one; `min_area` is left to who sees them together.
+        """Combine the bands of an image one by one.
+
+        `hold_unsure` and `min_area` are left to who sees them together.
 
         Raises:
             InvalidOption: an option that this bundle can't honour.
@@ -198,6 +204,40 @@ class Segmenter:
                 mask=probability > 0.5 if options.combine == "vote" else probability >= threshold,
                 valid=image.read_valid(band.rows.start, band.rows.stop),
             )
+
+    def hold_unsure(
+        self, bands: Iterable[SegmentedBand], options: SegmentOptions = SegmentOptions()
+    ) -> Iterator[SegmentedBand]:
+        """Hold components that are nowhere sure just below the manifest's threshold.
+
+        So they are no building at that threshold and above. These are all of an image's bands, of
+        `combine_bands`; they leave when their components are known.
+
+        Raises:
+            InvalidOption: a member that this bundle does not have.
+        """
+        thresholds = self.hysteresis(options)
+        if thresholds is None:
+            yield from bands
+            return
+        low, high = thresholds
+        ahead, behind = tee(bands)
+        unsure = find_unsure((band.probability for band in ahead), low, high)
+        for held, band in zip(unsure, behind, strict=True):
+            probability = band.probability
+            if held.any():
+                below = np.minimum(probability, np.float32(max(0.0, low - _BELOW)))
+                probability = np.where(held, below, probability)
+            mask = probability >= self._threshold(options)
+            yield replace(band, probability=probability, mask=mask)
+
+    def hysteresis(self, options: SegmentOptions) -> tuple[float, float] | None:
+        """Return the thresholds of hysteresis; None where the bundle has none, or not for this."""
+        threshold = self.manifest.threshold
+        fitted = self.chosen_members(options) == tuple(self._weights)
+        if threshold.high is None or options.hysteresis == "off" or not fitted:
+            return None
+        return None if options.combine == "vote" else (threshold.value, threshold.high)
 
     def unit_area(self, image: RowSource, options: SegmentOptions) -> float:
         """Return the area of a pixel: in m² where the GSD is known, else 1."""
@@ -270,7 +310,8 @@ class Segmenter:
         if gating:
             asked = (gating.member, *(name for name in asked if name != gating.member))
         order = [members.index(name) for name in asked if name in members]
-        return Vote(weights, order, self._threshold(options))
+        thresholds = self._threshold(options), *(self.hysteresis(options) or ())
+        return Vote(weights, order, min(thresholds), max(thresholds))
 
     def _scale(self, image: RowSource, options: SegmentOptions) -> tuple[float, float]:
         """Return how many pixels the members see per pixel of the image, down and across."""

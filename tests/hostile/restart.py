@@ -70,7 +70,7 @@ def kill_and_wait(server: Server) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure three times, and see that masks are the same before and after."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "models" / "rooftrace-4")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "models" / "rooftrace-5")
     bundle = parser.parse_args(arguments).bundle.absolute()
     image = encoded(scene(300, 300))
 

@@ -127,7 +127,7 @@ def test_as_few_rows_at_once_as_can_be_are_enough(
         grid,
         patches,
         ask,
-        Vote(weights.tolist(), order, threshold),
+        Vote(weights.tolist(), order, threshold, threshold),
         lambda start, stop: None,
         at_least=1,
         first=row,

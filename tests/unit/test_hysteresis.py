@@ -1,0 +1,121 @@
+"""A building must be sure somewhere: what that does to probabilities, masks and results."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from app.imaging.decode import decode_image
+from app.imaging.image import Image
+from app.inference.manifest import Threshold
+from app.inference.options import SegmentOptions
+from app.inference.segmenter import Segmenter
+from app.results.findings import OutputOptions
+from tests.maps import encode, geotiff, pipeline
+
+LOW, HIGH = 0.5, 0.8
+
+
+@pytest.fixture
+def choosy(small_toy: Segmenter) -> Segmenter:
+    """The toy, which wants every building to reach 0.8 somewhere."""
+    threshold = Threshold(value=LOW, high=HIGH, chosen_by="a test")
+    manifest = small_toy.manifest.model_copy(update={"threshold": threshold})
+    return Segmenter(manifest, small_toy.predictor)
+
+
+def grey(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Paint probabilities: the toy's members each see a channel."""
+    return np.repeat(np.rint(255 * levels)[..., np.newaxis], 3, axis=2).astype(np.uint8)
+
+
+def patchwork(seed: int) -> NDArray[np.uint8]:
+    """Paint rectangles of random colours, 280 x 180 pixels."""
+    colours = np.random.default_rng(seed).integers(0, 256, (40, 20, 3))
+    return np.kron(colours, np.ones((7, 9, 1))).astype(np.uint8)
+
+
+@pytest.fixture
+def levels() -> NDArray[np.float64]:
+    """Two buildings, the left one sure in one pixel, the right one nowhere."""
+    levels = np.full((90, 100), 0.1)
+    levels[20:60, 10:40] = levels[20:60, 60:90] = 0.6
+    levels[50, 20] = 0.9
+    return levels
+
+
+def test_what_is_nowhere_sure_is_held_below_the_threshold(
+    choosy: Segmenter, levels: NDArray[np.float64]
+) -> None:
+    found = choosy.segment(Image(grey(levels)))
+    expected = levels >= LOW
+    expected[:, 50:] = False
+    np.testing.assert_array_equal(found.mask, expected)
+    assert found.probability[30, 70] == np.float32(LOW - 1 / 255)
+    np.testing.assert_allclose(found.probability[:, :50], levels[:, :50], atol=0.01)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.497, 0.5, 0.55, 0.7, 0.85])
+def test_at_any_threshold_the_mask_is_that_of_the_probabilities(
+    choosy: Segmenter, levels: NDArray[np.float64], threshold: float
+) -> None:
+    image = Image(grey(levels))
+    probability = choosy.segment(image).probability
+    options = SegmentOptions(threshold=threshold)
+    for mask_only in (False, True):
+        mask = choosy.segment(image, options, mask_only=mask_only).mask
+        np.testing.assert_array_equal(mask, probability >= threshold)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SegmentOptions(hysteresis="off"),
+        SegmentOptions(combine="vote"),
+        SegmentOptions(members=("red", "green")),
+    ],
+)
+def test_it_can_be_off(
+    choosy: Segmenter, levels: NDArray[np.float64], options: SegmentOptions
+) -> None:
+    mask = choosy.segment(Image(grey(levels)), options).mask
+    np.testing.assert_array_equal(mask, levels >= LOW)
+
+
+def test_without_a_second_threshold_nothing_is_held(
+    small_toy: Segmenter, levels: NDArray[np.float64]
+) -> None:
+    np.testing.assert_array_equal(small_toy.segment(Image(grey(levels))).mask, levels >= LOW)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.55])
+def test_early_exit_knows_both_thresholds(choosy: Segmenter, threshold: float | None) -> None:
+    image = Image(patchwork(3))
+    options = SegmentOptions(threshold=threshold)
+    whole = choosy.segment(image, options).mask
+    np.testing.assert_array_equal(choosy.segment(image, options, mask_only=True).mask, whole)
+    off = choosy.segment(image, SegmentOptions(threshold=threshold, hysteresis="off")).mask
+    assert off.sum() > whole.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("format", "bands"), [("geojson", ("mask",)), ("geotiff", ("mask", "probability"))]
+)
+def test_in_bands_it_is_the_same(
+    choosy: Segmenter, tmp_path: Path, format: str, bands: tuple[str, ...]
+) -> None:
+    data, path = geotiff(patchwork(4)), tmp_path / "out"
+    output = OutputOptions(bands=bands)  # type: ignore[arg-type]
+    line = pipeline(choosy, format, output=output)
+    assert line.format.write is not None
+    findings = line.stream("map.tif", decode_image(data, max_pixels=10**8))
+    line.format.write(findings, path)
+    assert path.read_bytes() == encode(choosy, data, format, output=output)
+    assert findings.provenance.hysteresis == HIGH
+
+
+def test_the_second_threshold_is_the_higher_one() -> None:
+    with pytest.raises(ValidationError, match=r"high must lie above value, 0\.5, got 0\.5"):
+        Threshold(value=0.5, high=0.5, chosen_by="nobody")
