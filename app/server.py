@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+from weakref import WeakMethod
 
 import h11
 import uvicorn
@@ -151,7 +152,8 @@ class _Lingering:
 
     def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
         self._transport = transport
-        self._linger = linger
+        # Weak: with what it belongs to, a connection would wait for the garbage collector.
+        self._linger = WeakMethod(linger)
         self._lingers = False
 
     def __getattr__(self, name: str) -> Any:
@@ -159,7 +161,9 @@ class _Lingering:
 
     def close(self) -> None:
         """Close it, or let it linger if something is still coming."""
-        self._lingers = self._lingers or (not self._transport.is_closing() and self._linger())
+        linger = self._linger()
+        if linger is not None and not self.is_closing():
+            self._lingers = linger()
         if not self._lingers:
             self._transport.close()
 
