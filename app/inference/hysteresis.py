@@ -1,9 +1,9 @@
 """Hysteresis: a building must be sure somewhere, and is less sure around there.
 
 A component of the mask that nowhere reaches the higher of two thresholds is held below the lower
-one. Source: J. Canny, A Computational Approach to Edge Detection, PAMI 8 (1986), section VIII, on
-edges; here on what `app.masks.components` calls a component. What is dropped depends on whole
-components alone, never on how the rows were cut into bands.
+one. Source: J. Canny, A Computational Approach to Edge Detection, PAMI 8 (1986), on edges; here on
+what `app.masks.components` calls a component. What is dropped depends on whole components alone,
+never on how the rows were cut into bands.
 """
 
 from collections.abc import Iterable, Iterator
