@@ -129,7 +129,7 @@ def burst(
     async def one(i: int) -> None:
         try:
             status, body, retry_after = await send(server.url, images[i % len(images)])
-        except OSError as error:
+        except (OSError, EOFError, IndexError) as error:  # reset, cut short, or no answer at all
             tally.statuses[type(error).__name__] += 1
             return
         now = time.perf_counter()
