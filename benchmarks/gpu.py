@@ -1,8 +1,9 @@
 """What a GPU makes of a bundle: `python -m benchmarks.gpu`, or `make bench-gpu`.
 
 Patches per second of all members together, by precision, by whether batches are recorded as CUDA
-graphs, by TensorRT, and by the number of patches that the GPU gets at once, and how far its
-probabilities are from the CPU's; then the service on it, with many clients, in each precision.
+graphs, by TensorRT, and by the number of patches that the GPU gets at once; which share that is of
+what it computes at most, and how far its probabilities are from the CPU's. Then the service on it,
+with many clients, in each precision.
 Without a GPU that answers it ends with the reason; `--device cpu` rehearses the run.
 """
 
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 
 from app.errors import DeviceError, RooftraceError
 from app.inference.manifest import Manifest, load_manifest
-from app.inference.predictor import Device, Gpu, OnnxPredictor
+from app.inference.predictor import Gpu, OnnxPredictor
 from app.settings import PREFIX, Settings
 from benchmarks import machine, report, service
+from benchmarks.ceiling import Device, ceiling, operations
 from benchmarks.imagery import Imagery
 
 BATCHES = (1, 4, 16, 64)
@@ -85,24 +87,27 @@ def measure(
         "machine": machine.describe() | {"GPU": _gpu()},
         "bundle": manifest.version,
         "imagery": imagery.origin,
+        "operations_per_patch": sum(operations(bundle / m.file) for m in manifest.members),
         "engine": [],
         "not measured": {},
     }
     for arrangement in some:
+        precision = arrangement.precision
         try:
             for batch in arrangement.batches:
                 gpu = replace(arrangement.gpu, batch=batch)
                 with closing(
-                    OnnxPredictor(
-                        bundle, manifest, device=device, gpu=gpu, precision=arrangement.precision
-                    )
+                    OnnxPredictor(bundle, manifest, device=device, gpu=gpu, precision=precision)
                 ) as predictor:
                     row = _engine(predictor, manifest, given, expected)
-                found["engine"].append({"arrangement": str(arrangement), "batch": batch, **row})
+                row |= {"arrangement": str(arrangement), "precision": precision, "batch": batch}
+                found["engine"].append(row)
         except RooftraceError as error:
             if arrangement == some[0]:
                 raise
             found["not measured"][str(arrangement)] = str(error)
+    precisions = dict.fromkeys(row["precision"] for row in found["engine"])
+    found["ceiling"] = {precision: ceiling(device, precision) for precision in precisions}
     ours = [sys.executable, "-m", "app.cli", "serve", "--bundle", str(bundle)]
     limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": device}
     measured = {row["arrangement"] for row in found["engine"]}
@@ -149,12 +154,14 @@ def _engine(
 
 def table(found: dict[str, Any]) -> str:
     """Lay the figures out in Markdown."""
-    rows = found["engine"]
+    rows, operations_per_patch = found["engine"], found["operations_per_patch"]
+    most = found["ceiling"]
     engine = report.table(
         (
             "computed in",
             "patches at once",
             "patches/s",
+            "share of the ceiling",
             "farthest from the CPU",
             "masks agree",
             "out of memory",
@@ -164,12 +171,18 @@ def table(found: dict[str, Any]) -> str:
                 row["arrangement"],
                 str(row["batch"]),
                 f"{row['patches_per_second']:.1f}",
+                f"{row['patches_per_second'] * operations_per_patch / most[row['precision']]:.0%}",
                 f"{row['largest_difference']:.1e}",
                 f"{row['masks_agree']:.4%}",
                 str(row["out_of_memory"]),
             )
             for row in rows
         ],
+    )
+    rates = "; ".join(f"{rate / 1e12:.3g} TFLOP/s in {p}" for p, rate in most.items())
+    limit = (
+        f"A patch takes {operations_per_patch / 1e9:.1f} GFLOP. The ceiling is what the device "
+        f"reaches in products of large square matrices: {rates}."
     )
     unmeasured = [f"Not measured: {name} ({why})." for name, why in found["not measured"].items()]
     parts = []
@@ -180,7 +193,7 @@ def table(found: dict[str, Any]) -> str:
     providers = sorted({provider for row in rows for provider in row["providers"]})
     head = f"{found['bundle']} on {', '.join(providers)}; {found['imagery']}"
     machines = report.table(("", ""), list(found["machine"].items()))
-    return "\n\n".join([head, machines, engine, *unmeasured, *parts])
+    return "\n\n".join([head, machines, engine, limit, *unmeasured, *parts])
 
 
 def _served(cells: Sequence[dict[str, Any]], fastest: float) -> str:

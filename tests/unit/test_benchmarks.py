@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from app.errors import DeviceError
 from app.imaging.image import Image
@@ -20,6 +22,7 @@ pytest.importorskip("torch", reason="the benchmarks read tiles as training does"
 pytest.importorskip("psutil", reason="the `bench` extra is not installed")
 
 from benchmarks import (
+    ceiling,
     early_exit,
     engine,
     gpu,
@@ -87,6 +90,8 @@ def test_a_gpu_is_rehearsed_on_the_cpu(bundle: Path, imagery: Imagery) -> None:
     assert (answered["requests"] > 0, answered["failed"]) == (True, 0)
     page = gpu.table(found)
     assert "| fp32 | 4 |" in page
+    assert "| 0% | 0.0e+00 | 100.0000% |" in page  # toys sum no products
+    assert "TFLOP/s in fp32." in page
     assert "224², 2 clients" in page
 
 
@@ -198,12 +203,45 @@ def test_arrangements_agree_on_masks(bundle: Path, imagery: Imagery) -> None:
     found = engine.measure(bundle, imagery, names=names, rounds=2, per_round=3)
     assert found["left_out"] == {}
     assert list(found["arrangements"]) == names
+    assert found["operations_per_patch"] == 0  # toys sum no products
+    assert found["ceiling"] > 1e9  # of the slowest processor that has AVX
     for one in found["arrangements"].values():
         assert one["agreement"] == 1
         assert one["dice_micro_change"] == 0
         assert len(one["seconds"]) == 2
         assert one["milliseconds"] == pytest.approx(1000 * np.median(one["seconds"]) / 3)
         assert one["peak_bytes"] > 2**24
+
+
+def test_operations_are_counted_on_one_patch(tmp_path: Path) -> None:
+    """A convolution of two groups, with stride, weights stored in fp16; then a product."""
+    n = {"f16": TensorProto.FLOAT16, "f32": TensorProto.FLOAT}
+    stored = helper.make_tensor("stored", n["f16"], (8, 2, 3, 3), np.zeros(144, np.float16))
+    right = helper.make_tensor("right", n["f32"], (5, 7), np.zeros(35, np.float32))
+    nodes = [
+        helper.make_node("Cast", ["stored"], ["weight"], to=n["f32"]),
+        helper.make_node(
+            "Conv", ["x", "weight"], ["y"], group=2, strides=[2, 2], pads=[1, 1, 1, 1]
+        ),
+        helper.make_node("Relu", ["y"], ["positive"]),
+        helper.make_node("MatMul", ["positive", "right"], ["out"]),
+    ]
+    given = helper.make_tensor_value_info("x", n["f32"], ["batch", 4, 6, 10])
+    got = helper.make_tensor_value_info("out", n["f32"], ["batch", 8, 3, 7])
+    graph = helper.make_graph(nodes, "small", [given], [got], [stored, right])
+    path = tmp_path / "small.onnx"
+    onnx.save(helper.make_model(graph), path)
+    convolution = (8 * 3 * 5) * (2 * 3 * 3)  # outputs, each of so many products
+    product = (8 * 3 * 7) * 5
+    assert ceiling.operations(path) == 2 * (convolution + product)
+
+
+def test_a_ceiling_needs_its_device() -> None:
+    if CUDA in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    refused = pytest.raises(DeviceError, match="CUDAExecutionProvider is not in use")
+    with pytest.warns(UserWarning, match="not in available"), refused:
+        ceiling.ceiling("cuda")
 
 
 def test_what_can_not_be_arranged_is_left_out_with_its_reason(
@@ -285,6 +323,8 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
             "imagery": "procedural scenes",
             "patches": 6,
             "rounds": 3,
+            "operations_per_patch": 2 * 10**9,
+            "ceiling": 50e9,
             "arrangements": {"slow": slow, engine.EXACT: lanes},
             "left_out": {"torch": "not installed"},
         },
@@ -326,7 +366,9 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
     report.write(found, tmp_path / "benchmarks.md")
     page = (tmp_path / "benchmarks.md").read_text()
     assert "$" not in page
-    assert "| slow | 125 | 8.0 | 0.40 |" in page
+    assert "| slow | 125 | 8.0 | 0.40 | 16 |" in page
+    assert "takes 2.0 GFLOP." in page
+    assert "one-thread lanes reach 80% of that" in page  # 40 of 50 GFLOP/s
     assert "| 1024², 4 clients | 0.50 (2.50 ×) | 0.20 (1.00 ×) |" in page
     assert "Rooftrace fp32, 1024², 4 clients: 90%" in page  # 0.5 x 36 of 20 patches per second
     with_gate = "2.00 | 4.50 | 70% | 0.050%" if gated else "– | – | – | –"
