@@ -36,6 +36,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     tiles = [tile for path in args.data for tile in list_tiles(path)]
     if args.html and args.html.is_dir():  # better said now than after the work
         raise ValueError(f"{args.html} is a directory; --html takes the file to write")
+    if args.mistakes < 0 or (args.mistakes and not args.html):
+        raise ValueError(
+            f"--mistakes {args.mistakes}: expected 0 or more, and --html for the page that has them"
+        )
     seam_tiles = (SEAM_TILES if args.html else 0) if args.seams is None else args.seams
     with served(args.model) as segmenter:
         found = examine(
@@ -54,7 +58,15 @@ def _evaluate(args: argparse.Namespace) -> int:
         if args.html:
             from training.report import write_page
 
-            write_page(args.html, found, segmenter, tiles, options, progress=not args.quiet)
+            write_page(
+                args.html,
+                found,
+                segmenter,
+                tiles,
+                options,
+                mistakes=args.mistakes,
+                progress=not args.quiet,
+            )
     complaints = [complaint for gate in gates if (complaint := gate.complaint(report))]
     for complaint in complaints:
         print(f"gate: {complaint}", file=sys.stderr)
@@ -202,6 +214,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", type=Path, help="write the scores, and each image's, there")
     command.add_argument(
         "--html", type=Path, help="write a page there: scores, plots, the worst images, seams"
+    )
+    command.add_argument(
+        "--mistakes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="show N wrong pixels of each source on the page, drawn at random: is it the mask that "
+        "is wrong, or the label?",
     )
     command.add_argument(
         "--at-gsd",

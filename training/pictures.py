@@ -21,6 +21,8 @@ _OTHER = ((0, 60, 220), (255, 255, 255))
 
 _CELL, _CAPTION, _GAP = 320, 18, 8
 """Pixels of a picture's side in a sheet, of the line above it, and between pictures."""
+MARKED = 160
+"""Pixels of the side of a picture around one pixel."""
 
 
 def outlined(pixels: Pixels, label: Label, other: Label | None = None, *, side: int) -> Pixels:
@@ -49,17 +51,31 @@ def cell(pixels: Pixels, label: Label, other: Label | None = None) -> Pixels:
     return outlined(pixels, label, other, side=_CELL)
 
 
-def sheet(rows: Sequence[Sequence[tuple[str, Pixels]]]) -> Pixels:
-    """Put cells below their names, in rows, onto one picture."""
-    size = max(map(len, rows)) * (_CELL + _GAP) - _GAP, len(rows) * (_CELL + _CAPTION + _GAP) - _GAP
+def marked(pixels: Pixels, row: int, col: int) -> Pixels:
+    """Put a ring around one pixel of an image, uint8 (H, W, 3), and show what lies around it.
+
+    Returns uint8 (`MARKED`, `MARKED`, 3), twice as large as the image; black where that ends.
+    """
+    half = MARKED // 4
+    margin = ((half, half), (half, half), (0, 0))
+    around = np.pad(pixels, margin)[row : row + 2 * half, col : col + 2 * half]
+    picture = cv2.resize(around, (MARKED, MARKED), interpolation=cv2.INTER_CUBIC)
+    for colour, wide in ((_OTHER[1], 4), (_OTHER[0], 2)):
+        cv2.circle(picture, (MARKED // 2, MARKED // 2), 7, colour, wide, cv2.LINE_AA)
+    return np.asarray(picture, np.uint8)
+
+
+def sheet(rows: Sequence[Sequence[tuple[str, Pixels]]], side: int = _CELL) -> Pixels:
+    """Put cells of at most `side` pixels below their names, in rows, onto one picture."""
+    size = max(map(len, rows)) * (side + _GAP) - _GAP, len(rows) * (side + _CAPTION + _GAP) - _GAP
     whole = PIL.Image.new("RGB", size, "white")
     draw = PIL.ImageDraw.Draw(whole)
     font = PIL.ImageFont.load_default(13)
     for row, cells in enumerate(rows):
         for col, (name, pixels) in enumerate(cells):
-            left, top = col * (_CELL + _GAP), row * (_CELL + _CAPTION + _GAP)
+            left, top = col * (side + _GAP), row * (side + _CAPTION + _GAP)
             line = " ".join(name.split())
-            while draw.textlength(line, font) > _CELL:
+            while draw.textlength(line, font) > side:
                 line = line[:-2] + "…"
             draw.text((left, top), line, "black", font)
             whole.paste(PIL.Image.fromarray(pixels), (left, top + _CAPTION))

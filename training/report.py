@@ -21,8 +21,9 @@ from training.metrics import (
     OBJECT_IOU,
     Comparison,
 )
+from training.mistakes import Drawn, draw_mistakes, in_rows
 from training.page import Page
-from training.pictures import outlined
+from training.pictures import MARKED, outlined, sheet
 
 WORST, WORST_EMPTY = 12, 6
 """Images with and without buildings that are shown."""
@@ -51,6 +52,8 @@ _GSD_SCORES = ("dice_micro", "iou_micro", "precision_micro", "recall_micro", "ob
 
 _SIDE = 768
 """Pixels of a picture's longer side, about."""
+_COLUMNS = 10
+"""Marked pixels beside one another."""
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#e69f00", "#999999"
 
@@ -62,11 +65,13 @@ def write_page(
     tiles: Sequence[Tile],
     options: SegmentOptions = SegmentOptions(),
     *,
+    mistakes: int = 0,
     progress: bool = False,
 ) -> None:
     """Write one HTML file with the scores of `tiles`, plots of them, and the worst images.
 
-    Only the images that are shown are read and segmented again.
+    With `mistakes`, so many wrong pixels of each source are shown too, drawn at random. Only the
+    images that are shown, or of which a pixel is, are read and segmented again.
 
     Raises:
         OSError: the file can't be written.
@@ -98,6 +103,17 @@ def write_page(
         _add_gsd(page, report.by_gsd)
     _add_seams(page, report)
     _add_worst(page, evaluated, segmenter, tiles, options, progress=progress)
+    if mistakes:
+        drawn = draw_mistakes(
+            segmenter,
+            tiles,
+            images,
+            options,
+            mistakes,
+            tell_gsd=report.gsd_told,
+            progress=progress,
+        )
+        _add_mistakes(page, drawn)
     page.write(path)
 
 
@@ -247,6 +263,19 @@ def _add_worst(
                     _caption(name, evaluated.images[name]),
                 )
                 bar.update()
+
+
+def _add_mistakes(page: Page, drawn: Sequence[Drawn]) -> None:
+    page.heading("Mistakes at random")
+    page.text(
+        "Pixels that count as wrong, each as likely to be shown as any other of its source. Look "
+        "at what lies inside of the ring: the share that is right after all is the label's."
+    )
+    for each in drawn:
+        page.picture(
+            sheet(list(in_rows(each, _COLUMNS)), MARKED),
+            f"{each.source}, {each.kind}: {len(each.pictures)} of {each.total} pixels",
+        )
 
 
 def _caption(name: str, compared: Comparison) -> str:

@@ -12,9 +12,15 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from app.inference.options import SegmentOptions
 from tests.factories import write_toy_bundle
 from training.__main__ import main
+from training.data import list_tiles
+from training.evaluate import examine
+from training.export import served
 from training.metrics import Comparison, compare, summarise
+from training.mistakes import KINDS, draw_mistakes
+from training.pictures import MARKED
 from training.report import EXPLAINED, WORST, WORST_EMPTY, reliability, worst
 
 SIZE = 60
@@ -154,3 +160,41 @@ def test_seams_are_measured_for_a_page_unless_they_are_declined(
 
     assert "Seam difference" not in plain.read_text()
     assert "By GSD" not in plain.read_text()
+
+
+def test_mistakes_are_drawn_from_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    """Red finds the upper rows: what it misses of mass lies in rows 20 to 40 of one tile."""
+    tiles = list_tiles(folder)
+    with served(write_toy_bundle(tmp_path / "toy", {"red": 1.0}, patch_size=32)) as segmenter:
+        images = examine(segmenter, tiles).images
+        drawn = draw_mistakes(segmenter, tiles, images, SegmentOptions(), 500)
+        again = draw_mistakes(segmenter, tiles, images, SegmentOptions(), 500)
+
+    assert [(each.source, each.kind, each.total, len(each.pictures)) for each in drawn] == [
+        ("accra", "labelled, not found", 10 * SIZE, 500),
+        ("mass", "labelled, not found", 20 * SIZE, 500),
+        ("sand", "found, not labelled", 10 * SIZE, 500),
+    ]
+    for each, same in zip(drawn, again, strict=True):
+        # Another pixel each time, and each time with another view.
+        assert len({picture.tobytes() for _, picture in each.pictures}) == 500
+        assert {name for name, _ in each.pictures} <= {tile.name for tile in tiles}
+        half = MARKED // 2
+        red = np.array([picture[half, half, 0] for _, picture in each.pictures])
+        assert ((red > 127) == (each.kind == KINDS[0])).all()
+        for (_, picture), (_, repeated) in zip(each.pictures, same.pictures, strict=True):
+            np.testing.assert_array_equal(picture, repeated)
+
+
+def test_mistakes_are_shown_where_they_are_asked_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_toy_bundle(tmp_path / "toy", {"red": 1.0}, patch_size=32)
+    command = ["evaluate", str(bundle), str(folder), "--quiet", "--mistakes", "12"]
+    assert main(command) == 2
+    assert "--mistakes 12: expected 0 or more, and --html" in capsys.readouterr().err
+    path = tmp_path / "page.html"
+    assert main([*command, "--html", str(path), "--seams", "0"]) == 0
+    page = path.read_text()
+    assert f"sand, found, not labelled: 12 of {10 * SIZE} pixels" in page
+    assert "mass, labelled, not found: 12 of" in page
