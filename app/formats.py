@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 from app.imaging.encode import mask_png, overlay_png, probability_png
 from app.imaging.georeference import Gsd
 from app.imaging.image import Image, RowSource
-from app.inference.segmenter import Checkpoint, Segmentation, SegmentedBand, keep_going
+from app.inference.segmentation import Segmentation, SegmentedBand
+from app.inference.segmenter import Checkpoint, keep_going
 from app.masks.components import count_components
 from app.masks.rle import PixelOrder, encode_rle
 from app.results.coco import write_coco

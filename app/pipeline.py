@@ -13,7 +13,8 @@ from app.imaging.header import announced_pixels
 from app.imaging.image import Image, RowSource
 from app.imaging.scaling import Limits
 from app.inference.options import SegmentOptions
-from app.inference.segmenter import Checkpoint, SegmentedBand, Segmenter, keep_going, used_gsd
+from app.inference.segmentation import SegmentedBand
+from app.inference.segmenter import Checkpoint, Segmenter, keep_going, used_gsd
 from app.results.findings import Findings, OutputOptions, Provenance, provenance
 
 BYTES_PER_PIXEL = 60

@@ -23,7 +23,8 @@ from app.imaging.raster import open_raster
 from app.imaging.scaling import format_rescale
 from app.imaging.sniff import Format as FileFormat
 from app.imaging.sniff import sniff_file
-from app.inference.segmenter import SegmentedBand, used_gsd
+from app.inference.segmentation import SegmentedBand
+from app.inference.segmenter import used_gsd
 from app.pipeline import BYTES_PER_PIXEL, Pipeline, Stages
 from app.work import Work, partial_folder, working
 

@@ -22,7 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from app.errors import InputError, InvalidOption
-from app.inference.segmenter import SegmentedBand
+from app.inference.segmentation import SegmentedBand
 
 logger = logging.getLogger(__name__)
 

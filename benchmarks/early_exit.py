@@ -18,7 +18,8 @@ from app.errors import DeviceError
 from app.imaging.image import Image
 from app.inference.backends import Precision
 from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmentation, Segmenter, load_segmenter
+from app.inference.segmentation import Segmentation
+from app.inference.segmenter import Segmenter, load_segmenter
 from app.settings import Settings
 from benchmarks.imagery import Imagery
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice, tee
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,7 @@ from app.inference.options import SegmentOptions
 from app.inference.orientations import ORIENTATIONS, upright
 from app.inference.predictor import Device, Gpu, Predictor
 from app.inference.resampling import Size, first_needed, resample_bands, seen_size
+from app.inference.segmentation import Segmentation, SegmentedBand
 from app.inference.windows import WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
 
@@ -43,46 +44,6 @@ _EARLY_EXIT_BYTES_PER_PIXEL = 40
 """Early exit holds patches and answers until their neighbours' are in. Where that would take more
 than so much a pixel, as for an image of one row or at a large overlap, or more than the larger
 room, as for an image of 15,000 columns, patches go through one by one. The smaller room is free."""
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentedBand:
-    """Finished rows of a segmentation, from image row `row` on.
-
-    `probability` is float32 (h, W) in [0, 1]: the weighted mean, or the share of members that
-    voted for building. `disagreement` is float32 (h, W): the largest less the smallest probability
-    of the members. `mask` is bool (h, W), `valid` too, or None where every pixel is valid. Where
-    the image is invalid the others are 0 and False.
-    """
-
-    row: int
-    probability: NDArray[np.float32]
-    disagreement: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    valid: NDArray[np.bool_] | None
-
-    @property
-    def rows(self) -> slice:
-        """Rows of the image that the band holds."""
-        return slice(self.row, self.row + len(self.mask))
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """What an image was found to show: a `SegmentedBand` of all of its rows, and how it was found.
-
-    Of `mask`, components smaller than `min_area` are gone. `disagreement` is None unless it was
-    asked for. `threshold` and `members` say what was used, `notices` what the client should know,
-    ASCII, one sentence each. `gating` says what the gate did; None where it was off.
-    """
-
-    probability: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    threshold: float
-    members: tuple[str, ...]
-    notices: tuple[str, ...] = ()
-    disagreement: NDArray[np.float32] | None = None
-    gating: Gating | None = None
 
 
 def keep_going() -> None:

@@ -12,7 +12,8 @@ from app.errors import InvalidOption
 from app.imaging.georeference import Gsd
 from app.imaging.image import RowSource
 from app.inference.options import SegmentOptions
-from app.inference.segmenter import Checkpoint, SegmentedBand, Segmenter, keep_going, used_gsd
+from app.inference.segmentation import SegmentedBand
+from app.inference.segmenter import Checkpoint, Segmenter, keep_going, used_gsd
 from app.masks.buildings import Building, find_components
 from app.masks.rle import PixelOrder
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.errors import ImpossibleOutput
 from app.imaging.cog import Draft, Profile, encode_cog, write_cog
 from app.imaging.image import RowSource
-from app.inference.segmenter import SegmentedBand
+from app.inference.segmentation import SegmentedBand
 from app.masks.buildings import Building
 from app.results.findings import Findings, RasterBand
 
