@@ -1,9 +1,10 @@
 """Threads that predict, a few patches each, and the check of what every runtime gives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from app.errors import BundleError, InferenceError
 
 Run = Callable[[str, NDArray[np.uint8]], NDArray[np.float32]]
 """A member's name and patches in, its probabilities out; called by many threads at once."""
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
 
 _ROUNDING = 1e-6  # a sigmoid may leave [0, 1] by a few units in the last place
 
@@ -162,3 +166,19 @@ def reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
     return said[0] if said else type(error).__name__
+
+
+def one_ahead(ask: Callable[[_Item], _Answer], items: Iterable[_Item]) -> Iterator[_Answer]:
+    """Ask about the items in turn, in a thread, one item ahead of the answer that is used.
+
+    So who makes items and uses answers works while the next answer is found.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        last: Future[_Answer] | None = None
+        for item in items:
+            asked = thread.submit(ask, item)
+            if last is not None:
+                yield last.result()
+            last = asked
+        if last is not None:
+            yield last.result()

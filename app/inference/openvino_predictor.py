@@ -102,7 +102,7 @@ class OpenvinoPredictor:
         self.providers: Mapping[str, str] = {
             name: f"OpenVINO CPU {'int8' if name in in_int8 else rest}" for name in self.members
         }
-        self.batch_size = 2 * lanes  # as `OnnxPredictor` has it
+        self.batch_size, self.ahead = 2 * lanes, False  # as `OnnxPredictor` has them
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""

@@ -111,6 +111,13 @@ class Predictor(Protocol):
     def batch_size(self) -> int:
         """How many patches a call of `predict` should bring, at most, to keep the device busy."""
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the next call should not wait until the last one's answer has been used.
+
+        A GPU would idle meanwhile. On a CPU, whoever uses the answer takes the cores for it.
+        """
+
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict uint8 (N, S, S, 3) RGB patches: float32 (M, N, S, S) in [0, 1], as `members`.
 
@@ -173,6 +180,7 @@ class OnnxPredictor:
         # What may have to be opened once more, on the CPU.
         self._models = models if device == "auto" and on_gpu else {}
         self._bound = {member: _Bound(self._sessions[member], gpu.batch) for member in on_gpu}
+        self.ahead = bool(on_gpu)
         if on_gpu:
             lanes, chunk, self.batch_size = 1, gpu.batch, gpu.batch
         else:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice, tee
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, bytes_held, predict_until_settled
 from app.inference.gate import Gating, predict_gated
 from app.inference.hysteresis import find_unsure
+from app.inference.lanes import one_ahead
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.options import SegmentOptions
 from app.inference.orientations import ORIENTATIONS, upright
@@ -306,11 +308,10 @@ class Segmenter:
         """Predict patches one after the other, batch by batch: float32 (M, S, S) each."""
         orientations = ORIENTATIONS[options.tta]
         oriented = (o.apply(patch) for patch in patches for o in orientations)
-        views = (
-            view
-            for batch in self._batches(oriented, checkpoint)
-            for view in self.predictor.predict(batch, members).swapaxes(0, 1)
-        )
+        ask = partial(self.predictor.predict, members=members)
+        batches = self._batches(oriented, checkpoint)
+        answers = one_ahead(ask, batches) if self.predictor.ahead else map(ask, batches)
+        views = (view for answer in answers for view in answer.swapaxes(0, 1))
         return (upright(of_patch, orientations) for of_patch in _batched(views, len(orientations)))
 
     def _batches(

@@ -28,7 +28,7 @@ class Counting:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self.members = predictor.members
-        self.batch_size = predictor.batch_size
+        self.batch_size, self.ahead = predictor.batch_size, predictor.ahead
         self.asked = dict.fromkeys(predictor.members, 0)
 
     def predict(self, patches: NDArray[np.uint8], members: tuple[str, ...]) -> NDArray[np.float32]:

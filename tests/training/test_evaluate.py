@@ -324,6 +324,7 @@ class Counting:
         self.patches = 0
         self._inner = inner
         self.members, self.batch_size = inner.members, inner.batch_size
+        self.ahead = inner.ahead
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         self.patches += len(patches)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InferenceError
-from app.inference.lanes import Lanes
+from app.inference.lanes import Lanes, one_ahead
 
 BAD = 255
 """The value of a patch that makes a network fail, or say what is no probability."""
@@ -113,3 +113,35 @@ def test_a_failure_ends_the_call_and_what_is_left_of_it() -> None:
     lanes.close()
     assert len(batches) < 50
     assert lanes._waiting == []
+
+
+class TestOneAhead:
+    def test_the_next_answer_is_sought_while_one_is_used(self) -> None:
+        begun = [threading.Event() for _ in range(4)]
+
+        def ask(i: int) -> int:
+            begun[i].set()
+            return 10 * i
+
+        answers = one_ahead(ask, range(4))
+        assert next(answers) == 0
+        assert begun[1].wait(30)  # nobody asked for its answer yet
+        assert not begun[2].is_set()
+        assert list(answers) == [10, 20, 30]
+
+    def test_answers_of_nothing_are_none(self) -> None:
+        assert list(one_ahead(lambda i: i, [])) == []
+
+    def test_a_failure_comes_in_its_turn(self) -> None:
+        answers = one_ahead(lambda i: 1 / i, [1, 2, 0, 4])
+        assert [next(answers), next(answers)] == [1, 0.5]
+        with pytest.raises(ZeroDivisionError):
+            next(answers)
+
+    def test_who_stops_leaves_no_thread_behind(self) -> None:
+        before = threading.active_count()
+        answers = one_ahead(lambda i: i, range(100))
+        assert next(answers) == 0
+        assert isinstance(answers, Generator)
+        answers.close()
+        assert threading.active_count() == before

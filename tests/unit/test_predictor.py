@@ -470,6 +470,7 @@ class TestDevice:
             found = predictor.predict(given, predictor.members)
             assert predictor.out_of_memory == small_gpu.count(0) > 0, "the fault did not fire"
             assert predictor.batch_size == fits
+            assert predictor.ahead, "a GPU would wait for who uses its answers"
             assert (predictor.fallback, set(predictor.providers.values())) == (None, {CUDA})
             assert f"from now on, it is given {fits} at a time" in caplog.text
             small_gpu.clear()
@@ -477,6 +478,7 @@ class TestDevice:
             assert set(small_gpu) <= set(range(1, fits + 1)), "more was tried, or failed again"
         np.testing.assert_array_equal(again, found)
         with closing(load_onnx(bundle)) as on_the_cpu:
+            assert not on_the_cpu.ahead
             np.testing.assert_array_equal(on_the_cpu.predict(given, predictor.members), found)
 
     def test_without_memory_for_one_patch_a_member_moves_to_the_cpu_and_says_so(

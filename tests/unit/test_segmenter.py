@@ -1,4 +1,5 @@
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,43 @@ class TestTestTimeAugmentation:
         views = [view(factories.ramp_of(32)) for view in self.VIEWS[tta]]
         assert len({view.tobytes() for view in views}) == len(views)
         np.testing.assert_allclose(found.probability, np.mean(views, axis=0), atol=1e-6)
+
+
+class TestAhead:
+    """A predictor that computes elsewhere gets a batch before the last one's answer is used."""
+
+    @pytest.fixture
+    def ahead(self, small_toy: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+        monkeypatch.setattr(small_toy.predictor, "ahead", True)
+        return small_toy
+
+    @pytest.mark.parametrize("mask_only", [False, True])
+    def test_it_changes_no_bit(
+        self, ahead: Segmenter, mask_only: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        predict, threads = ahead.predictor.predict, set()
+
+        def watched(patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
+            threads.add(threading.current_thread())
+            return predict(patches, members)
+
+        monkeypatch.setattr(ahead.predictor, "predict", watched)
+        image = image_of(scene(190, 230))
+        found = ahead.segment(image, mask_only=mask_only)
+        assert threads
+        assert threading.current_thread() not in threads
+        monkeypatch.setattr(ahead.predictor, "ahead", False)
+        expected = ahead.segment(image, mask_only=mask_only)
+        np.testing.assert_array_equal(found.mask, expected.mask)
+        if not mask_only:
+            np.testing.assert_array_equal(found.probability, expected.probability)
+
+    def test_a_checkpoint_still_stops_the_work(self, ahead: Segmenter) -> None:
+        def checkpoint() -> None:
+            raise DeadlineExceeded("too late")
+
+        with pytest.raises(DeadlineExceeded, match="too late"):
+            ahead.segment(image_of(scene(500, 500)), checkpoint=checkpoint)
 
 
 class TestStopping:

@@ -138,6 +138,7 @@ class _BrokenPredictor:
     out_of_memory = 0
     choice = "fp32, as asked"
     batch_size = 1
+    ahead = False
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         raise ZeroDivisionError("/secret/path")
