@@ -93,7 +93,7 @@ _IMAGE_FAILURES = (
                     "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
                     "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
                 ),
-                "X-Model-Version": _header("version of the bundle", "rooftrace-5-0123456789ab"),
+                "X-Model-Version": _header("version of the bundle", "rooftrace-1-0123456789ab"),
                 "X-Execution-Provider": _header("what it ran on", "CPUExecutionProvider"),
                 "X-Building-Fraction": _header(
                     "share of building among the valid pixels", 0.123456, "number"

@@ -36,7 +36,7 @@ class FileProblem(BaseModel):
 class BatchResult(BaseModel):
     """The results of a batch, in upload order."""
 
-    model: str = Field(description="version of the bundle", examples=["rooftrace-5-0123456789ab"])
+    model: str = Field(description="version of the bundle", examples=["rooftrace-1-0123456789ab"])
     results: list[RleResult | FileProblem]
 
 
@@ -58,8 +58,8 @@ class MemberInfo(BaseModel):
 class ModelsInfo(BaseModel):
     """The loaded ensemble."""
 
-    name: str = Field(examples=["rooftrace-5"])
-    version: str = Field(examples=["rooftrace-5-0123456789ab"])
+    name: str = Field(examples=["rooftrace-1"])
+    version: str = Field(examples=["rooftrace-1-0123456789ab"])
     patch_size: int = Field(examples=[224])
     threshold: Threshold
     gsd: GsdRange
@@ -81,7 +81,7 @@ class Health(BaseModel):
 class Readiness(Health):
     """Ready, and on what."""
 
-    model: str = Field(examples=["rooftrace-5-0123456789ab"])
+    model: str = Field(examples=["rooftrace-1-0123456789ab"])
     execution_providers: list[str] = Field(examples=[["CPUExecutionProvider"]])
     fallback: str | None
     waiting: int = Field(description="requests that wait for their turn", examples=[0])

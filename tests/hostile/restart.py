@@ -19,7 +19,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests.e2e.conftest import ROOT, Server, is_ready, running_server
+from app.settings import Settings
+from tests.e2e.conftest import Server, is_ready, running_server
 from tests.factories import scene
 from tests.hostile.wire import POST, connect, cpu_seconds, drained
 from tests.serving import RAW, encoded
@@ -70,7 +71,7 @@ def kill_and_wait(server: Server) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure three times, and see that masks are the same before and after."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "models" / "rooftrace-5")
+    parser.add_argument("--bundle", type=Path, default=Settings().bundle)
     bundle = parser.parse_args(arguments).bundle.absolute()
     image = encoded(scene(300, 300))
 
