@@ -22,6 +22,7 @@ from app.inference.gate import Gating, predict_gated
 from app.inference.hysteresis import find_unsure
 from app.inference.lanes import one_ahead
 from app.inference.manifest import Manifest, load_manifest
+from app.inference.one_colour import OneColour
 from app.inference.options import SegmentOptions
 from app.inference.orientations import ORIENTATIONS, upright
 from app.inference.predictor import Device, Gpu, Predictor
@@ -59,6 +60,7 @@ class Segmenter:
         self.manifest = manifest
         self.predictor = predictor
         self._weights = {member.name: member.weight for member in manifest.members}
+        self._one_colour = OneColour(predictor)
 
     def close(self) -> None:
         """Let go of the predictor's threads."""
@@ -308,7 +310,7 @@ class Segmenter:
         """Predict patches one after the other, batch by batch: float32 (M, S, S) each."""
         orientations = ORIENTATIONS[options.tta]
         oriented = (o.apply(patch) for patch in patches for o in orientations)
-        ask = partial(self.predictor.predict, members=members)
+        ask = partial(self._one_colour.predict, members=members)
         batches = self._batches(oriented, checkpoint)
         answers = one_ahead(ask, batches) if self.predictor.ahead else map(ask, batches)
         views = (view for answer in answers for view in answer.swapaxes(0, 1))

@@ -42,6 +42,13 @@ def counting(small_toy: Segmenter) -> Segmenter:
     return Segmenter(small_toy.manifest, Counting(small_toy.predictor))
 
 
+def dark(height: int, width: int) -> NDArray[np.uint8]:
+    """Make an image of hardly any light, of which no patch has one colour."""
+    pixels = np.full((height, width, 3), 3, np.uint8)
+    pixels[:, ::2] = 4
+    return pixels
+
+
 def blobs(height: int, width: int, seed: int, share: float) -> NDArray[np.uint8]:
     """Make an image of which about `share` is noise, in blocks, and the rest nearly black."""
     random = np.random.default_rng(seed)
@@ -139,7 +146,7 @@ def test_as_few_rows_at_once_as_can_be_are_enough(
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
 def test_members_are_spared_where_all_is_dark(counting: Segmenter, overlap: float) -> None:
     """Red alone, at half of the weight, can't settle what is dark; with green it can."""
-    image = Image(np.full((150, 170, 3), 3, np.uint8))
+    image = Image(dark(150, 170))
     options = SegmentOptions(threshold=0.4, overlap=overlap)
 
     counting.segment(image, options, mask_only=True)
@@ -150,7 +157,7 @@ def test_members_are_spared_where_all_is_dark(counting: Segmenter, overlap: floa
 
 
 def test_only_patches_that_touch_something_unsettled_go_on(counting: Segmenter) -> None:
-    pixels = np.full((320, 320, 3), 3, np.uint8)
+    pixels = dark(320, 320)
     pixels[5:9, 5:9] = 130  # 0.51: all must be asked whether it reaches 0.5
     options = SegmentOptions(overlap=0)
 
@@ -168,20 +175,20 @@ def test_nothing_is_asked_about_what_is_invalid(counting: Segmenter) -> None:
 
 
 def test_probabilities_need_every_answer(counting: Segmenter) -> None:
-    image = Image(np.full((64, 64, 3), 3, np.uint8))
+    image = Image(dark(64, 64))
     counting.segment(image, SegmentOptions(overlap=0))
     assert counting.predictor.asked == {"red": 4, "green": 4, "blue": 4}
 
 
 def test_a_vote_asks_everybody(counting: Segmenter) -> None:
-    image = Image(np.full((64, 64, 3), 3, np.uint8))
+    image = Image(dark(64, 64))
     counting.segment(image, SegmentOptions(overlap=0, combine="vote"), mask_only=True)
     assert counting.predictor.asked == {"red": 4, "green": 4, "blue": 4}
 
 
 def test_an_image_of_one_row_is_not_held_in_patches(counting: Segmenter) -> None:
     """Each of its pixels stands for a column of a patch, all of which would be kept."""
-    image = Image(np.full((1, 200_000, 3), 3, np.uint8))
+    image = Image(dark(1, 200_000))
     tracemalloc.start()
     counting.segment(image, SegmentOptions(threshold=0.4), mask_only=True)
     peak = tracemalloc.get_traced_memory()[1]

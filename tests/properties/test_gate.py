@@ -16,7 +16,7 @@ from app.inference.options import SegmentOptions
 from app.inference.segmenter import Segmenter
 from app.inference.windows import plan_windows, read_patch
 from tests.factories import TOY_WEIGHTS, toy_gate
-from tests.properties.test_early_exit import Counting, blobs, overlaps, sizes
+from tests.properties.test_early_exit import Counting, blobs, dark, overlaps, sizes
 
 PATCH = 32
 
@@ -191,7 +191,7 @@ def test_nobody_else_is_asked_about_what_is_cleared(
     small_toy: Segmenter, gsd: float | None
 ) -> None:
     segmenter = gated(small_toy, "blue", 0.1)
-    pixels = np.full((320, 320, 3), 3, np.uint8)
+    pixels = dark(320, 320)
     pixels[5:9, 5:9] = 130  # 0.51: all must be asked whether it reaches 0.5
 
     found = segmenter.segment(Image(pixels), SegmentOptions(overlap=0, gsd=gsd), mask_only=True)
