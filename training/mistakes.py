@@ -64,7 +64,8 @@ def draw_mistakes(
             totals[source, kind] = total = int(ends[-1])
             for nth in random.choice(total, min(number, total), replace=False).tolist():
                 at = int(np.searchsorted(ends, nth, side="right"))
-                wanted[sources[source][at]].append((kind, int(ends[at]) - 1 - nth))
+                from_its_last = int(ends[at]) - 1 - nth
+                wanted[sources[source][at]].append((kind, from_its_last))
     pictures: dict[tuple[str, Kind], list[tuple[str, Pixels]]] = defaultdict(list)
     for tile, some in tqdm(wanted.items(), desc="mistakes", unit="tile", disable=not progress):
         image, label = tile.read()
