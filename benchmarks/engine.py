@@ -99,8 +99,9 @@ def _torch(precision: str) -> Callable[[Job], Predict]:
     def build(job: Job) -> Predict:
         import torch
 
+        from training.checkpoints import load_network
         from training.network import ProbabilityNetwork
-        from training.train import best_precision, load_network
+        from training.train import best_precision
 
         if precision == "bf16" and best_precision() == "32-true":
             raise DeviceError("this CPU has no bf16, and torch is 20 times as slow without")

@@ -37,6 +37,7 @@ from app.inference.options import SegmentOptions
 from app.inference.predictor import OnnxPredictor, Predictor
 from app.inference.segmenter import Segmenter, load_segmenter
 from training.card import model_card
+from training.checkpoints import load_network
 from training.config import PATCH_SIZE, RunConfig
 from training.data import list_tiles
 from training.evaluate import evaluate
@@ -49,7 +50,6 @@ from training.parity import TOLERANCE, check_parity, parity_patches
 from training.precision import costs
 from training.provenance import git_commit, tool_versions
 from training.quantize import calibrate
-from training.train import load_network
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from app.inference.blending import blend
 from app.inference.windows import plan_windows, read_patch
+from training.checkpoints import load_checkpoint, load_weights
 from training.config import PATCH_SIZE, OptimizerConfig, Precision, RunConfig
 from training.data import SampleNumbers, TrainingSamples, WholeTiles, list_tiles
 from training.losses import build_loss
@@ -186,7 +187,7 @@ def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bo
     if config.network.weights != "none" and not last.exists():
         start = Path(config.network.weights)
         try:
-            _load_weights(run.network, load_checkpoint(start))
+            load_weights(run.network, load_checkpoint(start))
         except RuntimeError as error:  # torch has no class of its own
             raise ValueError(f"{start} holds weights of another network: {error}") from error
     training, validation = _loaders(config, trainer)
@@ -275,40 +276,3 @@ def _loaders(
         WholeTiles(tiles[trainer.global_rank :: world]), batch_size=None, num_workers=0
     )
     return training, validation
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU, executing nothing that it holds.
-
-    Raises:
-        ValueError: no configuration inside, so it is not a checkpoint of `training`.
-    """
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if "config" not in checkpoint:
-        raise ValueError(f"{path} carries no configuration: it was not written by this package")
-    return checkpoint
-
-
-def load_network(path: Path) -> tuple[SegmentationNetwork, RunConfig]:
-    """Rebuild the network of a checkpoint, strictly: every weight there and here must match.
-
-    Raises:
-        ValueError: as `load_checkpoint`.
-        RuntimeError: weights that do not fit the network.
-    """
-    checkpoint = load_checkpoint(path)
-    config = RunConfig.model_validate(checkpoint["config"])
-    # What the encoder started from is inside the checkpoint: nothing has to be downloaded again.
-    network = SegmentationNetwork(config.network.model_copy(update={"encoder_weights": "none"}))
-    _load_weights(network, checkpoint)
-    return network.eval(), config
-
-
-def _load_weights(network: SegmentationNetwork, checkpoint: dict[str, Any]) -> None:
-    prefix = "network."
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    network.load_state_dict(weights, strict=True)

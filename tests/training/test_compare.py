@@ -15,6 +15,7 @@ import torch
 
 from tests.data import DATA, needs_data
 from training.__main__ import main
+from training.checkpoints import load_checkpoint
 from training.compare.experiment import Experiment, load_experiment
 from training.compare.page import write_comparison
 from training.compare.queue import run_experiment
@@ -23,7 +24,6 @@ from training.config import AugmentConfig
 from training.data import TrainingSamples
 from training.evaluate import evaluate
 from training.export import served
-from training.train import load_checkpoint
 
 bits_repeat = pytest.mark.skipif(
     torch.cuda.is_available(), reason="a GPU's sums have no fixed order, so bits need not repeat"

@@ -12,11 +12,12 @@ from app.inference.manifest import load_manifest
 from app.inference.predictor import OnnxPredictor
 from tests.factories import write_toy_bundle
 from training.__main__ import main
+from training.checkpoints import load_checkpoint
 from training.config import load_config
 from training.export import export, load_trained
 from training.network import ProbabilityNetwork
 from training.scenes import generate_scene
-from training.train import load_checkpoint, train
+from training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from training.checkpoints import load_checkpoint, load_network
 from training.config import RunConfig, load_config
 from training.data import TrainingSamples
-from training.train import TrainingRun, best_precision, load_checkpoint, load_network, train
+from training.train import TrainingRun, best_precision, train
 
 bits_repeat = pytest.mark.skipif(
     torch.cuda.is_available(), reason="a GPU's sums have no fixed order, so bits need not repeat"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from training.checkpoints import load_checkpoint
 from training.compare.experiment import Arm, Experiment
 from training.compare.page import write_comparison
 from training.compare.results import Comparison, Result
@@ -20,7 +21,7 @@ from training.data import Tile
 from training.evaluate import evaluate
 from training.export import served
 from training.fit import fit_threshold, tally_sources
-from training.train import load_checkpoint, train
+from training.train import train
 
 
 def run_experiment(

@@ -1,0 +1,51 @@
+"""Checkpoints of our runs: weights, and the configuration they were trained with."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.config import RunConfig
+from training.network import SegmentationNetwork
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours onto the CPU, executing nothing that it holds.
+
+    Raises:
+        ValueError: no configuration inside, so it is not a checkpoint of `training`.
+    """
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "config" not in checkpoint:
+        raise ValueError(f"{path} carries no configuration: it was not written by this package")
+    return checkpoint
+
+
+def load_network(path: Path) -> tuple[SegmentationNetwork, RunConfig]:
+    """Rebuild the network of a checkpoint, strictly: every weight there and here must match.
+
+    Raises:
+        ValueError: as `load_checkpoint`.
+        RuntimeError: weights that do not fit the network.
+    """
+    checkpoint = load_checkpoint(path)
+    config = RunConfig.model_validate(checkpoint["config"])
+    # What the encoder started from is inside the checkpoint: nothing has to be downloaded again.
+    network = SegmentationNetwork(config.network.model_copy(update={"encoder_weights": "none"}))
+    load_weights(network, checkpoint)
+    return network.eval(), config
+
+
+def load_weights(network: SegmentationNetwork, checkpoint: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into a network, strictly.
+
+    Raises:
+        RuntimeError: weights that do not fit the network.
+    """
+    prefix = "network."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    network.load_state_dict(weights, strict=True)
