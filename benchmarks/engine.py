@@ -110,7 +110,7 @@ def _torch(precision: str) -> Callable[[Job], Predict]:
         networks = []
         for member in job.manifest.members:
             network, _ = load_network(job.checkpoints / f"{member.name}.ckpt")
-            network.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.network.to(memory_format=torch.channels_last)
             networks.append(ProbabilityNetwork(network).eval())
 
         @torch.inference_mode()

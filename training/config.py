@@ -8,9 +8,9 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PATCH_SIZE = 224
 """Side of a patch in pixels: what the networks train on and what the service cuts images into."""
@@ -52,6 +52,8 @@ class DataConfig(Section):
     source_weights: dict[str, float] = {}
     """Draw probability by source (a tile's name up to its first `_`); others share what is left in
     proportion to their pixels. `{}`: every source in proportion to its pixels."""
+    unlabelled: tuple[str, ...] = ()
+    """Sources whose labels are not looked at: the teacher's answers take their place."""
     scenes: Share = 0.0
     """Share of samples that are procedural scenes; 1.0 needs no data at all."""
     min_building_fraction: Share = 0.0
@@ -78,7 +80,13 @@ class AugmentConfig(Section):
 class OptimizerConfig(Section):
     """Loss, optimiser and learning-rate schedule."""
 
-    loss: Literal["focal+dice", "bce", "dice", "bce+dice", "ce+lovasz"] = "bce+dice"
+    loss: Literal["focal+dice", "bce", "dice", "bce+dice", "ce+lovasz", "bce+dice+boundary"] = (
+        "bce+dice"
+    )
+    deep_supervision: float = Field(0.0, ge=0)
+    """Weight of the same loss on what a single convolution makes of the encoder's deepest features
+    (Zhao et al., "Pyramid scene parsing network", CVPR 2017, section 3.3, takes 0.4); 0: none. It
+    is not exported."""
     name: Literal["adam", "adamw"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
@@ -94,6 +102,19 @@ class OptimizerConfig(Section):
     and kept in the weights' place; 0: the weights themselves."""
     gradient_clip: float = Field(1.0, ge=0)
     """Largest gradient norm; 0 switches clipping off."""
+
+
+class TeacherConfig(Section):
+    """Trained networks whose answers a network learns beside the labels, or in their place.
+
+    Source: Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1.
+    """
+
+    checkpoints: tuple[Path, ...] = ()
+    """Networks of any architecture; the mean of their probabilities is the answer. (): no teacher.
+    They see the patch that the network sees, disturbed as it is."""
+    share: Share = 0.5
+    """Share of the answer in the target; the label has the rest."""
 
 
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
@@ -129,7 +150,19 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    teacher: TeacherConfig = TeacherConfig()
     trainer: TrainerConfig = TrainerConfig()
+
+    @model_validator(mode="after")
+    def _targets_suit_the_loss(self) -> Self:
+        if self.data.unlabelled and not self.teacher.checkpoints:
+            raise ValueError(
+                "data.unlabelled names sources without labels, but there are no "
+                "teacher.checkpoints to label them"
+            )
+        if self.teacher.checkpoints and self.optimizer.loss == "ce+lovasz":
+            raise ValueError("ce+lovasz takes labels of 0 and 1: a teacher's answers lie between")
+        return self
 
 
 def load_config(

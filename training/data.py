@@ -172,6 +172,11 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         for source, of in self.tiles.items():
             self.tiles[source] = _some(of, config.share)
         self._weights = _source_weights(self.tiles, config.source_weights)
+        self._unlabelled = frozenset(config.unlabelled)
+        if unknown := sorted(self._unlabelled - self.tiles.keys()):
+            raise ValueError(
+                f"unlabelled names {unknown}, but there are tiles of {list(self.tiles)}"
+            )
         self._scenes = config.scenes
         self._seed = seed
         self._gsd = config.gsd
@@ -179,17 +184,22 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         self._cache: dict[Tile, tuple[Image, Label]] | None = {} if config.cache else None
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return pixels uint8 (S, S, 3) and label float32 (S, S), 0 or 1, or between at an edge."""
+        """Return pixels uint8 (S, S, 3) and label float32 (S, S).
+
+        The label is 0 or 1, or between at an edge, and NaN all over where the source has none.
+        """
         random = np.random.default_rng((self._seed, number))
         if random.random() < self._scenes:
             scene = generate_scene(_SCENE_SIZE, _SCENE_SIZE, seed=int(random.integers(2**31)))
             gsd: float | None
             pixels, label, gsd = scene.pixels, scene.label, scene.gsd
+            labelled = True
         else:
             tiles = self.tiles[random.choice(list(self.tiles), p=self._weights)]
             tile = tiles[random.integers(len(tiles))]
             image, label = self._read(tile)
             pixels, gsd = image.pixels, tile.gsd
+            labelled = tile.source not in self._unlabelled
         patch, target = self._augment(
             pixels,
             label,
@@ -198,7 +208,9 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         )
         # A copy only if it is needed: torch wants memory that it may write to.
         owned = np.require(patch, requirements=["C", "W"])
-        return torch.from_numpy(owned), torch.from_numpy(target)
+        return torch.from_numpy(owned), torch.from_numpy(
+            target if labelled else np.full_like(target, np.nan)
+        )
 
     def _read(self, tile: Tile) -> tuple[Image, Label]:
         if self._cache is None:

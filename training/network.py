@@ -9,9 +9,12 @@ from typing import cast
 
 import segmentation_models_pytorch as smp
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.config import NetworkConfig
+from training.losses import Loss
 
 MEAN = (0.485, 0.456, 0.406)
 """Mean of RGB in [0, 1] over ImageNet. Source: torchvision's reference training scripts."""
@@ -34,8 +37,41 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits, float (N, S, S), for pixels, uint8 (N, S, S, 3) RGB."""
+        return self.decode(self.encode(pixels))
+
+    def encode(self, pixels: Tensor) -> list[Tensor]:
+        """Return the encoder's features, float (N, C, S / 2**k, S / 2**k), the deepest last."""
         scaled = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        return cast(Tensor, self.network(scaled)).squeeze(1)
+        return cast(list[Tensor], self.network.encoder(scaled))
+
+    @property
+    def deepest_channels(self) -> int:
+        """Return C of the deepest features."""
+        return int(self.network.encoder.out_channels[-1])
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Return logits, float (N, S, S), for the encoder's features."""
+        decoded = self.network.decoder(features)
+        return cast(Tensor, self.network.segmentation_head(decoded)).squeeze(1)
+
+
+class DeepSupervision(nn.Module):
+    """A second, coarse answer from the deepest features, which is scored too, and then forgotten.
+
+    Source: Zhao et al., "Pyramid scene parsing network", CVPR 2017, section 3.3.
+    """
+
+    def __init__(self, channels: int, weight: float) -> None:
+        """Build the one convolution."""
+        super().__init__()
+        self._answer = nn.Conv2d(channels, 1, kernel_size=1)
+        self._weight = weight
+
+    def forward(self, loss: Loss, features: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted loss of features (N, C, s, s) against a target (N, S, S)."""
+        coarse = self._answer(features).float()
+        logits = functional.interpolate(coarse, size=target.shape[-2:], mode="bilinear")
+        return self._weight * loss(logits.squeeze(1), target)
 
 
 class ProbabilityNetwork(nn.Module):
@@ -51,7 +87,7 @@ class ProbabilityNetwork(nn.Module):
         return torch.sigmoid(self.network(pixels).float())
 
 
-def _build(config: NetworkConfig) -> nn.Module:
+def _build(config: NetworkConfig) -> SegmentationModel:
     build = {"PSPNet": smp.PSPNet, "DeepLabV3Plus": smp.DeepLabV3Plus, "Unet": smp.Unet}
     downloaded = "imagenet" if config.encoder_weights == "imagenet" else None
     network = build[config.architecture](config.encoder, encoder_weights=downloaded)
@@ -64,4 +100,4 @@ def _build(config: NetworkConfig) -> nn.Module:
         network.segmentation_head = nn.Sequential(
             nn.Dropout2d(config.dropout), network.segmentation_head
         )
-    return cast(nn.Module, network)
+    return cast(SegmentationModel, network)

@@ -34,7 +34,8 @@ from training.config import PATCH_SIZE, OptimizerConfig, Precision, RunConfig
 from training.data import SampleNumbers, TrainingSamples, WholeTiles, list_tiles
 from training.losses import build_loss
 from training.metrics import Counts, count
-from training.network import SegmentationNetwork
+from training.network import DeepSupervision, SegmentationNetwork
+from training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,12 @@ class TrainingRun(lightning.LightningModule):
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = build_loss(config.optimizer.loss)
+        self.deep_supervision = (
+            DeepSupervision(self.network.deepest_channels, config.optimizer.deep_supervision)
+            if config.optimizer.deep_supervision
+            else None
+        )
+        self.teacher = Teacher(config.teacher) if config.teacher.checkpoints else None
         self.validated: list[list[Counts]] = []
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
@@ -64,8 +71,13 @@ class TrainingRun(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Return the loss of one batch of patches."""
-        pixels, label = batch
-        loss = self.loss(self.network(pixels).float(), label)
+        pixels, target = batch
+        if self.teacher:
+            target = self.teacher.target(pixels, target)
+        features = self.network.encode(pixels)
+        loss = self.loss(self.network.decode(features).float(), target)
+        if self.deep_supervision:
+            loss = loss + self.deep_supervision(self.loss, features[-1], target)
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True)
         return loss
 
@@ -111,9 +123,7 @@ class TrainingRun(lightning.LightningModule):
         """Return the optimiser, and a schedule that steps with every optimiser step."""
         options, trainer = self.config.optimizer, self.config.trainer
         build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]
-        optimizer = build(
-            self.network.parameters(), lr=options.lr, weight_decay=options.weight_decay
-        )
+        optimizer = build(self.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         per_epoch = math.ceil(trainer.steps_per_epoch / trainer.accumulate)
         factor = partial(
             _lr_factor, options=options, per_epoch=per_epoch, steps=per_epoch * trainer.epochs

@@ -68,12 +68,36 @@ def jaccard_loss(wrong: NDArray[np.bool_], label: NDArray[np.bool_]) -> float:
     return 1 - np.count_nonzero(mask & label) / union if union else 0.0
 
 
+def boundary(logits: torch.Tensor, label: torch.Tensor) -> float:
+    """Bokhovkin & Burnaev, equations 1 to 5, with sizes 3 and 5, pixel by pixel."""
+    edge, labelled = (edges(field) for field in (torch.sigmoid(logits), label))
+    near, labelled_near = (highest_around(field, 2) for field in (edge, labelled))
+    precision = (edge * labelled_near).sum() / edge.sum()
+    recall = (labelled * near).sum() / labelled.sum()
+    return float(1 - 2 * precision * recall / (precision + recall))
+
+
+def edges(building: torch.Tensor) -> torch.Tensor:
+    return highest_around(1 - building, 1) - (1 - building)
+
+
+def highest_around(field: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return the highest value within `reach` rows and columns of each pixel."""
+    out = torch.empty_like(field)
+    for n, row, col in product(*map(range, field.shape)):
+        rows = slice(max(0, row - reach), row + reach + 1)
+        cols = slice(max(0, col - reach), col + reach + 1)
+        out[n, row, col] = field[n, rows, cols].max()
+    return out
+
+
 FORMULAS = {
     "bce": [bce],
     "dice": [dice],
     "bce+dice": [bce, dice],
     "focal+dice": [focal, dice],
     "ce+lovasz": [bce, lovasz_hinge],
+    "bce+dice+boundary": [bce, dice, boundary],
 }
 
 
@@ -122,6 +146,17 @@ def test_lovasz_takes_logits_not_probabilities(label: torch.Tensor) -> None:
     sure = 3 * (2 * label - 1)
 
     assert build_loss("lovasz")(sure, label).item() == 0
+
+
+def test_edges_count_as_found_up_to_two_pixels_off() -> None:
+    label = torch.zeros(1, 20, 20)
+    label[:, 6:12, 6:12] = 1
+    loss = build_loss("boundary")
+
+    off = [loss(40 * label.roll(by, dims=2) - 20, label).item() for by in range(5)]
+
+    assert off[0] == off[2] == pytest.approx(0, abs=1e-6)
+    assert 0.1 < off[3] < off[4]
 
 
 @pytest.mark.parametrize("name", ["bce", "dice", "focal", "lovasz"])

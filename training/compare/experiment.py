@@ -45,6 +45,7 @@ class Changes(Section):
     data: dict[str, Any] = Field(default_factory=dict)
     augment: dict[str, Any] = Field(default_factory=dict)
     optimizer: dict[str, Any] = Field(default_factory=dict)
+    teacher: dict[str, Any] = Field(default_factory=dict)
     trainer: dict[str, Any] = Field(default_factory=dict)
 
     def sections(self) -> dict[str, dict[str, Any]]:
