@@ -144,13 +144,26 @@ def _recipe(runs: Iterable[RunConfig]) -> str:
                 ", ".join(trained_on(run.data)),
                 f"{run.data.scenes:.0%}",
                 run.augment.recipe,
-                optimizer.loss,
+                _target(run),
                 f"{optimizer.name}, lr {optimizer.lr:g}, {optimizer.schedule}",
                 f"at most {trainer.epochs} x {samples} patches, {trainer.precision}",
             )
         )
     header = ("member", "from", "scenes", "augmentation", "loss", "optimiser", "length")
     return _table(header, rows) + "\n\n`training` in `manifest.json` has every setting."
+
+
+def _target(run: RunConfig) -> str:
+    """Say what a run's answers were compared with, and how."""
+    optimizer, teacher = run.optimizer, run.teacher
+    parts: list[str] = [optimizer.loss]
+    if optimizer.deep_supervision:
+        parts.append(f"deepest features x {optimizer.deep_supervision:g}")
+    if teacher.checkpoints:
+        parts.append(f"{teacher.share:.0%} from {len(teacher.checkpoints)} trained network(s)")
+    if run.data.unlabelled:
+        parts.append(f"these alone on {', '.join(run.data.unlabelled)}")
+    return ", ".join(parts)
 
 
 def _scores(evaluation: Evaluation | None) -> str:

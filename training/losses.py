@@ -36,6 +36,8 @@ def _total(terms: list[Loss], logits: Tensor, label: Tensor) -> Tensor:
     return total
 
 
+_TINY = 1e-7
+"""What sums are divided by at least: a batch without an edge costs 1, and has a gradient of 0."""
 _EDGE = 3
 """Side of the square, in pixels, in which an edge shows: edges are the roof's outermost pixels."""
 _NEAR = 5
@@ -63,8 +65,6 @@ def _edges(building: Tensor) -> Tensor:
 def _widened(field: Tensor, side: int) -> Tensor:
     return functional.max_pool2d(field, side, stride=1, padding=side // 2)
 
-
-_TINY = 1e-7
 
 _TERMS: dict[str, Callable[[], Loss]] = {
     "bce": losses.SoftBCEWithLogitsLoss,
