@@ -161,6 +161,7 @@ def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bo
         FileExistsError: `folder` holds a run already and `resume` was not asked for.
         ValueError: data or configuration that can't be trained on, or a checkpoint of another
             configuration or, in `network.weights`, of another network.
+        OSError: a checkpoint that the configuration names can't be read.
     """
     last = folder / "last.ckpt"
     if last.exists() and not resume:

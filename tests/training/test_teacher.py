@@ -145,13 +145,13 @@ def test_deep_supervision_reaches_the_encoder_alone(tiny: Path, pixels: torch.Te
     label[:, 64:128, 64:128] = 1
 
     features = run.network.encode(pixels)[-1]
-    loss, twice = (
+    unweighted, weighted = (
         DeepSupervision(features.shape[1], weight)(run.loss, features, label)
         for weight in map(float, (0, 1))
     )
     torch.autograd.backward(run.deep_supervision(run.loss, features, label))
 
-    assert loss.item() == 0 < twice.item()
+    assert unweighted.item() == 0 < weighted.item()
     moved = [name for name, of in run.network.named_parameters() if of.grad is not None]
     assert moved
     assert all(".encoder." in name for name in moved)
