@@ -14,7 +14,7 @@ from app.files import choose_format, expand, plan_targets
 from app.formats import FORMATS
 from app.imaging.scaling import parse_rescale
 from app.inference.manifest import verify_files
-from app.inference.options import Combine, Resample, SegmentOptions, UseGate, UseHysteresis
+from app.inference.options import Combine, Resample, SegmentOptions, Unsure, UseGate
 from app.inference.orientations import Tta
 from app.inference.predictor import Device
 from app.inference.segmenter import Checkpoint
@@ -78,7 +78,7 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
         gsd=args.gsd,
         resample=args.resample,
         min_area=args.min_area,
-        hysteresis=args.hysteresis,
+        unsure=args.unsure,
         gate=args.gate,
     )
     output = OutputOptions(
@@ -136,8 +136,8 @@ def _models(_: argparse.Namespace, settings: Settings) -> int:
         manifest, predictor = segmenter.manifest, segmenter.predictor
         verify_files(settings.bundle, manifest)
         threshold = f"{manifest.threshold.value:g}"
-        if manifest.threshold.high:
-            threshold += f" (and {manifest.threshold.high:g} somewhere in a building)"
+        if manifest.threshold.sure:
+            threshold += f" (and {manifest.threshold.sure:g} on average of a building)"
         print(f"{manifest.version}  threshold {threshold}  {settings.bundle}")
         for member in manifest.members:
             print(
@@ -218,10 +218,11 @@ def _parser() -> argparse.ArgumentParser:
         help="drop smaller components: m² with a known GSD, else pixels",
     )
     command.add_argument(
-        "--hysteresis",
-        choices=get_args(UseHysteresis),
-        default=SegmentOptions.hysteresis,
-        help="on: what nowhere reaches the higher of the bundle's two thresholds is no building",
+        "--unsure",
+        choices=get_args(Unsure),
+        default=SegmentOptions.unsure,
+        help="drop: a component whose mean probability lies below what the bundle calls sure is no "
+        "building",
     )
     command.add_argument(
         "--gate",

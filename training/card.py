@@ -76,8 +76,8 @@ def _members(manifest: Manifest) -> str:
     ]
     header = ("member", "architecture", "encoder", "weight", "MB", "max. difference")
     parity = manifest.members[0].parity
-    high = manifest.threshold.high
-    certainty = f", if some pixel of its building reaches {high:.2f}" if high else ""
+    sure = manifest.threshold.sure
+    certainty = f", if its component's mean is {sure:.2f} or more" if sure else ""
     return (
         f"{_table(header, rows)}\n\n"
         f"A pixel is building at a weighted mean probability of {manifest.threshold.value:.2f} or "

@@ -43,13 +43,13 @@ from training.data import list_tiles
 from training.evaluate import evaluate
 from training.fit import WEIGHT_STEPS, fit, held_out, tally_sources
 from training.gate import LOSS_LIMIT, fit_gate
-from training.hysteresis import fit_high
 from training.network import ProbabilityNetwork, SegmentationNetwork
 from training.order import choose_order
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.precision import costs
 from training.provenance import git_commit, tool_versions
 from training.quantize import calibrate
+from training.unsure import fit_sure
 
 logger = logging.getLogger(__name__)
 
@@ -333,11 +333,11 @@ def _fitted_and_scored(
     manifest = manifest.model_copy(update={"members": members, "threshold": threshold})
     _write_manifest(folder, manifest)
     with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
-        high = fit_high(segmenter, tiles, progress=progress)
+        sure = fit_sure(segmenter, tiles, progress=progress)
     threshold = Threshold(
         value=fitted.threshold,
-        high=high,
-        chosen_by=chosen_by if high is None else f"{chosen_by}; high: the highest that costs none",
+        sure=sure,
+        chosen_by=chosen_by if sure is None else f"{chosen_by}; sure: the highest that costs none",
     )
     manifest = manifest.model_copy(update={"threshold": threshold})
     if calibration:

@@ -9,7 +9,7 @@ from app.errors import NotAcceptable
 from app.formats import FORMATS
 from app.imaging.georeference import MAX_GSD, MIN_GSD
 from app.imaging.scaling import Limits, parse_rescale
-from app.inference.options import Combine, Resample, SegmentOptions, UseGate, UseHysteresis
+from app.inference.options import Combine, Resample, SegmentOptions, Unsure, UseGate
 from app.inference.orientations import Tta
 from app.inference.windows import MAX_OVERLAP
 from app.masks.rle import PixelOrder
@@ -106,15 +106,15 @@ class Options(BaseModel):
             examples=[20],
         ),
     ] = SegmentOptions.min_area
-    hysteresis: Annotated[
-        UseHysteresis,
+    unsure: Annotated[
+        Unsure,
         Field(
-            description="`on`: what nowhere reaches the higher of the bundle's two thresholds, if "
-            "it has two, is no building: its probabilities are held just below the lower one. "
-            "`off`: they stay. It is off of its own accord with `models` and `combine=vote`.",
-            examples=["off"],
+            description="`drop`: a component whose mean probability lies below the bundle's "
+            "`threshold.sure`, if it has one, is no building: its probabilities are held just "
+            "below the threshold. `keep`: they stay, as they do with `models` and `combine=vote`.",
+            examples=["keep"],
         ),
-    ] = SegmentOptions.hysteresis
+    ] = SegmentOptions.unsure
     gate: Annotated[
         UseGate,
         Field(
@@ -154,7 +154,7 @@ class Options(BaseModel):
             gsd=self.gsd,
             resample=self.resample,
             min_area=self.min_area,
-            hysteresis=self.hysteresis,
+            unsure=self.unsure,
             gate=self.gate,
         )
 

@@ -1,7 +1,7 @@
 """Ask the members one after the other, and stop as soon as no answer could change the mask.
 
 A weighted mean of probabilities lies between what it is when every member that was not asked says
-0, and what it is when they all say 1. Where both lie on one side of the thresholds, the pixel is
+0, and what it is when they all say 1. Where both lie on one side of what matters, the pixel is
 settled, and a patch all of whose pixels are settled needs no further member. Patches that overlap
 share pixels, so the bounds go through the blending before they are compared: only a patch that
 touches an unsettled pixel goes on.
@@ -33,8 +33,8 @@ _MARGIN = 1e-5
 class Vote:
     """How the members are weighed, the order in which they are asked, and what they decide.
 
-    `weights` sum to 1. `order` holds the index of each member once. Only how the mean compares with
-    the `lowest` and the `highest` threshold, and those between, matters to the mask.
+    `weights` sum to 1. `order` holds the index of each member once. To the mask, a mean below
+    `lowest` is as good as 0, and one of `highest` and above as good as 1; of infinity, none is.
     """
 
     weights: Sequence[float]

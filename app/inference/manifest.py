@@ -95,18 +95,18 @@ class Member(_Model):
 class Threshold(_Model):
     """The probability at and above which a pixel is building, and how it was chosen.
 
-    What nowhere reaches `high` is no building (`app.inference.hysteresis`); None: whatever does
-    reach `value` is.
+    A component whose mean probability lies below `sure` is no building (`app.inference.unsure`);
+    None: whatever reaches `value` is.
     """
 
     value: Annotated[float, Field(gt=0, lt=1)]
-    high: Annotated[float, Field(gt=0, lt=1)] | None = None
+    sure: Annotated[float, Field(gt=0, lt=1)] | None = None
     chosen_by: str
 
     @model_validator(mode="after")
-    def _high_lies_above(self) -> Self:
-        if self.high is not None and self.high <= self.value:
-            raise ValueError(f"high must lie above value, {self.value}, got {self.high}")
+    def _sure_lies_above(self) -> Self:
+        if self.sure is not None and self.sure <= self.value:
+            raise ValueError(f"sure must lie above value, {self.value}, got {self.sure}")
         return self
 
 

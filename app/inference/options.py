@@ -12,7 +12,7 @@ from app.inference.windows import MAX_OVERLAP
 Combine = Literal["average", "vote"]
 Resample = Literal["auto", "off"]
 UseGate = Literal["on", "off"]
-UseHysteresis = Literal["on", "off"]
+Unsure = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class SegmentOptions:
     """Show an image of known GSD to the members at the GSD that they were trained at, or `off`."""
     min_area: float = 0.0
     """Drop connected components smaller than this: in m² where the GSD is known, else pixels."""
-    hysteresis: UseHysteresis = "on"
-    """Hold what is nowhere sure below the threshold, where the bundle says how sure is sure."""
+    unsure: Unsure = "drop"
+    """Components whose mean probability lies below what the bundle calls sure, if it says so."""
     gate: UseGate = "on"
     """Let the bundle's gate, if it has one, clear patches where a mask is all that is asked for."""
 
@@ -59,7 +59,7 @@ class SegmentOptions:
             ("tta", self.tta, get_args(Tta)),
             ("combine", self.combine, get_args(Combine)),
             ("resample", self.resample, get_args(Resample)),
-            ("hysteresis", self.hysteresis, get_args(UseHysteresis)),
+            ("unsure", self.unsure, get_args(Unsure)),
             ("gate", self.gate, get_args(UseGate)),
         ):
             if value not in choices:

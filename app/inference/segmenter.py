@@ -19,7 +19,6 @@ from app.inference.backends import Backend, Precision, load_predictor
 from app.inference.blending import Band, blend, drop_above
 from app.inference.early_exit import Vote, bytes_held, predict_until_settled
 from app.inference.gate import Gating, predict_gated
-from app.inference.hysteresis import find_unsure
 from app.inference.lanes import one_ahead
 from app.inference.manifest import Manifest, load_manifest
 from app.inference.one_colour import OneColour
@@ -28,6 +27,7 @@ from app.inference.orientations import ORIENTATIONS, upright
 from app.inference.predictor import Device, Gpu, Predictor
 from app.inference.resampling import Size, first_needed, resample_bands, seen_size
 from app.inference.segmentation import Segmentation, SegmentedBand
+from app.inference.unsure import find_unsure
 from app.inference.windows import WindowGrid, plan_windows, read_patch
 from app.masks.components import drop_small_components
 
@@ -173,7 +173,7 @@ class Segmenter:
     def hold_unsure(
         self, bands: Iterable[SegmentedBand], options: SegmentOptions = SegmentOptions()
     ) -> Iterator[SegmentedBand]:
-        """Hold components that are nowhere sure just below the manifest's threshold.
+        """Hold components that are not sure on the whole just below the manifest's threshold.
 
         So they are no building at that threshold and above. These are all of an image's bands, of
         `combine_bands`; they leave when their components are known.
@@ -181,28 +181,33 @@ class Segmenter:
         Raises:
             InvalidOption: a member that this bundle does not have.
         """
-        thresholds = self.hysteresis(options)
-        if thresholds is None:
+        threshold, sure = self.manifest.threshold.value, self.sure(options)
+        if sure is None:
             yield from bands
             return
-        low, high = thresholds
         ahead, behind = tee(bands)
-        unsure = find_unsure((band.probability for band in ahead), low, high)
+        unsure = find_unsure((band.probability for band in ahead), threshold, sure)
         for held, band in zip(unsure, behind, strict=True):
             probability = band.probability
             if held.any():
-                below = np.minimum(probability, np.float32(max(0.0, low - _BELOW)))
+                below = np.minimum(probability, np.float32(max(0.0, threshold - _BELOW)))
                 probability = np.where(held, below, probability)
             mask = probability >= self._threshold(options)
             yield replace(band, probability=probability, mask=mask)
 
-    def hysteresis(self, options: SegmentOptions) -> tuple[float, float] | None:
-        """Return the thresholds of hysteresis; None where the bundle has none, or not for this."""
-        threshold = self.manifest.threshold
-        fitted = self.chosen_members(options) == tuple(self._weights)
-        if threshold.high is None or options.hysteresis == "off" or not fitted:
-            return None
-        return None if options.combine == "vote" else (threshold.value, threshold.high)
+    def sure(self, options: SegmentOptions) -> float | None:
+        """Return the mean probability that a component must have to be a building.
+
+        None if the bundle has none, or where `options` ask for other masks than those it was fitted
+        to: those of the mean of all members.
+
+        Raises:
+            InvalidOption: a member that this bundle does not have.
+        """
+        fitted = (
+            self.chosen_members(options) == tuple(self._weights) and options.combine == "average"
+        )
+        return self.manifest.threshold.sure if fitted and options.unsure == "drop" else None
 
     def unit_area(self, image: RowSource, options: SegmentOptions) -> float:
         """Return the area of a pixel: in m² where the GSD is known, else 1."""
@@ -275,8 +280,11 @@ class Segmenter:
         if gating:
             asked = (gating.member, *(name for name in asked if name != gating.member))
         order = [members.index(name) for name in asked if name in members]
-        thresholds = self._threshold(options), *(self.hysteresis(options) or ())
-        return Vote(weights, order, min(thresholds), max(thresholds))
+        threshold = self._threshold(options)
+        if self.sure(options) is None:
+            return Vote(weights, order, threshold, threshold)
+        # A component's mean needs every answer about each of its pixels.
+        return Vote(weights, order, min(threshold, self.manifest.threshold.value), math.inf)
 
     def _scale(self, image: RowSource, options: SegmentOptions) -> tuple[float, float]:
         """Return how many pixels the members see per pixel of the image, down and across."""

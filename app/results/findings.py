@@ -79,8 +79,8 @@ class Provenance:
     weights: dict[str, float]
     """Of each member that voted; they sum to 1."""
     combine: str
-    hysteresis: float | None
-    """The probability that each building reaches somewhere; None: no more than the threshold."""
+    sure: float | None
+    """The mean probability that each building has at least; None: no more than the threshold."""
     gsd: float | None
     """Metres per pixel that the image was taken to have; None where that is not known."""
     gate: str | None
@@ -100,7 +100,7 @@ class Provenance:
             "rooftrace_threshold": f"{self.threshold:g}",
             "rooftrace_weights": weights,
             "rooftrace_combine": self.combine,
-            "rooftrace_hysteresis": "off" if self.hysteresis is None else f"{self.hysteresis:g}",
+            "rooftrace_sure": "off" if self.sure is None else f"{self.sure:g}",
             "rooftrace_gsd": "unknown" if self.gsd is None else f"{self.gsd:.6g} m",
             "rooftrace_gate": self.gate or "off",
         }
@@ -126,7 +126,7 @@ def provenance(
         threshold=manifest.threshold.value if options.threshold is None else options.threshold,
         weights={name: round(weight / total, 6) for name, weight in weights.items()},
         combine=options.combine,
-        hysteresis=thresholds[1] if (thresholds := segmenter.hysteresis(options)) else None,
+        sure=segmenter.sure(options),
         gsd=math.sqrt(math.prod(gsd)) if gsd else None,
         gate=gating.rule if gating and mask_only else None,
     )

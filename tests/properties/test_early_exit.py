@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from app.imaging.image import Image
 from app.inference.blending import blend
 from app.inference.early_exit import Vote, predict_until_settled
+from app.inference.manifest import Threshold
 from app.inference.options import SegmentOptions
 from app.inference.predictor import Predictor
 from app.inference.segmenter import Segmenter
@@ -68,6 +69,7 @@ def blobs(height: int, width: int, seed: int, share: float) -> NDArray[np.uint8]
     tta=st.sampled_from(["none", "d4"]),
     members=st.sampled_from([None, ("red",), ("green", "blue")]),
     hole=st.booleans(),
+    sure=st.sampled_from([None, 0.55, 0.65]),
 )
 def test_the_mask_is_the_same_bit_for_bit(
     small_toy: Segmenter,
@@ -80,15 +82,19 @@ def test_the_mask_is_the_same_bit_for_bit(
     tta: str,
     members: tuple[str, ...] | None,
     hole: bool,
+    sure: float | None,
 ) -> None:
+    bound = Threshold(value=0.5, sure=sure, chosen_by="a test")
+    manifest = small_toy.manifest.model_copy(update={"threshold": bound})
+    segmenter = Segmenter(manifest, small_toy.predictor)
     valid = np.ones((height, width), np.bool_)
     valid[: height // 2, width // 3 :] = not hole
     image = Image(blobs(height, width, seed, share), valid if hole else None)
     options = SegmentOptions(threshold=threshold, overlap=overlap, tta=tta, members=members)
 
-    early = small_toy.segment(image, options, mask_only=True)
+    early = segmenter.segment(image, options, mask_only=True)
 
-    np.testing.assert_array_equal(early.mask, small_toy.segment(image, options).mask)
+    np.testing.assert_array_equal(early.mask, segmenter.segment(image, options).mask)
 
 
 @settings(max_examples=300, deadline=None)

@@ -110,7 +110,7 @@ def test_how_it_came_about_is_said(small_toy: Segmenter) -> None:
         "threshold": 0.4,
         "weights": {"red": pytest.approx(5 / 7), "blue": pytest.approx(2 / 7)},
         "combine": "average",
-        "hysteresis": None,
+        "sure": None,
         "gsd": 0.45,
         "gate": None,
     }

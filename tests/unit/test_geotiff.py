@@ -90,7 +90,7 @@ def test_how_it_came_about_stands_in_the_tags(small_toy: Segmenter) -> None:
         "rooftrace_threshold": "0.5",
         "rooftrace_weights": "red 0.625, green 0.375",
         "rooftrace_combine": "average",
-        "rooftrace_hysteresis": "off",
+        "rooftrace_sure": "off",
         "rooftrace_gsd": "0.5002 m",
         "rooftrace_gate": "off",
     }

@@ -1,4 +1,4 @@
-"""A building must be sure somewhere: what that does to probabilities, masks and results."""
+"""A building must be sure on the whole: what that does to probabilities, masks and results."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from app.inference.segmenter import Segmenter
 from app.results.findings import OutputOptions
 from tests.maps import encode, geotiff, pipeline
 
-LOW, HIGH = 0.5, 0.8
+THRESHOLD, SURE = 0.5, 0.7
 
 
 @pytest.fixture
 def choosy(small_toy: Segmenter) -> Segmenter:
-    """The toy, which wants every building to reach 0.8 somewhere."""
-    threshold = Threshold(value=LOW, high=HIGH, chosen_by="a test")
+    """The toy, which wants 0.7 on average of every building."""
+    threshold = Threshold(value=THRESHOLD, sure=SURE, chosen_by="a test")
     manifest = small_toy.manifest.model_copy(update={"threshold": threshold})
     return Segmenter(manifest, small_toy.predictor)
 
@@ -39,21 +39,21 @@ def patchwork(seed: int) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def levels() -> NDArray[np.float64]:
-    """Two buildings, the left one sure in one pixel, the right one nowhere."""
+    """Two buildings: the left one is sure but for its edge, the right one but in one pixel not."""
     levels = np.full((90, 100), 0.1)
     levels[20:60, 10:40] = levels[20:60, 60:90] = 0.6
-    levels[50, 20] = 0.9
+    levels[25:55, 15:35] = levels[50, 70] = 0.9
     return levels
 
 
-def test_what_is_nowhere_sure_is_held_below_the_threshold(
+def test_what_is_not_sure_on_the_whole_is_held_below_the_threshold(
     choosy: Segmenter, levels: NDArray[np.float64]
 ) -> None:
     found = choosy.segment(Image(grey(levels)))
-    expected = levels >= LOW
+    expected = levels >= THRESHOLD
     expected[:, 50:] = False
     np.testing.assert_array_equal(found.mask, expected)
-    assert found.probability[30, 70] == np.float32(LOW - 1 / 255)
+    assert found.probability[30, 70] == np.float32(THRESHOLD - 1 / 255)
     np.testing.assert_allclose(found.probability[:, :50], levels[:, :50], atol=0.01)
 
 
@@ -72,7 +72,7 @@ def test_at_any_threshold_the_mask_is_that_of_the_probabilities(
 @pytest.mark.parametrize(
     "options",
     [
-        SegmentOptions(hysteresis="off"),
+        SegmentOptions(unsure="keep"),
         SegmentOptions(combine="vote"),
         SegmentOptions(members=("red", "green")),
     ],
@@ -81,22 +81,28 @@ def test_it_can_be_off(
     choosy: Segmenter, levels: NDArray[np.float64], options: SegmentOptions
 ) -> None:
     mask = choosy.segment(Image(grey(levels)), options).mask
-    np.testing.assert_array_equal(mask, levels >= LOW)
+    np.testing.assert_array_equal(mask, levels >= THRESHOLD)
 
 
-def test_without_a_second_threshold_nothing_is_held(
-    small_toy: Segmenter, levels: NDArray[np.float64]
-) -> None:
-    np.testing.assert_array_equal(small_toy.segment(Image(grey(levels))).mask, levels >= LOW)
+def test_without_a_bound_nothing_is_held(small_toy: Segmenter, levels: NDArray[np.float64]) -> None:
+    np.testing.assert_array_equal(small_toy.segment(Image(grey(levels))).mask, levels >= THRESHOLD)
+
+
+def test_early_exit_asks_everybody_about_buildings(choosy: Segmenter) -> None:
+    """Two of three members settle each pixel; what a building is on average, the third knows."""
+    levels = np.zeros((90, 100))
+    levels[10:70, 20:90] = 0.8
+    mask = choosy.segment(Image(grey(levels)), mask_only=True).mask
+    np.testing.assert_array_equal(mask, levels >= THRESHOLD)
 
 
 @pytest.mark.parametrize("threshold", [None, 0.55])
-def test_early_exit_knows_both_thresholds(choosy: Segmenter, threshold: float | None) -> None:
+def test_early_exit_knows_of_it(choosy: Segmenter, threshold: float | None) -> None:
     image = Image(patchwork(3))
     options = SegmentOptions(threshold=threshold)
     whole = choosy.segment(image, options).mask
     np.testing.assert_array_equal(choosy.segment(image, options, mask_only=True).mask, whole)
-    off = choosy.segment(image, SegmentOptions(threshold=threshold, hysteresis="off")).mask
+    off = choosy.segment(image, SegmentOptions(threshold=threshold, unsure="keep")).mask
     assert off.sum() > whole.sum() > 0
 
 
@@ -113,9 +119,9 @@ def test_in_bands_it_is_the_same(
     findings = line.stream("map.tif", decode_image(data, max_pixels=10**8))
     line.format.write(findings, path)
     assert path.read_bytes() == encode(choosy, data, format, output=output)
-    assert findings.provenance.hysteresis == HIGH
+    assert findings.provenance.sure == SURE
 
 
-def test_the_second_threshold_is_the_higher_one() -> None:
-    with pytest.raises(ValidationError, match=r"high must lie above value, 0\.5, got 0\.5"):
-        Threshold(value=0.5, high=0.5, chosen_by="nobody")
+def test_sure_is_more_than_the_threshold() -> None:
+    with pytest.raises(ValidationError, match=r"sure must lie above value, 0\.5, got 0\.5"):
+        Threshold(value=0.5, sure=0.5, chosen_by="nobody")

@@ -1,4 +1,4 @@
-"""What is nowhere sure is held below the threshold, however the rows come."""
+"""What is doubtful on the whole is held below the threshold, however the rows come."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,23 +9,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from app.inference import hysteresis
-from app.inference.hysteresis import find_unsure
+from app.inference import unsure
+from app.inference.unsure import find_unsure
 
-LOW, HIGH = 0.4, 0.7
+LOW, SURE = 0.4, 0.5337
 
 
 def by_hand(probability: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Look at each component of the whole map, one by one."""
     labels, count = ndimage.label(probability >= LOW)
-    unsure = np.zeros_like(probability, np.bool_)
+    doubtful = np.zeros_like(probability, np.bool_)
     for label in range(1, count + 1):
         component = labels == label
         rows = np.flatnonzero(component.any(axis=1))
-        tall = rows[-1] - rows[0] + 1 > hysteresis.TALL
-        if probability[component].max() < HIGH and not tall:
-            unsure |= component
-    return unsure
+        tall = rows[-1] - rows[0] + 1 > unsure.TALL
+        if probability[component].astype(np.float64).mean() < SURE and not tall:
+            doubtful |= component
+    return doubtful
 
 
 def blocks(height: int, width: int, seed: int, size: int) -> NDArray[np.float32]:
@@ -54,13 +54,13 @@ def test_cuts_do_not_matter(
     probability = blocks(height, width, seed, size)
     edges = [0, *sorted(cut for cut in cuts if cut < height), height]
     maps = [probability[start:stop] for start, stop in pairwise(edges)]
-    before, hysteresis.TALL = hysteresis.TALL, tall
+    before, unsure.TALL = unsure.TALL, tall
     try:
-        found = list(find_unsure(iter(maps), LOW, HIGH))
+        found = list(find_unsure(iter(maps), LOW, SURE))
         assert [len(rows) for rows in found] == [len(rows) for rows in maps]
         np.testing.assert_array_equal(np.concatenate(found), by_hand(probability))
     finally:
-        hysteresis.TALL = before
+        unsure.TALL = before
 
 
 def test_rows_wait_no_longer_than_they_must() -> None:
@@ -73,18 +73,18 @@ def test_rows_wait_no_longer_than_they_must() -> None:
             taken += 1
             yield weak
 
-    found = find_unsure(endless(), LOW, HIGH)
+    found = find_unsure(endless(), LOW, SURE)
     assert not next(found).any()
-    assert taken * 64 <= hysteresis.TALL + 2 * 64
+    assert taken * 64 <= unsure.TALL + 2 * 64
     for _ in range(100):
         next(found)
-    assert taken * 64 <= hysteresis.TALL + 102 * 64
+    assert taken * 64 <= unsure.TALL + 102 * 64
 
 
-def test_sure_rows_do_not_wait() -> None:
-    sure = np.full((4, 4), 0.9, np.float32)
+def test_complete_rows_do_not_wait() -> None:
+    complete = np.pad(np.full((2, 4), 0.9, np.float32), 1)
     taken = []
-    maps = (taken.append(i) or sure for i in range(5))
-    found = find_unsure(maps, LOW, HIGH)
+    maps = (taken.append(i) or complete for i in range(5))
+    found = find_unsure(maps, LOW, SURE)
     next(found)
     assert taken == [0, 1], "one ahead, to know that there is one"
