@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 
 PATCHES = 128
 """How many patches ranges are measured on, and as many, of other tiles, what becomes of masks."""
-LEAST_IOU = 0.98
-"""Of a member's own masks in int8 with those in fp32."""
+LEAST_IOU = 0.97
+"""Of a member's own masks in int8 with those in fp32; what becomes of the ensemble's, and whether
+they are served so, is measured apart (`training.precision`)."""
 LEAST_GAIN = 1.15
 """How many times as fast as in bf16, or in fp32 where the CPU has no bf16."""
 _TIMED = 8
