@@ -22,7 +22,7 @@ from app.inference.predictor import Device
 
 PREFIX = "ROOFTRACE_"
 
-_SHIPPED_BUNDLE = Path(__file__).parents[1] / "models" / "rooftrace-6"
+_SHIPPED_BUNDLE = Path(__file__).parents[1] / "models" / "rooftrace-7"
 
 
 class Settings(BaseSettings):
