@@ -1,10 +1,11 @@
 """An image in, a mask out: windows, predictor and blending in one straight line."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice, tee
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -185,9 +186,15 @@ class Segmenter:
         if sure is None:
             yield from bands
             return
-        ahead, behind = tee(bands)
-        unsure = find_unsure((band.probability for band in ahead), threshold, sure)
-        for held, band in zip(unsure, behind, strict=True):
+        waiting: deque[SegmentedBand] = deque()
+
+        def maps() -> Iterator[NDArray[np.float32]]:
+            for band in bands:
+                waiting.append(band)
+                yield band.probability
+
+        for held in find_unsure(maps(), threshold, sure):
+            band = waiting.popleft()
             probability = band.probability
             if held.any():
                 below = np.minimum(probability, np.float32(max(0.0, threshold - _BELOW)))

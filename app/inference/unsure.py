@@ -47,6 +47,7 @@ def find_unsure(
         waits = incomplete[labels].any(axis=1)
         complete = int(waits.argmax()) if waits.any() else len(block)
         if complete < len(pending[0]):
+            del block, found, labels
             continue
         unsure |= ~kept & (_means(block[found], labels[found], count + 1) < sure)
         done = 0
@@ -56,6 +57,7 @@ def find_unsure(
             done = stop
         last = labels[done - 1]
         above = found[done - 1] & ~unsure[last], unsure[last]
+        del block, found, labels  # as large as all that waits, and made anew for the next rows
 
 
 def _means(

@@ -12,12 +12,12 @@ from scipy import ndimage
 from app.inference import unsure
 from app.inference.unsure import find_unsure
 
-LOW, SURE = 0.4, 0.5337
+THRESHOLD, SURE = 0.4, 0.5337
 
 
 def by_hand(probability: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Look at each component of the whole map, one by one."""
-    labels, count = ndimage.label(probability >= LOW)
+    labels, count = ndimage.label(probability >= THRESHOLD)
     doubtful = np.zeros_like(probability, np.bool_)
     for label in range(1, count + 1):
         component = labels == label
@@ -56,7 +56,7 @@ def test_cuts_do_not_matter(
     maps = [probability[start:stop] for start, stop in pairwise(edges)]
     before, unsure.TALL = unsure.TALL, tall
     try:
-        found = list(find_unsure(iter(maps), LOW, SURE))
+        found = list(find_unsure(iter(maps), THRESHOLD, SURE))
         assert [len(rows) for rows in found] == [len(rows) for rows in maps]
         np.testing.assert_array_equal(np.concatenate(found), by_hand(probability))
     finally:
@@ -73,7 +73,7 @@ def test_rows_wait_no_longer_than_they_must() -> None:
             taken += 1
             yield weak
 
-    found = find_unsure(endless(), LOW, SURE)
+    found = find_unsure(endless(), THRESHOLD, SURE)
     assert not next(found).any()
     assert taken * 64 <= unsure.TALL + 2 * 64
     for _ in range(100):
@@ -85,6 +85,6 @@ def test_complete_rows_do_not_wait() -> None:
     complete = np.pad(np.full((2, 4), 0.9, np.float32), 1)
     taken = []
     maps = (taken.append(i) or complete for i in range(5))
-    found = find_unsure(maps, LOW, SURE)
+    found = find_unsure(maps, THRESHOLD, SURE)
     next(found)
     assert taken == [0, 1], "one ahead, to know that there is one"

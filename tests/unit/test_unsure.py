@@ -1,5 +1,7 @@
 """A building must be sure on the whole: what that does to probabilities, masks and results."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.inference.manifest import Threshold
 from app.inference.options import SegmentOptions
+from app.inference.segmentation import SegmentedBand
 from app.inference.segmenter import Segmenter
 from app.results.findings import OutputOptions
 from tests.maps import encode, geotiff, pipeline
@@ -39,7 +42,7 @@ def patchwork(seed: int) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def levels() -> NDArray[np.float64]:
-    """Two buildings: the left one is sure but for its edge, the right one but in one pixel not."""
+    """Two buildings: the left one is sure but for its edge, the right one in a single pixel."""
     levels = np.full((90, 100), 0.1)
     levels[20:60, 10:40] = levels[20:60, 60:90] = 0.6
     levels[25:55, 15:35] = levels[50, 70] = 0.9
@@ -120,6 +123,21 @@ def test_in_bands_it_is_the_same(
     line.format.write(findings, path)
     assert path.read_bytes() == encode(choosy, data, format, output=output)
     assert findings.provenance.sure == SURE
+
+
+def test_bands_go_when_they_are_done(choosy: Segmenter) -> None:
+    """What is held back is what waits for its components, whatever the image's height."""
+    alive: list[weakref.ref[SegmentedBand]] = []
+
+    def bands() -> Iterator[SegmentedBand]:
+        for row in range(0, 400, 4):
+            rows = np.zeros((4, 9), np.float32)
+            band = SegmentedBand(row, rows, rows, rows > 0, None)
+            alive.append(weakref.ref(band))
+            yield band
+
+    for _ in choosy.hold_unsure(bands()):
+        assert sum(band() is not None for band in alive) <= 4
 
 
 def test_sure_is_more_than_the_threshold() -> None:
