@@ -40,7 +40,7 @@ class SegmentOptions:
     min_area: float = 0.0
     """Drop connected components smaller than this: in m² where the GSD is known, else pixels."""
     unsure: Unsure = "drop"
-    """Components whose mean probability lies below what the bundle calls sure, if it says so."""
+    """Drop or keep components whose mean probability lies below what the bundle calls sure."""
     gate: UseGate = "on"
     """Let the bundle's gate, if it has one, clear patches where a mask is all that is asked for."""
 
