@@ -103,7 +103,7 @@ def contenders(bundle: Path) -> list[Contender]:
     limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": "cpu"}
     in_precision = {p: limits | {f"{PREFIX}PRECISION": p} for p in ("fp32", "bf16", "int8")}
     peer = [sys.executable, "-m", "benchmarks.peers.plain_fastapi", str(bundle)]
-    exact = "/segment?gate=off"  # which the others' masks are compared with
+    exact = "/segment?gate=off&unsure=keep"  # all that the peers do, and no more
     found = [Contender("Rooftrace fp32", ours, "/health/live", in_precision["fp32"], path=exact)]
     if find_spec("openvino") is not None:
         from app.inference.openvino_predictor import has_bf16, has_int8

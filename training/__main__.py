@@ -48,6 +48,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             options,
             tell_gsd=args.tell_gsd,
             at_gsd=args.at_gsd,
+            conditions=args.under,
             seam_tiles=seam_tiles,
             progress=not args.quiet,
         )
@@ -230,6 +231,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="GSD",
         help="score again on tiles of known GSD resampled to so many metres per pixel",
+    )
+    command.add_argument(
+        "--under",
+        nargs="+",
+        default=[],
+        metavar="CONDITION",
+        help="score again on tiles in other light, air or of another camera, such as dark or haze; "
+        "an unknown one is answered with all there are",
     )
     command.add_argument(
         "--seams",

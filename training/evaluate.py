@@ -1,7 +1,7 @@
 """Score a bundle on labelled tiles, along the very path that serves it.
 
-Also how the scores change with GSD, and masks with where the patches fall; both cost inference of
-their own and are measured only where somebody asks for them.
+Also how the scores change with GSD and with light, air and camera, and masks with where the patches
+fall; each costs inference of its own and is measured only where somebody asks for it.
 """
 
 import json
@@ -23,6 +23,7 @@ from app.inference.options import Combine, SegmentOptions
 from app.inference.orientations import Tta
 from app.inference.resampling import Size, seen_size
 from app.inference.segmenter import Segmenter
+from training.conditions import CONDITIONS
 from training.data import Label, Tile, read_image
 from training.metrics import Comparison, Share, compare, summarise
 from training.seams import cut_twice
@@ -53,14 +54,23 @@ class AtGsd:
 
 
 @dataclass(frozen=True)
+class Under:
+    """How the ensemble scored on all tiles, changed as `training.conditions` describes."""
+
+    condition: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
 class Report:
     """How a bundle scored, and with which options; as JSON, it is these very fields.
 
     A member alone is scored at the ensemble's threshold, as `models=NAME` is served. `dice` has
     the ensemble's Dice of each image by name, so that any one of them can be checked by hand.
 
-    `by_gsd` is empty and `seam_difference` None where they were not measured. The latter is the
-    share of building pixels, 0 to 1, that are building in one cut of a scene only: `examine`.
+    `by_gsd` and `by_condition` are empty and `seam_difference` None where they were not measured.
+    The last is the share of building pixels, 0 to 1, that are building in one cut of a scene only:
+    `examine`.
     """
 
     bundle: str
@@ -75,6 +85,7 @@ class Report:
     sources: Mapping[str, Scores]
     dice: Mapping[str, float]
     by_gsd: Sequence[AtGsd] = ()
+    by_condition: Sequence[Under] = ()
     seam_difference: float | None = None
 
     def write(self, path: Path) -> None:
@@ -85,12 +96,13 @@ class Report:
     def table(self) -> str:
         """Lay the scores out for a person: the ensemble, each member, the ensemble by source.
 
-        Below them the ensemble by GSD and at seams, as far as they were measured.
+        Below them the ensemble by GSD, by condition and at seams, as far as they were measured.
         """
         rows = {"ensemble": self.ensemble}
         rows |= {f"member {name}": scores for name, scores in self.members.items()}
         rows |= {f"source {name}": scores for name, scores in self.sources.items()}
         rows |= {f"at {at.gsd:g} m ({at.tiles} tiles)": at.scores for at in self.by_gsd}
+        rows |= {f"under {under.condition}": under.scores for under in self.by_condition}
         first = max(map(len, rows))
         lines = [" " * first + "".join(f"  {column}" for column in self.ensemble)]
         for row, scores in rows.items():
@@ -180,6 +192,7 @@ def examine(
     *,
     tell_gsd: bool = False,
     at_gsd: Sequence[float] = (),
+    conditions: Sequence[str] = (),
     seam_tiles: int = 0,
     progress: bool = False,
 ) -> Evaluated:
@@ -188,6 +201,9 @@ def examine(
     With `at_gsd`, in metres per pixel, the ensemble is scored again at each of these: on every tile
     of known GSD g that can be brought there, which is to `FINEST` x g and anything coarser.
 
+    With `conditions`, names of `training.conditions.CONDITIONS`, it is scored again on every tile
+    changed so, at the same options.
+
     With `seam_tiles`, so many of the largest tiles are cut and segmented twice, the second time a
     third of a patch further right and down, at the same options but as uploads of unknown GSD: a
     third of a patch is one for the members too then, and resampling adds nothing of its own. The
@@ -195,11 +211,16 @@ def examine(
     difference; None if no tile is large enough to have seams.
 
     Raises:
-        ValueError: no tiles, two of one name, or a GSD that no tile can be brought to.
+        ValueError: no tiles, two of one name, a GSD that no tile can be brought to, or an unknown
+            condition.
         InvalidOption: an option that this bundle can't honour.
     """
     if not tiles:
         raise ValueError("nothing to score: no tiles")
+    if unknown := set(conditions) - CONDITIONS.keys():
+        raise ValueError(
+            f"there is no condition {min(unknown)!r}; there are {', '.join(CONDITIONS)}"
+        )
     if seam_tiles < 0:
         raise ValueError(f"seams can be measured on 0 or more tiles, not on {seam_tiles}")
     at = {gsd: _that_can_be_brought_to(gsd, tiles) for gsd in sorted(set(at_gsd))}
@@ -230,6 +251,15 @@ def examine(
                 native=summarise(ensemble[tile.name] for tile in some),
             )
             for gsd, some in at.items()
+        ],
+        by_condition=[
+            Under(
+                name,
+                _scores_under(
+                    name, segmenter, tiles, options, tell_gsd=tell_gsd, progress=progress
+                ),
+            )
+            for name in dict.fromkeys(conditions)
         ],
         seam_difference=_seam_difference(
             segmenter,
@@ -313,6 +343,26 @@ def _scores_at(
     for tile in tqdm(tiles, desc=f"at {gsd:g} m", unit="tile", disable=not progress):
         image, label = _bring_to(gsd, tile)
         found = segmenter.segment(image, at)
+        compared.append(compare(found.mask, found.probability, label))
+    return summarise(compared)
+
+
+def _scores_under(
+    condition: str,
+    segmenter: Segmenter,
+    tiles: Sequence[Tile],
+    options: SegmentOptions,
+    *,
+    tell_gsd: bool,
+    progress: bool,
+) -> Scores:
+    """Score the ensemble on tiles as they would look under a condition."""
+    change = CONDITIONS[condition]
+    compared = []
+    for tile in tqdm(tiles, desc=f"under {condition}", unit="tile", disable=not progress):
+        image, label = tile.read()
+        seen = replace(image, pixels=change(image.pixels))
+        found = segmenter.segment(seen, told(options, tile, tell_gsd=tell_gsd))
         compared.append(compare(found.mask, found.probability, label))
     return summarise(compared)
 

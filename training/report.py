@@ -13,7 +13,7 @@ from tqdm import tqdm
 from app.inference.options import SegmentOptions
 from app.inference.segmenter import Segmenter
 from training.data import Tile
-from training.evaluate import FINEST, AtGsd, Evaluated, Report, told
+from training.evaluate import FINEST, AtGsd, Evaluated, Report, Scores, Under, told
 from training.metrics import (
     BOUNDARY_PIXELS,
     CALIBRATION_BINS,
@@ -101,6 +101,8 @@ def write_page(
     )
     if report.by_gsd:
         _add_gsd(page, report.by_gsd)
+    if report.by_condition:
+        _add_conditions(page, report.ensemble, report.by_condition)
     _add_seams(page, report)
     _add_worst(page, evaluated, segmenter, tiles, options, progress=progress)
     if mistakes:
@@ -214,6 +216,19 @@ def _add_gsd(page: Page, by_gsd: Sequence[AtGsd]) -> None:
         _gsd_plot(by_gsd),
         "Accuracy against GSD. The grey line is the dice_micro of the same tiles at their own, as "
         "they were scored above.",
+    )
+
+
+def _add_conditions(page: Page, as_they_are: Scores, by_condition: Sequence[Under]) -> None:
+    page.heading("In other light, air and cameras")
+    page.text(
+        "All tiles again, changed as training/conditions.py describes, further than most imagery "
+        "is: what is lost here may be lost on imagery of another sensor or season."
+    )
+    rows = {"as they are": as_they_are} | {one.condition: one.scores for one in by_condition}
+    page.table(
+        ["", *as_they_are],
+        [[name, *map(_figure, scores.values())] for name, scores in rows.items()],
     )
 
 

@@ -112,6 +112,23 @@ def test_ancestor_recipe_cuts_where_there_is_building() -> None:
     assert sum(found) >= 15
 
 
+def test_aerial_patches_may_be_flat_without_being_dark() -> None:
+    """Haze takes contrast and leaves light: no scaling about black does that."""
+    label = np.zeros((400, 400), np.bool_)
+    label[100:300, 100:300] = True
+    pixels = np.where(label[..., np.newaxis], 180, 70).repeat(3, axis=2).astype(np.uint8)
+    augment = augmentation("aerial")
+    flat = 0
+    for seed in range(100):
+        patch, labelled = augment(pixels, label, seed=seed)
+        if not 0.1 < labelled.mean() < 0.9:
+            continue  # little to compare
+        building, ground = patch[labelled == 1].mean(), patch[labelled == 0].mean()
+        flat += building - ground < 66 and building + ground > 200  # 110 and 250 in the tile
+
+    assert flat >= 5
+
+
 def test_tile_is_left_as_it_was() -> None:
     pixels, label = marked_tile(300, 300)
     before = pixels.copy(), label.copy()

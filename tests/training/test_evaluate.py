@@ -176,6 +176,10 @@ def test_a_gate_fails_the_command_when_a_bound_is_broken(
         (["{bundle}", "{folder}", "--tta", "all"], "tta must be one of"),
         (["{folder}/images/mass_1.png", "{folder}"], "can't be loaded as a checkpoint"),
         (["{bundle}", "{folder}", "--at-gsd", "0.5"], "there is no tile of known GSD"),
+        (
+            ["{bundle}", "{folder}", "--under", "rain", "dark"],
+            "no condition 'rain'; there are dark,",
+        ),
         (["{bundle}", "{surveyed}", "--at-gsd", "0.1"], "to 0.1 m: the finest has 0.2 m"),
         (["{bundle}", "{surveyed}", "--at-gsd", "1", "-2"], "more than 0 metres per pixel"),
         (["{bundle}", "{folder}", "--seams", "-1"], "0 or more tiles, not on -1"),
@@ -271,6 +275,23 @@ def test_the_segmenter_is_told_the_gsd_that_a_tile_was_brought_to(
     assert report.by_gsd[0].scores["dice_micro"] == 1.0
 
 
+def test_a_condition_is_scored_on_the_tiles_changed_so(
+    small_toy: Segmenter, surveyed: Path
+) -> None:
+    """Buildings are 255 in the band that the member reads: at half the light, 0.5."""
+    tiles = list_tiles(surveyed)
+
+    at_04, at_06 = (
+        examine(small_toy, tiles, replace(RED, threshold=t), conditions=["grey", "dark", "grey"])
+        for t in (0.4, 0.6)
+    )
+
+    assert [one.condition for one in at_04.report.by_condition] == ["grey", "dark"]
+    assert at_04.report.by_condition[1].scores["dice_micro"] == 1.0
+    assert at_06.report.by_condition[1].scores["recall_micro"] == 0.0
+    assert at_06.report.ensemble["dice_micro"] == 1.0
+
+
 def test_a_member_that_looks_at_pixels_alone_has_no_seams(
     small_toy: Segmenter, surveyed: Path
 ) -> None:
@@ -344,16 +365,17 @@ def test_gsd_and_seams_cost_nothing_unless_they_are_asked_for(
     report = examine(segmenter, tiles).report
 
     assert counting.patches == sum(len(plan_windows(*size, 32, 0.25)) for size in sizes)
-    assert (report.by_gsd, report.seam_difference) == ([], None)
+    assert (report.by_gsd, report.by_condition, report.seam_difference) == ([], [], None)
     assert report == evaluate(small_toy, tiles)
 
 
-def test_command_writes_gsd_and_seams_into_table_and_json(
+def test_command_writes_gsd_conditions_and_seams_into_table_and_json(
     surveyed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
     out = tmp_path / "toy.json"
-    arguments = ["--at-gsd", "1", "0.4", "--seams", "1", "--json", str(out), "--quiet"]
+    measured = ["--at-gsd", "1", "0.4", "--seams", "1", "--under", "warm"]
+    arguments = [*measured, "--json", str(out), "--quiet"]
 
     assert main(["evaluate", str(bundle), str(surveyed), "--models", "red", *arguments]) == 0
 
@@ -361,8 +383,10 @@ def test_command_writes_gsd_and_seams_into_table_and_json(
     assert [(at["gsd"], at["tiles"]) for at in document["by_gsd"]] == [(0.4, 2), (1, 3)]
     assert set(document["by_gsd"][0]["scores"]) == set(document["ensemble"])
     assert document["seam_difference"] == 0
-    *_, fine, coarse, seams = capsys.readouterr().out.splitlines()
+    assert [one["condition"] for one in document["by_condition"]] == ["warm"]
+    *_, fine, coarse, warm, seams = capsys.readouterr().out.splitlines()
     assert fine.startswith("at 0.4 m (2 tiles)")
     assert coarse.startswith("at 1 m (3 tiles)")
     assert f"{document['by_gsd'][1]['scores']['dice_micro']:.4f}" in coarse
+    assert warm.startswith("under warm ")
     assert seams == "seam difference: 0.0000"

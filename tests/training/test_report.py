@@ -92,8 +92,9 @@ def written(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`page.html` and `report.json` as the command writes them."""
     out = tmp_path_factory.mktemp("written")
     bundle = write_toy_bundle(out / "toy", {"red": 1.0}, patch_size=32)
+    more = ["--at-gsd", "0.4", "0.8", "--under", "dark"]
     arguments = ["--html", str(out / "page.html"), "--json", str(out / "report.json"), "--quiet"]
-    assert main(["evaluate", str(bundle), str(folder), *arguments, "--at-gsd", "0.4", "0.8"]) == 0
+    assert main(["evaluate", str(bundle), str(folder), *arguments, *more]) == 0
     return out
 
 
@@ -107,6 +108,20 @@ def test_page_is_self_contained_and_escapes_names(written: Path) -> None:
     assert all(source.startswith("data:image/") for source in sources)
     assert "accra_&lt;b&gt;&amp;more" in page
     assert "<b>" not in page
+
+
+def test_page_has_a_row_for_each_condition_below_the_tiles_as_they_are(written: Path) -> None:
+    page = (written / "page.html").read_text()
+    report = json.loads((written / "report.json").read_text())
+
+    under = page[page.index("In other light") :]
+    rows = re.findall(r"<tr><td>([^<]*)</td><td[^>]*>([^<]*)", under)
+
+    [dark] = report["by_condition"]
+    assert rows[:2] == [
+        ("as they are", f"{report['ensemble']['dice_micro']:.4f}"),
+        ("dark", f"{dark['scores']['dice_micro']:.4f}"),
+    ]
 
 
 def test_page_shows_the_worst_images_with_their_scores(written: Path) -> None:
