@@ -105,10 +105,25 @@ def _aerial() -> list[A.BasicTransform]:
     """The square's eight symmetries, light, colour, haze and sharpness."""
     return [
         A.SquareSymmetry(p=1.0),
+        A.RandomBrightnessContrast(0.3, 0.3, p=0.7),
+        A.HueSaturationValue(20, 45, 0, p=0.5),
+        A.RGBShift((-20, 20), (-20, 20), (-20, 20), p=0.3),  # other sensors, haze, soils
+        A.RandomGamma((65, 150), p=0.3),
+        A.ToGray(p=0.05),
+        A.OneOf(
+            [A.GaussianBlur((3, 5)), A.Sharpen(), A.ImageCompression(quality_range=(50, 95))],
+            p=0.25,
+        ),
+    ]
+
+
+def _any_light() -> list[A.BasicTransform]:
+    """As `_aerial`, and further: flat and veiled imagery, casts of a white balance, noise."""
+    return [
+        A.SquareSymmetry(p=1.0),
         # Contrast about the mean: RandomBrightnessContrast's is about black, which is brightness.
         A.ColorJitter((0.6, 1.4), (0.4, 1.3), (1, 1), (0, 0), p=0.7),
         A.HueSaturationValue(20, 45, 0, p=0.5),
-        # Other sensors, haze, soils: casts that are added, and casts of a white balance.
         A.RGBShift((-20, 20), (-20, 20), (-20, 20), p=0.2),
         A.MultiplicativeNoise((0.75, 1.25), per_channel=True, p=0.3),
         A.RandomGamma((50, 200), p=0.3),
@@ -132,4 +147,5 @@ _RECIPES: dict[str, tuple[Callable[..., _Cut], Callable[[], list[A.BasicTransfor
     ),
     "resized_crop": (_whole, lambda: _ancestor(A.RandomResizedCrop((PATCH_SIZE, PATCH_SIZE)))),
     "aerial": (_zoomed, _aerial),
+    "any_light": (_zoomed, _any_light),
 }

@@ -71,7 +71,7 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """How a training patch is cut from its tile and disturbed."""
 
-    recipe: Literal["crop_nonempty", "resized_crop", "aerial"] = "aerial"
+    recipe: Literal["crop_nonempty", "resized_crop", "aerial", "any_light"] = "aerial"
     soft_edge: float = Field(0.0, ge=0)
     """Standard deviation, in pixels, of a blur of the labels, for footprints whose edges are known
     no better than that; 0: edges are sharp. Not for `ce+lovasz`, which needs whole labels."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from training.augment import Augmentation
 from training.config import PATCH_SIZE, AugmentConfig
 
-RECIPES = ("crop_nonempty", "resized_crop", "aerial")
+RECIPES = ("crop_nonempty", "resized_crop", "aerial", "any_light")
 
 
 def augmentation(recipe: str, **more: float) -> Augmentation:
@@ -112,12 +112,12 @@ def test_ancestor_recipe_cuts_where_there_is_building() -> None:
     assert sum(found) >= 15
 
 
-def test_aerial_patches_may_be_flat_without_being_dark() -> None:
+def test_patches_in_any_light_may_be_flat_without_being_dark() -> None:
     """Haze takes contrast and leaves light: no scaling about black does that."""
     label = np.zeros((400, 400), np.bool_)
     label[100:300, 100:300] = True
     pixels = np.where(label[..., np.newaxis], 180, 70).repeat(3, axis=2).astype(np.uint8)
-    augment = augmentation("aerial")
+    augment = augmentation("any_light")
     flat = 0
     for seed in range(100):
         patch, labelled = augment(pixels, label, seed=seed)
