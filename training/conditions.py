@@ -1,7 +1,6 @@
 """Other light, air and cameras: what a tile might have looked like, to see how well masks hold.
 
-Labels stay where they are: nothing moves. Each is far out of what most imagery is like, but not out
-of what there is.
+Labels stay where they are: nothing moves. Each is strong on purpose, so that what it costs shows.
 """
 
 import io

@@ -222,8 +222,8 @@ def _add_gsd(page: Page, by_gsd: Sequence[AtGsd]) -> None:
 def _add_conditions(page: Page, as_they_are: Scores, by_condition: Sequence[Under]) -> None:
     page.heading("In other light, air and cameras")
     page.text(
-        "All tiles again, changed as training/conditions.py describes, further than most imagery "
-        "is: what is lost here may be lost on imagery of another sensor or season."
+        "All tiles again, changed as training/conditions.py describes: what is lost here may be "
+        "lost on imagery of another sensor or season."
     )
     rows = {"as they are": as_they_are} | {one.condition: one.scores for one in by_condition}
     page.table(
