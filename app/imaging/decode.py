@@ -14,9 +14,11 @@ lies on them.
 |                           | 0, or a sample is not finite; any other alpha is valid and does   |
 |                           | not change the colour                                             |
 | CMYK, CIELAB              | RGB by formula, without a colour profile, and a notice            |
-| uint16, int16 or float32  | (TIFF) each band's 2nd to 98th percentile, over the valid pixels  |
-|                           | of the whole raster (beyond 4 million, of every n-th row and      |
-|                           | column), spread over 0 to 255; a notice tells the limits          |
+| 8-bit samples             | them, unless the image is flat: then the 2nd percentile of its    |
+|                           | darkest band and the 98th of its brightest become 20 and 205, and |
+|                           | a notice tells the limits                                         |
+| uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205; a   |
+|                           | notice tells the limits                                           |
 | frames, pages             | the first, and a notice                                           |
 | TIFF bands                | red, green and blue by their colour interpretation; else, of three|
 |                           | or four, the first three; alpha is what the file calls so; a      |
@@ -25,7 +27,8 @@ lies on them.
 | a transform               | `georeference`, with the CRS if it is named; a notice where the   |
 |                           | transform is of no use; and the GSD on the ground                 |
 
-A `rescale` of the client takes the place of the percentiles, and spreads 8-bit samples as well.
+Percentiles are those of the valid pixels, in images of more than 131,072 of every n-th row and
+column. A `rescale` of the client takes their place, and spreads 8-bit samples as well.
 """
 
 from dataclasses import replace
@@ -33,7 +36,7 @@ from dataclasses import replace
 from app.imaging.image import Image
 from app.imaging.picture import decode_picture
 from app.imaging.raster import decode_raster
-from app.imaging.scaling import Limits, spread
+from app.imaging.scaling import Limits, spread, stretch_flat
 from app.imaging.sniff import Format, sniff
 
 
@@ -55,6 +58,9 @@ def decode_image(
     """
     kind = sniff(data)
     if kind is Format.TIFF:
-        return decode_raster(data, max_pixels=max_pixels, rescale=rescale, grey=grey)
-    image = decode_picture(data, kind, max_pixels=max_pixels)
-    return image if rescale is None else replace(image, pixels=spread(image.pixels, rescale))
+        image = decode_raster(data, max_pixels=max_pixels, rescale=rescale, grey=grey)
+    else:
+        image = decode_picture(data, kind, max_pixels=max_pixels)
+        if rescale is not None:
+            image = replace(image, pixels=spread(image.pixels, rescale))
+    return image if grey or rescale is not None else stretch_flat(image)

@@ -39,7 +39,7 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Hold an upload's pixels as they are stored in the file.
+    """Hold an upload's pixels, each where it is stored in the file.
 
     `pixels`: uint8 (height, width, 3), RGB.
     `valid`: bool (height, width), False where the file says that there is nothing; None when every

@@ -1,6 +1,5 @@
 """Read TIFF and GeoTIFF: whole from memory, or a few rows at a time from a file of any size."""
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -23,8 +22,11 @@ from app.imaging.limits import check_pixel_count
 from app.imaging.scaling import (
     RULE,
     Limits,
+    flat_limits,
+    flat_notice,
     format_rescale,
     percentile_limits,
+    sampling_step,
     to_8_bits,
 )
 from app.imaging.sniff import Format, sniff_file
@@ -35,7 +37,6 @@ _MAX_BLOCKS = 500_000
 _MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
 _MAX_DIRECTORIES = 1_000  # pages, overviews and masks; GDAL takes seconds to list 65,535
 _PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
-_SAMPLED = 2**22  # pixels that percentiles are taken of
 _COLLAR = 0.01  # share of black pixels that hardly is imagery
 
 
@@ -82,6 +83,8 @@ def open_raster(path: Path, *, rescale: Limits | None = None) -> Iterator["Raste
             source = stack.enter_context(open_path(path, "GTiff"))
             _check_blocks(source, _MAX_BLOCK_SAMPLES, None)
             raster = Raster(source, turned, rescale=rescale)
+            if rescale is None:
+                raster.stretch_flat()
         yield raster  # what goes wrong out there is no fault of the file
 
 
@@ -89,7 +92,7 @@ class Raster:
     """The first page of an open TIFF, as 8-bit RGB: a `RowSource`.
 
     `orientation`: the one that the file states. `rescale`: limits that take the place of
-    percentiles; without them, samples of 8 bits stay as they are.
+    percentiles; without them, samples of 8 bits stay as they are until `stretch_flat`.
 
     Raises:
         DamagedImage: rows that can't be read, now or later.
@@ -129,8 +132,9 @@ class Raster:
         if (dtype := source.dtypes[0]) != "uint8":
             by = "as asked"
             if rescale is None:
-                self._limits, black = self._percentile_limits()
-                by = RULE
+                samples, _ = self._sample()
+                self._limits, by = percentile_limits(list(samples.T)), f"by which {RULE}"
+                black = float(np.mean(~samples.any(axis=1))) if samples.size else 0.0
                 if black > _COLLAR:
                     notices.append(
                         f"{black:.0%} of the TIFF's pixels are 0 in every band and count as "
@@ -158,6 +162,14 @@ class Raster:
                 "the result lies on the pixels as they are stored."
             )
         self.notices = tuple(notices)
+
+    def stretch_flat(self) -> None:
+        """Stretch the contrast of 8-bit samples in flat light, as `scaling.stretch_flat` does."""
+        if self._limits is None:
+            samples, step = self._sample()
+            self._limits = flat_limits(samples.astype(np.uint8, copy=False), step)
+            if self._limits is not None:
+                self.notices = (*self.notices, flat_notice(self._limits))
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
@@ -201,11 +213,8 @@ class Raster:
                     rows &= np.isfinite(self._source.read(self._bands, window=window)).all(axis=0)
         if self._unwritten is not None:
             height, width = self._source.block_shapes[0]
-            first = start // height
-            blocks = self._unwritten[first : -(-stop // height)]
-            pixels = np.repeat(np.repeat(blocks, height, axis=0), width, axis=1)
-            top = start - first * height
-            valid &= ~pixels[top : top + len(valid), : self.width]
+            blocks = self._unwritten[np.arange(start, stop) // height]
+            valid &= ~blocks.repeat(width, axis=1)[:, : self.width]
         return None if valid.all() else valid
 
     def _strips(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -226,23 +235,19 @@ class Raster:
             return np.moveaxis(self._palette[samples[0]], 2, 0)
         return 255 - samples if self._inverted else samples
 
-    def _percentile_limits(self) -> tuple[Limits, float]:
-        """Take the percentiles of the valid pixels: of all, or every n-th row and column.
+    def _sample(self) -> tuple[NDArray[np.generic], int]:
+        """Return stored samples, (N, 1 or 3), and n.
 
-        With them comes the share of these pixels, 0 to 1, that are 0 in every band.
+        They are those of every n-th row and column's valid pixels. No other row is read.
         """
-        step = math.ceil(math.sqrt(self.height * self.width / _SAMPLED))
-        sampled = []
-        for top, end in self._strips(0, self.height):
-            colours = self._colours(top, end)[:, -top % step :: step, ::step]
-            valid = self.read_valid(top, end)
-            if valid is None:
-                sampled.append(colours.reshape(len(colours), -1))
-            else:
-                sampled.append(colours[:, valid[-top % step :: step, ::step]])
-        samples = np.concatenate(sampled, axis=1)
-        black = float(np.mean(~samples.any(axis=0))) if samples.size else 0.0
-        return percentile_limits(list(samples)), black
+        step = sampling_step(self.height, self.width)
+        sampled: list[NDArray[np.generic]] = [np.empty((0, 3), np.uint8)]
+        for row in range(0, self.height, step):
+            valid = self.read_valid(row, row + 1)
+            if valid is None or valid[:, ::step].any():
+                samples = self._colours(row, row + 1)[:, 0, ::step].T
+                sampled.append(samples if valid is None else samples[valid[0, ::step]])
+        return np.concatenate(sampled[1:] or sampled), step
 
 
 @contextmanager

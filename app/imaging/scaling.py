@@ -1,24 +1,36 @@
 """Samples of any depth to 8 bits, by one stated rule.
 
 What lies between a low and a high limit is spread over 0 to 255, per band; what lies beyond is
-clipped. The limits are the client's, or percentiles of the whole raster, so that no patch is shown
-brighter than its neighbour.
+clipped. The limits are the client's, or such that percentiles of the whole image become what they
+are in the tiles that networks are trained on: of the whole, so that no patch is shown brighter than
+its neighbour.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InvalidOption
+from app.imaging.image import Image
 
 Limits = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 """What becomes 0 and what becomes 255, of red, green and blue."""
 
 _PERCENTILES = (2, 98)
-RULE = "the 2nd and 98th percentile of each band"
+_BECOME = (20, 205)
+"""What the percentiles are, on average, in the tiles that the shipped networks were trained on."""
+_FLAT = (16, 128)
+"""How far apart they are, at least and less than, in an 8-bit image that is flat: from the darkest
+band's to the brightest band's. One training tile in 100 has less than half of the range; what has
+hardly any has nothing to bring out."""
+_SCENE = 500**2
+"""Pixels from which on an image may be flat; a smaller one may show a single surface."""
+_SAMPLED = 2**17
+RULE = "the 2nd and 98th percentile of each band become {} and {}".format(*_BECOME)
 
 
 def parse_rescale(text: str) -> Limits:
@@ -45,24 +57,77 @@ def parse_rescale(text: str) -> Limits:
     return red, green, blue
 
 
-def format_rescale(limits: Limits) -> str:
+def format_rescale(limits: Iterable[tuple[float, float]]) -> str:
     """Write limits as `parse_rescale` reads them."""
     return ",".join(f"{value:.12g}" for pair in limits for value in pair)
 
 
-def percentile_limits(bands: Sequence[NDArray[Any]]) -> Limits:
-    """Return the `_PERCENTILES` of red, green and blue samples, to 6 significant digits.
+def sampling_step(height: int, width: int) -> int:
+    """Return n, of every n-th row and column of which percentiles are taken."""
+    return math.ceil(math.sqrt(height * width / _SAMPLED))
 
-    So the limits that a notice tells give the same pixels again. A band without contrast becomes 0
-    at its one value, and 0 to 1 stand for a band without samples.
+
+def percentile_limits(bands: Sequence[NDArray[Any]]) -> Limits:
+    """Return limits by which the `_PERCENTILES` of each band's samples become `_BECOME`.
+
+    They have 6 significant digits, so that the limits that a notice tells give the same pixels
+    again. A band without contrast takes its one value for the lower percentile, and 0 to 1 stand
+    for a band without samples.
     """
-    pairs = []
-    for band in bands:
-        low, high = map(float, np.percentile(band, _PERCENTILES) if band.size else (0, 1))
-        low, high = float(f"{low:.6g}"), float(f"{high:.6g}")
-        pairs.append((low, high if high > low else low + (abs(low) or 1.0)))
-    red, green, blue = pairs
+    red, green, blue = (
+        _limits(*np.percentile(band, _PERCENTILES)) if band.size else (0.0, 1.0) for band in bands
+    )
     return red, green, blue
+
+
+def flat_limits(samples: NDArray[np.uint8], step: int) -> Limits | None:
+    """Return limits that stretch the contrast of an 8-bit image that is flat; None if it is not.
+
+    `samples` is (n, bands): each valid pixel of every `step`-th row and column. The limits are the
+    same for all bands, which keeps colours.
+    """
+    if len(samples) * step**2 < _SCENE:
+        return None
+    # From histograms, for numpy.percentile would sort: at 512² a hundredth of a request.
+    ranks = len(samples) * np.array(_PERCENTILES) / 100
+    percentiles = [
+        np.bincount(band, minlength=256).cumsum().searchsorted(ranks) for band in samples.T
+    ]
+    low, high = min(low for low, _ in percentiles), max(high for _, high in percentiles)
+    least, ordinary = _FLAT
+    return (_limits(low, high),) * 3 if least <= high - low < ordinary else None
+
+
+def _limits(low: float, high: float) -> tuple[float, float]:
+    """Return what becomes 0 and 255 where `low` and `high` become `_BECOME`."""
+    low, high = (float(f"{percentile:.6g}") for percentile in (low, high))
+    if low == high:
+        high = low + (abs(low) or 1.0)
+    dark, light = _BECOME
+    unit = (high - low) / (light - dark)
+    return float(f"{low - dark * unit:.6g}"), float(f"{high + (255 - light) * unit:.6g}")
+
+
+def stretch_flat(image: Image) -> Image:
+    """Return an 8-bit image with its contrast stretched, and a notice of it, if it is flat."""
+    step = sampling_step(image.height, image.width)
+    sampled = image.pixels[::step, ::step]
+    samples = (
+        sampled.reshape(-1, 3) if image.valid is None else sampled[image.valid[::step, ::step]]
+    )
+    limits = flat_limits(samples, step)
+    if limits is None:
+        return image
+    notices = (*image.notices, flat_notice(limits))
+    return replace(image, pixels=spread(image.pixels, limits), notices=notices)
+
+
+def flat_notice(limits: Limits) -> str:
+    """Say what became of an image that is flat."""
+    return (
+        "The image has little contrast, which was stretched with "
+        f"rescale={format_rescale(limits[:1])}: rescale=0,255 takes its samples as they are."
+    )
 
 
 def to_8_bits(samples: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:

@@ -292,6 +292,26 @@ def test_a_condition_is_scored_on_the_tiles_changed_so(
     assert at_06.report.ensemble["dice_micro"] == 1.0
 
 
+def test_a_tile_that_a_condition_makes_flat_is_stretched_as_a_file_would_be(
+    small_toy: Segmenter, tmp_path: Path
+) -> None:
+    """Half of 250 is 0.49 of the light, and where it is all there is, 205 / 255."""
+    label = np.zeros((500, 500), np.uint8)
+    label[100:200, 50:300] = 255
+    for part, pixels in (("images", np.dstack([label * 0, label * 0, label])), ("masks", label)):
+        (tmp_path / part).mkdir()
+        cv2.imwrite(str(tmp_path / part / "one.png"), np.minimum(pixels, 250))
+    tiles = list_tiles(tmp_path)
+
+    def recall(threshold: float) -> float:
+        options = replace(RED, threshold=threshold)
+        report = examine(small_toy, tiles, options, conditions=["dark"]).report
+        return report.by_condition[0].scores["recall_micro"]
+
+    assert recall(0.80) == 1.0
+    assert recall(0.81) == 0.0
+
+
 def test_a_member_that_looks_at_pixels_alone_has_no_seams(
     small_toy: Segmenter, surveyed: Path
 ) -> None:
