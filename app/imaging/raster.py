@@ -67,7 +67,8 @@ def open_raster(path: Path, *, rescale: Limits | None = None) -> Iterator["Raste
     """Open the first page of a TIFF file of any size, to be read a few rows at a time.
 
     Its pixels, its valid ones, its georeference and its notices are those that `decode_raster`
-    finds, but for the sidecars that a file on disk may have. Memory grows with its width.
+    finds, but for the sidecars that a file on disk may have. Memory grows with its width. Without
+    `rescale`, every n-th row is read at once, for percentiles.
 
     Raises:
         OSError: the file can't be read.
