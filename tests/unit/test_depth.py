@@ -49,7 +49,8 @@ def expected(bands: NDArray[np.generic], limits: list[tuple[float, float]]) -> N
 def percentiles(bands: NDArray[np.generic]) -> list[tuple[float, float]]:
     """Say what becomes 0 and 255 where the 2nd and 98th percentile of each band become 20 and 205.
 
-    Sorted and looked up, with no help of numpy's percentile.
+    To 6 significant digits, as notices tell it; sorted and looked up, with no help of numpy's
+    percentile.
     """
     pairs = []
     for band in bands:
@@ -57,7 +58,7 @@ def percentiles(bands: NDArray[np.generic]) -> list[tuple[float, float]]:
         at = [share * (ordered.size - 1) for share in (0.02, 0.98)]
         low, high = np.interp(at, np.arange(ordered.size), ordered)
         level = (high - low) / (205 - 20)
-        pairs.append((low - 20 * level, high + 50 * level))
+        pairs.append(tuple(float(f"{end:.6g}") for end in (low - 20 * level, high + 50 * level)))
     return pairs
 
 
@@ -65,7 +66,7 @@ def assert_close(found: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> None:
     """Allow what 6 significant digits of a limit may round to its other side."""
     difference = np.abs(found.astype(int) - wanted)
     assert difference.max() <= 1
-    assert (difference > 0).mean() < 1e-2
+    assert (difference > 0).mean() < 1e-3
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
