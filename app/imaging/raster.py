@@ -165,7 +165,7 @@ class Raster:
         self.notices = tuple(notices)
 
     def stretch_flat(self) -> None:
-        """Stretch the contrast of 8-bit samples if they are flat, as `scaling.stretch_flat` does."""
+        """Stretch the contrast of 8-bit samples that are flat, as `scaling.stretch_flat` does."""
         if self._limits is None:
             samples, step = self._sample()
             self._limits = flat_limits(samples.astype(np.uint8, copy=False), step)
