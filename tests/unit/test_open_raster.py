@@ -86,6 +86,34 @@ def test_any_rows_are_those_of_the_upload(
                 np.testing.assert_array_equal(valid, wanted)
 
 
+FLAT: NDArray[np.uint8] = RNG.integers(90, 190, (3, 560, 510), np.uint8)
+FLAT[:, :40] = 7  # a collar, by which the whole would have contrast
+COLLAR = np.arange(560) < 40
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff(FLAT, photometric="rgb", nodata=7, **TILES),
+        tiff(FLAT, photometric="rgb", mask=np.repeat(~COLLAR[:, None], 510, axis=1)),
+        tiff(FLAT[:1, 40:], photometric="miniswhite"),
+        tiff(
+            FLAT[:1, 40:],
+            photometric="palette",
+            colormap={value: (value, value // 2 + 40, 99) for value in range(256)},
+        ),
+    ],
+    ids=["nodata", "mask", "grey", "palette"],
+)
+def test_little_contrast_is_stretched_as_in_an_upload(data: bytes, tmp_path: Path) -> None:
+    whole = decode_image(data, max_pixels=10**6)
+    assert "little contrast" in whole.notices[-1]
+    with open_raster(write(tmp_path, data)) as found:
+        assert found.notices == whole.notices
+        for start, stop in pairwise((0, 39, 41, 300, found.height)):
+            np.testing.assert_array_equal(found.read_pixels(start, stop), whole.pixels[start:stop])
+
+
 def test_some_of_these_files_have_something_to_hide() -> None:
     for name in ("rgba", "nodata", "mask", "deep nodata", "deep alpha", "float"):
         valid = decode_image(FILES[name], max_pixels=10**6).valid
