@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rescale",
         metavar="LOW,HIGH",
         help="samples that become 0 and 255, or three such pairs; default: 8 bits as they are, "
-        "stretched if they have little contrast, deeper ones by percentiles",
+        "corrected if they have a colour cast or little contrast, deeper ones by percentiles",
     )
     command.add_argument("--gsd", type=float, help="metres per pixel; default: the file's own")
     command.add_argument(

@@ -69,6 +69,8 @@ CONDITIONS: Mapping[str, Change] = {
     "gamma-2": _gamma(2),
     "warm": _times(1.2, 1.0, 0.75),
     "cold": _times(0.75, 1.0, 1.2),
+    "green": _times(0.85, 1.15, 0.85),
+    "magenta": _times(1.15, 0.8, 1.15),
     "grey": _grey,
     "blur": _blur,
     "jpeg": _jpeg,
@@ -76,5 +78,5 @@ CONDITIONS: Mapping[str, Change] = {
 }
 """By name, each uint8 RGB (H, W, 3) to the same. Dark and bright are products, and what is clipped
 is lost; flat has half the contrast, about mid grey; haze is a veil of 40 %; gamma is an exponent;
-warm and cold are white balances; blur is Gaussian, of 1.5 pixels; JPEG has quality 30; noise has a
-standard deviation of 12 of 255."""
+warm, cold, green and magenta are white balances; blur is Gaussian, of 1.5 pixels; JPEG has quality
+30; noise has a standard deviation of 12 of 255."""

@@ -76,8 +76,9 @@ class Options(BaseModel):
         Field(
             description="`low,high`, in the file's own samples: what becomes 0 and what 255 before "
             "the models look, or three such pairs for red, green and blue. Default: 8-bit samples "
-            "as they are unless the image has little contrast, which is then stretched; deeper "
-            "ones by the 2nd and 98th percentile of each band. `X-Notice` tells what was done.",
+            "as they are unless the image has a colour cast or little contrast, which is then "
+            "corrected; deeper ones by the 2nd and 98th percentile of each band. `X-Notice` tells "
+            "what was done.",
             examples=["0,3000"],
         ),
     ] = None

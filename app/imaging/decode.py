@@ -14,9 +14,10 @@ lies on them.
 |                           | 0, or a sample is not finite; any other alpha is valid and does   |
 |                           | not change the colour                                             |
 | CMYK, CIELAB              | RGB by formula, without a colour profile, and a notice            |
-| 8-bit samples             | them, unless the image is flat: then the 2nd percentile of its    |
-|                           | darkest band and the 98th of its brightest become 20 and 205, and |
-|                           | a notice tells the limits                                         |
+| 8-bit samples             | them, unless the image has a colour cast, and then each band's    |
+|                           | 98th percentile becomes the mean of these, or is flat, and then   |
+|                           | the 2nd of its darkest band and the 98th of its brightest become  |
+|                           | 20 and 205; a notice tells the limits                             |
 | uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205; a   |
 |                           | notice tells the limits                                           |
 | frames, pages             | the first, and a notice                                           |
@@ -36,7 +37,7 @@ from dataclasses import replace
 from app.imaging.image import Image
 from app.imaging.picture import decode_picture
 from app.imaging.raster import decode_raster
-from app.imaging.scaling import Limits, spread, stretch_flat
+from app.imaging.scaling import Limits, correct_light, spread
 from app.imaging.sniff import Format, sniff
 
 
@@ -63,4 +64,4 @@ def decode_image(
         image = decode_picture(data, kind, max_pixels=max_pixels)
         if rescale is not None:
             image = replace(image, pixels=spread(image.pixels, rescale))
-    return image if grey or rescale is not None else stretch_flat(image)
+    return image if grey or rescale is not None else correct_light(image)

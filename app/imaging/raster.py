@@ -22,9 +22,8 @@ from app.imaging.limits import check_pixel_count
 from app.imaging.scaling import (
     RULE,
     Limits,
-    flat_limits,
-    flat_notice,
     format_rescale,
+    light_limits,
     percentile_limits,
     sampling_step,
     to_8_bits,
@@ -85,7 +84,7 @@ def open_raster(path: Path, *, rescale: Limits | None = None) -> Iterator["Raste
             _check_blocks(source, _MAX_BLOCK_SAMPLES, None)
             raster = Raster(source, turned, rescale=rescale)
             if rescale is None:
-                raster.stretch_flat()
+                raster.correct_light()
         yield raster  # what goes wrong out there is no fault of the file
 
 
@@ -93,7 +92,7 @@ class Raster:
     """The first page of an open TIFF, as 8-bit RGB: a `RowSource`.
 
     `orientation`: the one that the file states. `rescale`: limits that take the place of
-    percentiles; without them, samples of 8 bits stay as they are until `stretch_flat`.
+    percentiles; without them, samples of 8 bits stay as they are until `correct_light`.
 
     Raises:
         DamagedImage: rows that can't be read, now or later.
@@ -164,13 +163,14 @@ class Raster:
             )
         self.notices = tuple(notices)
 
-    def stretch_flat(self) -> None:
-        """Stretch the contrast of 8-bit samples that are flat, as `scaling.stretch_flat` does."""
+    def correct_light(self) -> None:
+        """Correct the light of 8-bit samples where it is unusual, as `scaling.correct_light`."""
         if self._limits is None:
             samples, step = self._sample()
-            self._limits = flat_limits(samples.astype(np.uint8, copy=False), step)
-            if self._limits is not None:
-                self.notices = (*self.notices, flat_notice(self._limits))
+            corrected = light_limits(samples.astype(np.uint8, copy=False), step)
+            if corrected is not None:
+                self._limits, notice = corrected
+                self.notices = (*self.notices, notice)
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""

@@ -198,7 +198,7 @@ def test_extreme_samples_do_not_overflow() -> None:
     assert np.percentile(pixels, (2, 98)) == pytest.approx((20, 205), abs=1)
 
 
-# 8 bits that are flat
+# 8 bits in unusual light
 
 
 def flat(height: int, width: int, span: float, middle: float = 120) -> NDArray[np.uint8]:
@@ -218,7 +218,9 @@ def test_little_contrast_is_stretched_and_told(kind: str) -> None:
     image = decode(data)
     assert np.percentile(image.pixels, (2, 98)) == pytest.approx((20, 205), abs=2)
     (notice,) = image.notices
-    found = re.search(r"little contrast.*rescale=([\d.,]+): rescale=0,255 takes", notice)
+    found = re.search(
+        r"has little contrast, corrected with rescale=([\d.,]+): rescale=0,255", notice
+    )
     assert found is not None
     again = decode(data, found[1])
     np.testing.assert_array_equal(again.pixels, image.pixels)
@@ -239,6 +241,53 @@ def test_other_images_of_8_bits_stay_as_they_are(height: int, width: int, span: 
     image = decode(encoded(pixels))
     np.testing.assert_array_equal(image.pixels, pixels)
     assert image.notices == ()
+
+
+def cast(red: float, green: float, blue: float) -> NDArray[np.uint8]:
+    """Make noise that is far from flat, whose bands are multiplied."""
+    noise = np.random.default_rng(9).integers(0, 200, (500, 510, 3))
+    return np.rint(noise * (red, green, blue)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "gains", [(1.2, 1, 0.75), (0.75, 1, 1.2), (0.8, 1.1, 0.8), (1.1, 0.8, 1.1)]
+)
+def test_a_colour_cast_is_taken_out_and_told(gains: tuple[float, float, float]) -> None:
+    pixels = cast(*gains)
+    image = decode(encoded(pixels))
+    highs = np.percentile(image.pixels, 98, axis=(0, 1))
+    assert highs == pytest.approx([196 * np.mean(gains)] * 3, abs=2)
+    (notice,) = image.notices
+    found = re.search(r"has a colour cast, corrected with rescale=([\d.,]+): ", notice)
+    assert found is not None
+    assert found[1].count(",") == 5
+    np.testing.assert_array_equal(decode(encoded(pixels), found[1]).pixels, image.pixels)
+
+
+def test_a_cast_and_little_contrast_are_corrected_at_once() -> None:
+    """Warm haze: the veil is one of light too, so that each band has its own black."""
+    pixels = np.rint((flat(500, 510, 180) * 0.4 + 60) * (1.2, 1, 0.75)).astype(np.uint8)
+    image = decode(encoded(pixels))
+    assert np.percentile(image.pixels, (2, 98), axis=(0, 1)) == pytest.approx(
+        np.repeat([[20.0], [205.0]], 3, axis=1), abs=4
+    )
+    (notice,) = image.notices
+    found = re.search(r"a colour cast and little contrast, corrected.*rescale=([-\d.,]+): ", notice)
+    assert found is not None
+    np.testing.assert_array_equal(decode(encoded(pixels), found[1]).pixels, image.pixels)
+
+
+@pytest.mark.parametrize("gains", [(1.2, 1, 0.85), (0.9, 1, 1), (1, 0, 0), (1, 1, 0.07)])
+def test_usual_colours_stay_and_bands_too_dark_to_judge(gains: tuple[float, float, float]) -> None:
+    pixels = cast(*gains)
+    image = decode(encoded(pixels))
+    np.testing.assert_array_equal(image.pixels, pixels)
+    assert image.notices == ()
+
+
+def test_a_surface_of_one_colour_stays() -> None:
+    pixels = np.full((600, 600, 3), (200, 100, 50), np.uint8)
+    assert decode(encoded(pixels)).notices == ()
 
 
 def test_contrast_is_that_of_valid_pixels_of_the_whole_image() -> None:

@@ -96,6 +96,7 @@ COLLAR = np.arange(560) < 40
     [
         tiff(FLAT, photometric="rgb", nodata=7, **TILES),
         tiff(FLAT, photometric="rgb", mask=np.repeat(~COLLAR[:, None], 510, axis=1)),
+        tiff(FLAT[:, 40:] // np.array([[[1]], [[1]], [[2]]], np.uint8), photometric="rgb"),
         tiff(FLAT[:1, 40:], photometric="miniswhite"),
         tiff(
             FLAT[:1, 40:],
@@ -103,11 +104,11 @@ COLLAR = np.arange(560) < 40
             colormap={value: (value, value // 2 + 40, 99) for value in range(256)},
         ),
     ],
-    ids=["nodata", "mask", "grey", "palette"],
+    ids=["nodata", "mask", "cast", "grey", "palette"],
 )
-def test_little_contrast_is_stretched_as_in_an_upload(data: bytes, tmp_path: Path) -> None:
+def test_light_is_corrected_as_in_an_upload(data: bytes, tmp_path: Path) -> None:
     whole = decode_image(data, max_pixels=10**6)
-    assert "little contrast" in whole.notices[-1]
+    assert ", corrected with rescale=" in whole.notices[-1]
     with open_raster(write(tmp_path, data)) as found:
         assert found.notices == whole.notices
         for start, stop in pairwise((0, 39, 41, 300, found.height)):
