@@ -98,6 +98,7 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
             checkpoint=checkpoint,
             output=output,
             rescale=rescale,
+            sharpen=args.sharpen,
         )
         failed = Run(pipeline, targets, resume=args.resume, quiet=args.quiet).segment()
     return _SOME_FAILED if failed else _OK
@@ -203,6 +204,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LOW,HIGH",
         help="samples that become 0 and 255, or three such pairs; default: 8 bits as they are, "
         "corrected if they have a colour cast or little contrast, deeper ones by percentiles",
+    )
+    command.add_argument(
+        "--sharpen",
+        type=int,
+        metavar="PERCENT",
+        help="by unsharp masking; default: 0, or as many as a soft image calls for",
     )
     command.add_argument("--gsd", type=float, help="metres per pixel; default: the file's own")
     command.add_argument(

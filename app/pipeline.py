@@ -12,6 +12,7 @@ from app.imaging.decode import decode_image
 from app.imaging.header import announced_pixels
 from app.imaging.image import Image, RowSource
 from app.imaging.scaling import Limits
+from app.imaging.sharpness import check_percent
 from app.inference.options import SegmentOptions
 from app.inference.segmentation import SegmentedBand
 from app.inference.segmenter import Checkpoint, Segmenter, keep_going, used_gsd
@@ -55,7 +56,10 @@ class Pipeline:
     """Everything about a request that is settled before its bytes are looked at.
 
     `otherwise` are the formats that an image gets, whole, which can't have `format`: the first that
-    it can have.
+    it can have. `rescale` and `sharpen` are what `decode_image` takes.
+
+    Raises:
+        InvalidOption: more than is ever sharpened, or less than nothing.
     """
 
     segmenter: Segmenter
@@ -65,7 +69,11 @@ class Pipeline:
     checkpoint: Checkpoint = keep_going
     output: OutputOptions = OutputOptions()
     rescale: Limits | None = None
+    sharpen: int | None = None
     otherwise: tuple[Format, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_percent(self.sharpen)
 
     @property
     def mask_only(self) -> bool:
@@ -85,7 +93,9 @@ class Pipeline:
         with stages.measure("decode"):
             # No more than what memory was set aside for, whatever the decoder finds.
             max_pixels = announced_pixels(data, self.max_pixels)
-            image = decode_image(data, max_pixels=max_pixels, rescale=self.rescale)
+            image = decode_image(
+                data, max_pixels=max_pixels, rescale=self.rescale, sharpen=self.sharpen
+            )
             line, notices = self._possible(image)
         with stages.measure("infer"):
             segmentation = self.segmenter.segment(

@@ -104,11 +104,16 @@ class Run:
         pipeline = self.pipeline
         if source != STANDARD and sniff_file(source) is FileFormat.TIFF:
             status = source.stat()
-            with open_raster(source, rescale=pipeline.rescale) as raster:
+            with open_raster(source, rescale=pipeline.rescale, sharpen=pipeline.sharpen) as raster:
                 yield raster, f"of {status.st_size} bytes, changed {status.st_mtime_ns}"
         else:
             data = _read(source)
-            image = decode_image(data, max_pixels=pipeline.max_pixels, rescale=pipeline.rescale)
+            image = decode_image(
+                data,
+                max_pixels=pipeline.max_pixels,
+                rescale=pipeline.rescale,
+                sharpen=pipeline.sharpen,
+            )
             yield image, hashlib.sha256(data).hexdigest()
 
     def _bands(self, image: RowSource, work: Work) -> Iterator[SegmentedBand]:
@@ -120,6 +125,7 @@ class Run:
     def _made_of(self, digest: str) -> dict[str, str]:
         """Name all that decides the bits of a file's bands."""
         segmenter, rescale = self.pipeline.segmenter, self.pipeline.rescale
+        sharpen = self.pipeline.sharpen
         return {
             "input": digest,
             "rooftrace": __version__,
@@ -127,6 +133,7 @@ class Run:
             "provider": ", ".join(sorted(set(segmenter.predictor.providers.values()))),
             "answer": "a mask" if self.pipeline.mask_only else "probabilities",
             "rescale": "none" if rescale is None else format_rescale(rescale),
+            "sharpen": "none" if sharpen is None else str(sharpen),
             **{name: str(value) for name, value in asdict(self.pipeline.options).items()},
         }
 

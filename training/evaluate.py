@@ -19,6 +19,7 @@ from tqdm import tqdm
 from app.imaging.image import Image
 from app.imaging.resample import resample
 from app.imaging.scaling import correct_light
+from app.imaging.sharpness import sharpen_soft
 from app.inference.blending import Band
 from app.inference.options import Combine, SegmentOptions
 from app.inference.orientations import Tta
@@ -362,7 +363,7 @@ def _scores_under(
     compared = []
     for tile in tqdm(tiles, desc=f"under {condition}", unit="tile", disable=not progress):
         image, label = tile.read()
-        seen = correct_light(replace(image, pixels=change(image.pixels)))
+        seen = sharpen_soft(correct_light(replace(image, pixels=change(image.pixels))))
         found = segmenter.segment(seen, told(options, tile, tell_gsd=tell_gsd))
         compared.append(compare(found.mask, found.probability, label))
     return summarise(compared)

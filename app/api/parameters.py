@@ -9,6 +9,7 @@ from app.errors import NotAcceptable
 from app.formats import FORMATS
 from app.imaging.georeference import MAX_GSD, MIN_GSD
 from app.imaging.scaling import Limits, parse_rescale
+from app.imaging.sharpness import MAX_SHARPEN
 from app.inference.options import Combine, Resample, SegmentOptions, Unsure, UseGate
 from app.inference.orientations import Tta
 from app.inference.windows import MAX_OVERLAP
@@ -80,6 +81,17 @@ class Options(BaseModel):
             "corrected; deeper ones by the 2nd and 98th percentile of each band. `X-Notice` tells "
             "what was done.",
             examples=["0,3000"],
+        ),
+    ] = None
+    sharpen: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_SHARPEN,
+            description="By how many per cent the image is sharpened before the models look, by "
+            "unsharp masking with a Gaussian of 1.5 pixels. Default: 0, unless the image is soft, "
+            "which `X-Notice` tells, with how many per cent were taken.",
+            examples=[0],
         ),
     ] = None
     gsd: Annotated[

@@ -322,6 +322,7 @@ def _pipeline(
         otherwise=otherwise,
         output=parameters.output_options(),
         rescale=parameters.limits(),
+        sharpen=parameters.sharpen,
     )
 
 

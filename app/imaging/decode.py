@@ -20,6 +20,7 @@ lies on them.
 |                           | 20 and 205; a notice tells the limits                             |
 | uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205; a   |
 |                           | notice tells the limits                                           |
+| a soft image              | sharpened, and a notice tells by how many per cent                |
 | frames, pages             | the first, and a notice                                           |
 | TIFF bands                | red, green and blue by their colour interpretation; else, of three|
 |                           | or four, the first three; alpha is what the file calls so; a      |
@@ -38,17 +39,23 @@ from app.imaging.image import Image
 from app.imaging.picture import decode_picture
 from app.imaging.raster import decode_raster
 from app.imaging.scaling import Limits, correct_light, spread
+from app.imaging.sharpness import sharpen_soft
 from app.imaging.sniff import Format, sniff
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int, rescale: Limits | None = None, grey: bool = False
+    data: bytes,
+    *,
+    max_pixels: int,
+    rescale: Limits | None = None,
+    sharpen: int | None = None,
+    grey: bool = False,
 ) -> Image:
     """Decode a whole PNG, JPEG, WebP or TIFF file.
 
-    `rescale`: what of red, green and blue becomes 0 and what 255. `grey`: read a GeoTIFF of a
-    single 8-bit band too, such as a label. Memory is bounded by `len(data)` and `max_pixels`; safe
-    in threads.
+    `rescale`: what of red, green and blue becomes 0 and what 255. `sharpen`: by how many per cent.
+    `grey`: read a label, whose samples stay as they are, and may be the single band of a GeoTIFF.
+    Memory is bounded by `len(data)` and `max_pixels`; safe in threads.
 
     Raises:
         EmptyUpload: no bytes.
@@ -64,4 +71,6 @@ def decode_image(
         image = decode_picture(data, kind, max_pixels=max_pixels)
         if rescale is not None:
             image = replace(image, pixels=spread(image.pixels, rescale))
-    return image if grey or rescale is not None else correct_light(image)
+    if grey:
+        return image
+    return sharpen_soft(image if rescale is not None else correct_light(image), sharpen)

@@ -28,6 +28,7 @@ from app.imaging.scaling import (
     sampling_step,
     to_8_bits,
 )
+from app.imaging.sharpness import sharpen_rows, sharpening_for, soft_notice
 from app.imaging.sniff import Format, sniff_file
 
 _DTYPES = ("uint8", "uint16", "int16", "float32")
@@ -62,12 +63,14 @@ def decode_raster(
 
 
 @contextmanager
-def open_raster(path: Path, *, rescale: Limits | None = None) -> Iterator["Raster"]:
+def open_raster(
+    path: Path, *, rescale: Limits | None = None, sharpen: int | None = None
+) -> Iterator["Raster"]:
     """Open the first page of a TIFF file of any size, to be read a few rows at a time.
 
     Its pixels, its valid ones, its georeference and its notices are those that `decode_raster`
     finds, but for the sidecars that a file on disk may have. Memory grows with its width. Without
-    `rescale`, every n-th row is read at once, for percentiles.
+    `rescale` and `sharpen`, some rows are read at once, to see what the image calls for.
 
     Raises:
         OSError: the file can't be read.
@@ -85,6 +88,7 @@ def open_raster(path: Path, *, rescale: Limits | None = None) -> Iterator["Raste
             raster = Raster(source, turned, rescale=rescale)
             if rescale is None:
                 raster.correct_light()
+            raster.sharpen_soft(sharpen)
         yield raster  # what goes wrong out there is no fault of the file
 
 
@@ -92,7 +96,8 @@ class Raster:
     """The first page of an open TIFF, as 8-bit RGB: a `RowSource`.
 
     `orientation`: the one that the file states. `rescale`: limits that take the place of
-    percentiles; without them, samples of 8 bits stay as they are until `correct_light`.
+    percentiles; without them, samples of 8 bits stay as they are until `correct_light`. Nothing is
+    sharpened until `sharpen_soft`.
 
     Raises:
         DamagedImage: rows that can't be read, now or later.
@@ -129,6 +134,7 @@ class Raster:
             notices.append("The TIFF has blocks that were never written: they are invalid.")
 
         self._limits = rescale
+        self._sharpened = 0
         if (dtype := source.dtypes[0]) != "uint8":
             by = "as asked"
             if rescale is None:
@@ -172,8 +178,20 @@ class Raster:
                 self._limits, notice = corrected
                 self.notices = (*self.notices, notice)
 
+    def sharpen_soft(self, percent: int | None) -> None:
+        """Sharpen what is read from now on, as `sharpness.sharpen_soft`."""
+        self._sharpened = sharpening_for(self) if percent is None else percent
+        if percent is None and self._sharpened:
+            self.notices = (*self.notices, soft_notice(self._sharpened))
+
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
+        if not self._sharpened:
+            return self._read(start, stop)
+        size = self.height, self.width
+        return sharpen_rows(self._read, size, start, stop, self._sharpened)
+
+    def _read(self, start: int, stop: int) -> NDArray[np.uint8]:
         pixels = np.empty((stop - start, self.width, 3), np.uint8)
         with _damage_told():
             if self._limits is None and len(self._bands) == 3:

@@ -161,6 +161,7 @@ class TestSegment:
             (["--bands", "mask,nir"], "bands must be among mask, probability"),
             (["--simplify", "-1"], "simplify must be 0 or more, got -1.0"),
             (["--rescale", "7"], "rescale must be LOW,HIGH"),
+            (["--sharpen", "501"], "sharpen must be from 0 to 500 per cent, got 501"),
         ],
     )
     def test_an_option_out_of_range(

@@ -86,6 +86,12 @@ def test_any_rows_are_those_of_the_upload(
                 np.testing.assert_array_equal(valid, wanted)
 
 
+SOFT: NDArray[np.uint8] = np.repeat(RNG.integers(0, 256, (3, 300, 60), np.uint8), 5, axis=2)
+SOFT = (
+    np.stack([np.convolve(row, np.ones(9) / 9, "same") for row in SOFT.reshape(-1, 300)])
+    .astype(np.uint8)
+    .reshape(3, 300, 300)
+)
 FLAT: NDArray[np.uint8] = RNG.integers(90, 190, (3, 560, 510), np.uint8)
 FLAT[:, :40] = 7  # a collar, by which the whole would have contrast
 COLLAR = np.arange(560) < 40
@@ -115,6 +121,20 @@ def test_light_is_corrected_as_in_an_upload(data: bytes, tmp_path: Path) -> None
             np.testing.assert_array_equal(found.read_pixels(start, stop), whole.pixels[start:stop])
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_soft_raster_is_sharpened_as_an_upload(deep: bool, tmp_path: Path) -> None:
+    data = tiff(SOFT.astype(np.uint16) * 40 if deep else SOFT, photometric="rgb", **TILES)
+    whole = decode_image(data, max_pixels=10**6)
+    assert "was sharpened with sharpen=" in whole.notices[-1]
+    with open_raster(write(tmp_path, data)) as found:
+        assert found.notices == whole.notices
+        for start, stop in pairwise((0, 1, 39, 41, 200, found.height)):
+            np.testing.assert_array_equal(found.read_pixels(start, stop), whole.pixels[start:stop])
+    with open_raster(write(tmp_path, data), sharpen=77) as found:
+        asked = decode_image(data, max_pixels=10**6, sharpen=77)
+        np.testing.assert_array_equal(found.read_pixels(0, 300), asked.pixels)
+
+
 def test_some_of_these_files_have_something_to_hide() -> None:
     for name in ("rgba", "nodata", "mask", "deep nodata", "deep alpha", "float"):
         valid = decode_image(FILES[name], max_pixels=10**6).valid
@@ -140,8 +160,8 @@ def test_rows_that_are_damaged_are_told_when_they_are_read(tmp_path: Path) -> No
     data = tiff(RNG.integers(0, 256, (3, 900, 400), np.uint8), photometric="rgb")
     path = write(tmp_path, data[: len(data) // 2])
     with pytest.raises(DamagedImage, match="cut short"), open_raster(path):
-        pass  # its contrast is looked at
-    with open_raster(path, rescale=((0, 255),) * 3) as found:
+        pass  # its light is looked at
+    with open_raster(path, rescale=((0, 255),) * 3, sharpen=0) as found:
         assert found.read_pixels(0, 100).shape == (100, 400, 3)
         with pytest.raises(DamagedImage, match="cut short"):
             found.read_pixels(800, 900)

@@ -361,6 +361,7 @@ class TestGoingOn:
             (["--gate", "off"], "its gate was on and is off now"),
             (["--bands", "mask,probability"], "its answer was a mask and is probabilities now"),
             (["--rescale", "0,99"], "its rescale was none and is 0,99,0,99,0,99 now"),
+            (["--sharpen", "0"], "its sharpen was none and is 0 now"),
         ):
             assert run("segment", tall, "-o", out, "--resume", "--quiet", *options) == 1
             assert words in capsys.readouterr().err

@@ -16,6 +16,8 @@ from rasterio.transform import Affine
 from scipy import ndimage
 from starlette.testclient import TestClient
 
+from app.imaging.image import Image
+from app.imaging.sharpness import sharpen_soft
 from app.masks.components import drop_small_components
 from app.masks.rle import PixelOrder, decode_rle
 from tests.factories import nan_graph, scene
@@ -338,6 +340,12 @@ class TestParameters:
             mask_of(client, rescale="50,101"), toy_mask(spread.astype(np.uint8))
         )
 
+    def test_sharpen_changes_what_the_models_see(self, client: TestClient) -> None:
+        np.testing.assert_array_equal(
+            mask_of(client, sharpen=200), toy_mask(sharpen_soft(Image(PIXELS), 200).pixels)
+        )
+        np.testing.assert_array_equal(mask_of(client, sharpen=0), toy_mask(PIXELS))
+
     def test_min_area_drops_what_is_smaller(self, client: TestClient) -> None:
         pixels = np.zeros((40, 40, 3), np.uint8)
         pixels[2:6, 2:7] = 255  # 20 pixels
@@ -369,6 +377,9 @@ class TestParameters:
             ({"gsd": "30cm"}, "gsd='30cm'"),
             ({"rescale": "9,1"}, "rescale must be LOW,HIGH"),
             ({"rescale": "1" * 10_000}, "rescale"),
+            ({"sharpen": "501"}, "sharpen='501'"),
+            ({"sharpen": "-1"}, "sharpen='-1'"),
+            ({"sharpen": "1.5"}, "sharpen='1.5'"),
             ({"resample": "on"}, "resample='on'"),
             ({"min_area": "1e999"}, "min_area"),
             ({"order": "diagonal"}, "order='diagonal'"),
