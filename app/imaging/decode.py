@@ -17,7 +17,8 @@ lies on them.
 | 8-bit samples             | them, unless the image has a colour cast, and then each band's    |
 |                           | 98th percentile becomes the mean of these, or is flat, and then   |
 |                           | the 2nd of its darkest band and the 98th of its brightest become  |
-|                           | 20 and 205; a notice tells the limits                             |
+|                           | 20 and 205, or both, and then each band's do; a notice tells the  |
+|                           | limits                                                            |
 | uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205; a   |
 |                           | notice tells the limits                                           |
 | a soft image              | sharpened, and a notice tells by how many per cent                |

@@ -88,7 +88,8 @@ def light_limits(samples: NDArray[np.uint8], step: int) -> tuple[Limits, str] | 
 
     `samples` is (n, 1 or 3): each valid pixel of every `step`-th row and column. Where there is a
     cast, bands are multiplied so that their 98th percentiles become the mean of these. Where the
-    image is then flat, its contrast is stretched, by as much in all bands, which keeps colours.
+    image is flat, its contrast is stretched, by as much in all bands, which keeps colours. Where it
+    has a cast and is flat, each band is stretched for itself, as samples of more bits are.
 
     Source of the first: White Patch Retinex of a high percentile, as MATLAB's `illumwhite` has it.
     """
@@ -103,23 +104,29 @@ def light_limits(samples: NDArray[np.uint8], step: int) -> tuple[Limits, str] | 
         ]
     )
     least, ordinary = _FLAT
-    found, gains, stretched = [], np.ones(3), (0.0, 255.0)
-    if highs.min() >= least and _has_cast(*highs):  # what is darker has no light to judge
-        found.append("a colour cast")
+    low, high = lows.min(), highs.max()
+    if (highs - lows).max() < least:
+        return None
+    flat = high - low < ordinary
+    lit = highs - low if flat else highs  # a veil hides a cast
+    cast = lit.min() >= least and _has_cast(*lit)  # what is darker has no light to judge
+    if cast:
         gains = highs.mean() / highs
-    low, high = (lows * gains).min(), (highs * gains).max()
-    if high - low < least:
+        flat = flat or (highs * gains - lows * gains).max() < ordinary
+    if cast and flat:
+        found = "a colour cast and little contrast"
+        red, green, blue = (_limits(*pair) for pair in zip(lows, highs, strict=True))
+    elif cast:
+        found = "a colour cast"
+        red, green, blue = (_rounded(0, 255 / gain) for gain in gains)
+    elif flat:
+        found = "little contrast"
+        red = green = blue = _limits(low, high)
+    else:
         return None
-    if high - low < ordinary:
-        found.append("little contrast")
-        stretched = _limits(low, high)
-    if not found:
-        return None
-    red, green, blue = (_rounded(*(limit / gain for limit in stretched)) for gain in gains)
-    same = red == green == blue
-    told = format_rescale([red] if same else [red, green, blue])
+    told = format_rescale([red, green, blue] if cast else [red])
     return (red, green, blue), (
-        f"The image has {' and '.join(found)}, corrected with rescale={told}: "
+        f"The image has {found}, corrected with rescale={told}: "
         "rescale=0,255 takes its samples as they are."
     )
 

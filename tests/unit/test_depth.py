@@ -264,9 +264,12 @@ def test_a_colour_cast_is_taken_out_and_told(gains: tuple[float, float, float]) 
     np.testing.assert_array_equal(decode(encoded(pixels), found[1]).pixels, image.pixels)
 
 
-def test_a_cast_and_little_contrast_are_corrected_at_once() -> None:
-    """Warm haze: the veil is one of light too, so that each band has its own black."""
-    pixels = np.rint((flat(500, 510, 180) * 0.4 + 60) * (1.2, 1, 0.75)).astype(np.uint8)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_cast_and_little_contrast_are_corrected_at_once(before: bool) -> None:
+    """Warm light in white haze, which hides the cast, or warm haze, with a black of its own."""
+    warm = (1.2, 1, 0.7)
+    light = flat(500, 510, 180) * (warm if before else (1, 1, 1)) * 0.4
+    pixels = np.rint((light + 60) * ((1, 1, 1) if before else warm)).astype(np.uint8)
     image = decode(encoded(pixels))
     assert np.percentile(image.pixels, (2, 98), axis=(0, 1)) == pytest.approx(
         np.repeat([[20.0], [205.0]], 3, axis=1), abs=4
