@@ -51,7 +51,7 @@ def sharpening_for(image: RowSource) -> int:
     Measured is the mean squared difference of pixels next to each other over that of pixels two
     apart, along some 64 rows, where all of them are valid: neither contrast nor, by much, what is
     shown changes it, but blur does. The curve from there to per cents was fitted to Gaussian blurs
-    of 0.7 to 3 pixels (docs/experiments.md, "Other light, air and cameras").
+    of 1 to 2 pixels (docs/experiments.md, "Other light, air and cameras").
     """
     near = far = 0.0
     compared = 0
