@@ -72,6 +72,6 @@ def decode_image(
         image = decode_picture(data, kind, max_pixels=max_pixels)
         if rescale is not None:
             image = replace(image, pixels=spread(image.pixels, rescale))
-    if grey:
-        return image
-    return sharpen_soft(image if rescale is not None else correct_light(image), sharpen)
+        elif not grey:
+            image = correct_light(image)
+    return image if grey else sharpen_soft(image, sharpen)

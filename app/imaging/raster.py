@@ -22,6 +22,7 @@ from app.imaging.limits import check_pixel_count
 from app.imaging.scaling import (
     RULE,
     Limits,
+    correct_light,
     format_rescale,
     light_limits,
     percentile_limits,
@@ -59,7 +60,8 @@ def decode_raster(
         raster = Raster(source, orientation(data), rescale=rescale, grey=grey)
         pixels = raster.read_pixels(0, raster.height)
         valid = raster.read_valid(0, raster.height)
-    return Image(pixels, valid, raster.georeference, raster.notices, raster.gsd)
+    image = Image(pixels, valid, raster.georeference, raster.notices, raster.gsd)
+    return image if grey or raster.is_scaled else correct_light(image)
 
 
 @contextmanager
@@ -86,8 +88,7 @@ def open_raster(
             source = stack.enter_context(open_path(path, "GTiff"))
             _check_blocks(source, _MAX_BLOCK_SAMPLES, None)
             raster = Raster(source, turned, rescale=rescale)
-            if rescale is None:
-                raster.correct_light()
+            raster.correct_light()
             raster.sharpen_soft(sharpen)
         yield raster  # what goes wrong out there is no fault of the file
 
@@ -169,9 +170,14 @@ class Raster:
             )
         self.notices = tuple(notices)
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether limits have been settled, by the client, or by percentiles."""
+        return self._limits is not None
+
     def correct_light(self) -> None:
         """Correct the light of 8-bit samples where it is unusual, as `scaling.correct_light`."""
-        if self._limits is None:
+        if not self.is_scaled:
             samples, step = self._sample()
             corrected = light_limits(samples.astype(np.uint8, copy=False), step)
             if corrected is not None:

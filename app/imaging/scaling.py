@@ -24,9 +24,9 @@ _PERCENTILES = (2, 98)
 _BECOME = (20, 205)
 """What the percentiles are, on average, in the tiles that the shipped networks were trained on."""
 _FLAT = (16, 128)
-"""How far apart they are, at least and less than, in an 8-bit image that is flat: from the darkest
-band's to the brightest band's. One training tile in 100 has less than half of the range; what has
-hardly any has nothing to bring out."""
+"""How far apart they are in an 8-bit image that is flat. At least, in one band, for less has
+nothing to bring out; less than, from the darkest band's to the brightest's, as in one training tile
+in 100."""
 _RED_TO_BLUE, _GREEN_TO_BOTH = (0.8, 1.5), (0.85, 1.2)
 """The 98th percentile of red over blue's, and green's over the mean of both, without a cast. Of 98
 training tiles in 100 they are 0.9 to 1.4 and 0.93 to 1.05."""

@@ -16,7 +16,7 @@ from app.errors import InvalidOption
 from app.imaging.image import Image, RowSource
 
 MAX_SHARPEN = 500
-"""Per cent. More brings noise out, rather than edges."""
+"""Per cent: as much as was tried."""
 _REACH = 6
 """Rows to each side that sharpening looks at: Pillow blurs thrice, with a box of at most 2."""
 

@@ -135,6 +135,18 @@ def test_a_soft_raster_is_sharpened_as_an_upload(deep: bool, tmp_path: Path) -> 
         np.testing.assert_array_equal(found.read_pixels(0, 300), asked.pixels)
 
 
+def test_light_of_deep_samples_is_corrected_once(tmp_path: Path) -> None:
+    """A blank band looks like a cast after scaling, by limits that are no samples of the file."""
+    bands = FLAT[:, 40:].astype(np.uint16) * 9
+    bands[2] = 0
+    data = tiff(bands, photometric="rgb")
+    whole = decode_image(data, max_pixels=10**6)
+    assert not any("corrected" in notice for notice in whole.notices)
+    with open_raster(write(tmp_path, data)) as found:
+        assert found.notices == whole.notices
+        np.testing.assert_array_equal(found.read_pixels(0, found.height), whole.pixels)
+
+
 def test_some_of_these_files_have_something_to_hide() -> None:
     for name in ("rgba", "nodata", "mask", "deep nodata", "deep alpha", "float"):
         valid = decode_image(FILES[name], max_pixels=10**6).valid
