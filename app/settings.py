@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
     backend: Backend = Field(
         "auto",
-        description="auto: OpenVINO where that means int8 or bf16, else ONNX Runtime; "
+        description="auto: OpenVINO on CPUs, if it is installed, else ONNX Runtime; "
         "onnxruntime or openvino: that one or no start",
     )
     precision: Precision = Field(

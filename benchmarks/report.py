@@ -180,11 +180,9 @@ def _share_of_engine(
     arrangements: Mapping[str, Found], services: Mapping[str, Sequence[Found]]
 ) -> str:
     """Compare the service's patches per second with the engine's, where no patch was spared."""
-    lanes = {"Rooftrace fp32": EXACT}
-    lanes |= {f"Rooftrace {p}": f"OpenVINO {p}, one-thread lanes" for p in ("bf16", "int8")}
     said = []
     for name, cells in _ours(services).items():
-        engine = arrangements.get(lanes[name])
+        engine = arrangements.get(f"OpenVINO {name.split()[-1]}, one-thread lanes")
         for cell in cells:
             if engine is None or cell["size"] != 1024 or cell["empty"] is not None:
                 continue

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from app.inference.segmenter import Segmenter, load_segmenter
-from tests.factories import write_toy_bundle
+from tests.factories import EXACTLY, write_toy_bundle
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("rooftrace", deadline=None)
@@ -25,7 +25,7 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy(toy_bundle: Path) -> Iterator[Segmenter]:
     """The toy bundle, loaded on the CPU."""
-    with closing(load_segmenter(toy_bundle, device="cpu")) as segmenter:
+    with closing(load_segmenter(toy_bundle, **EXACTLY)) as segmenter:
         yield segmenter
 
 
@@ -33,5 +33,5 @@ def toy(toy_bundle: Path) -> Iterator[Segmenter]:
 def small_toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segmenter]:
     """The same with patches of 32 pixels, for many windows in little time."""
     bundle = write_toy_bundle(tmp_path_factory.mktemp("bundles") / "small", patch_size=32)
-    with closing(load_segmenter(bundle, device="cpu")) as segmenter:
+    with closing(load_segmenter(bundle, **EXACTLY)) as segmenter:
         yield segmenter

@@ -17,6 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 CHANNELS = ("red", "green", "blue")
 TOY_WEIGHTS = {"red": 0.5, "green": 0.3, "blue": 0.2}
 
+EXACTLY: Mapping[str, Any] = {"device": "cpu", "backend": "onnxruntime"}
+"""How a bundle must be loaded for its answers to be known to the last bit: OpenVINO multiplies with
+1 / 255 where a graph divides by 255."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:

@@ -19,7 +19,7 @@ from starlette.types import Message
 
 from app.main import create_app
 from app.settings import PREFIX, Settings
-from tests.factories import scene, write_toy_bundle
+from tests.factories import EXACTLY, scene, write_toy_bundle
 
 THRESHOLD = 0.5002
 """Of `exact_bundle`: it lies between two of the values that 0.5 R + 0.3 G + 0.2 B can take, so
@@ -72,7 +72,7 @@ def settings_of(bundle: Path, **values: Any) -> Settings:
     """Make settings that know nothing of the environment."""
     environment = {name for name in os.environ if name.upper().startswith(PREFIX)}
     assert not environment, f"these would change what is tested: {environment}"
-    return Settings(_env_file=None, bundle=bundle, device="cpu", **values)
+    return Settings(_env_file=None, bundle=bundle, **{**EXACTLY, **values})
 
 
 @contextmanager

@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript import opset18 as op
 
 from app.inference.manifest import (
     FILE_NAME,
@@ -227,6 +229,7 @@ def to_onnx(network: SegmentationNetwork) -> bytes:
         ProbabilityNetwork(network).eval(),
         (example,),
         dynamo=True,  # the older exporter fails on PSPNet's pooling pyramid
+        custom_translation_table={torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_pool},
         dynamic_shapes=({0: torch.export.Dim("N")},),
         input_names=["pixels"],
         output_names=["probability"],
@@ -238,6 +241,32 @@ def to_onnx(network: SegmentationNetwork) -> bytes:
     _store_as_half(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _adaptive_pool(pixels: Any, output_size: Sequence[int]) -> Any:
+    """Write average pooling to a fixed size as products with matrices that average.
+
+    PyTorch's own decomposition gathers and masks every window where these differ in size, as those
+    of PSPNet's pyramid do: a fifth of its time in int8.
+    """
+    if tuple(output_size) == (1, 1):
+        return op.GlobalAveragePool(pixels)
+    down, across = map(_averages, pixels.shape[2:], output_size)
+    rows = op.MatMul(op.Constant(value=numpy_helper.from_array(down)), pixels)
+    return op.MatMul(rows, op.Constant(value=numpy_helper.from_array(across.T.copy())))
+
+
+def _averages(size: int, parts: int) -> NDArray[np.float32]:
+    """Return the float32 (parts, size) matrix that averages `parts` windows.
+
+    Source: PyTorch, aten/src/ATen/native/AdaptivePooling.h, `start_index` and `end_index`.
+    """
+    starts = [part * size // parts for part in range(parts)]
+    ends = [-(-(part + 1) * size // parts) for part in range(parts)]
+    averages = np.zeros((parts, size), np.float32)
+    for row, start, end in zip(averages, starts, ends, strict=True):
+        row[start:end] = 1 / (end - start)
+    return averages
 
 
 def _store_as_half(graph: onnx.GraphProto) -> None:

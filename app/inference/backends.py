@@ -35,8 +35,9 @@ def load_predictor(
 ) -> Predictor:
     """Load the bundle in the folder `bundle` into the backend that suits the machine.
 
-    ONNX Runtime computes in fp32, on GPUs and CPUs, and on GPUs in fp16 where it is told to;
-    OpenVINO is here for int8 and bf16 on CPUs.
+    GPUs are ONNX Runtime's, which computes in fp32 there, and in fp16 where it is told to. On CPUs
+    OpenVINO is faster, in int8, bf16 and fp32; where it is not installed, ONNX Runtime computes in
+    fp32.
     What is left to us (`auto`) comes to the fastest of these that the CPU has and of which the
     manifest says that the masks of this bundle do not suffer.
 
@@ -59,7 +60,10 @@ def load_predictor(
         raise DeviceError("OpenVINO is not installed; install the `openvino` extra")
     chosen, why = _choose(manifest, device, backend, precision)
     choice = f"{chosen}: {why}"
-    if chosen == "fp16" or (chosen == "fp32" and backend != "openvino"):
+    if chosen == "fp32" and backend == "auto":
+        on_cpu = not _on_gpu(device) and find_spec("openvino") is not None
+        backend = "openvino" if on_cpu else "onnxruntime"
+    if chosen == "fp16" or (chosen == "fp32" and backend == "onnxruntime"):
         return OnnxPredictor(
             bundle, manifest, device=device, lanes=lanes, gpu=gpu, precision=chosen, choice=choice
         )
@@ -67,6 +71,11 @@ def load_predictor(
     from app.inference.openvino_predictor import OpenvinoPredictor
 
     return OpenvinoPredictor(bundle, manifest, precision=chosen, lanes=lanes, choice=choice)
+
+
+def _on_gpu(device: Device) -> bool:
+    """Tell whether a GPU is to be used, or to be looked for."""
+    return device == "cuda" or (device == "auto" and gpu_expected())
 
 
 def _choose(
@@ -77,7 +86,7 @@ def _choose(
         return precision, "as asked"
     if backend == "onnxruntime":
         return "fp32", "ONNX Runtime has no other here"
-    if backend == "auto" and (device == "cuda" or (device == "auto" and gpu_expected())):
+    if backend == "auto" and _on_gpu(device):
         return "fp32", "GPUs are ONNX Runtime's"
     if find_spec("openvino") is None:
         return "fp32", "for int8 and bf16, install the `openvino` extra"

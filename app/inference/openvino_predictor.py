@@ -1,15 +1,14 @@
-"""Patches in, probabilities out, on Intel and AMD CPUs: the only importer of OpenVINO.
+"""Patches in, probabilities out, on Intel and AMD CPUs, by OpenVINO.
 
 OpenVINO computes in bf16 where the CPU can, whether or not anybody asked for it, and in silence in
 fp32 where the CPU can't. It claims int8 for every CPU, and on many lets sums overflow. It reads
-weights from files beside the process, and reports to its makers each time it is imported. This
-module is where each of these is settled, once.
+weights from files beside the process, and hangs if its first patches come in two threads at once.
+This module is where each of these is settled, once.
 
 A member in int8 is the same ONNX file: `_quantize` rounds weights and what convolutions take when
 it is loaded, to the ranges in the manifest.
 """
 
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +16,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
+from openvino import opset13 as opset
+from openvino.passes import ConstantFolding, Manager
 
 from app.errors import BundleError, DeviceError
+from app.inference.fewer_products import rearrange
 from app.inference.lanes import Lanes, check_signature, reason, spell
 from app.inference.manifest import Manifest, Member, read_model
 from app.inference.predictor import ComputedIn, usable_cores
 
-# It reports when it is imported, unless this package, which does that and no more, can't be.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-import openvino as ov  # noqa: E402
-from openvino import opset13 as opset  # noqa: E402
-from openvino.passes import ConstantFolding, Manager  # noqa: E402
+# The first of these calls fills a table. Two threads that make it at once, as lanes do, wait for
+# each other for ever: one for the table, one for the interpreter (seen in OpenVINO 2026.4.1).
+ov.Type.u8.to_dtype()
 
 Ranges = Mapping[str, tuple[float, float]]
 """The lowest and the highest value that count, by the tensor's name in the ONNX file."""
@@ -86,8 +86,11 @@ class OpenvinoPredictor:
         def load(member: Member) -> ov.CompiledModel:
             name = member.name
             graph = _read(core, name, read_model(bundle, member), manifest.patch_size)
+            _fold(graph)
             if name in in_int8:
                 _quantize(name, graph, in_int8[name])
+            elif rest == "fp32":
+                rearrange(graph)  # rounding to bf16 would cost the small differences too much
             return _compile(core, name, graph, rest, lanes)
 
         # Compiling lets go of the interpreter: a second core takes a third off the time.
@@ -162,6 +165,7 @@ def measure_ranges(
     """
     core = ov.Core()
     graph = _read(core, member, model, patches.shape[1])
+    _fold(graph)
     tensors = {min(taken.get_names()): taken for taken, _ in _convolutions(graph)}
     if not tensors:
         return {}
@@ -194,11 +198,15 @@ def _check_int8(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
         )
 
 
+def _fold(graph: ov.Model) -> None:
+    """Compute what is constant, in place: weights are stored as fp16, and cast."""
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(graph)
+
+
 def _convolutions(graph: ov.Model) -> Iterator[tuple[ov.Output, ov.Node]]:
     """Find the convolutions of constant weights and what they take, in a folded graph."""
-    folding = Manager()
-    folding.register_pass(ConstantFolding())  # weights are stored as fp16, and cast
-    folding.run_passes(graph)
     for node in graph.get_ordered_ops():
         if node.get_type_name() in ("Convolution", "GroupConvolution"):
             taken, weights = node.input_value(0), node.input_value(1).get_node()

@@ -14,7 +14,7 @@ from app.inference.blending import Band, blend
 from app.inference.options import SegmentOptions
 from app.inference.segmenter import Segmenter, load_segmenter
 from app.inference.windows import WindowGrid, offsets, plan_windows, read_patch
-from tests.factories import TOY_WEIGHTS, ramp_graph, ramp_of, scene, write_toy_bundle
+from tests.factories import EXACTLY, TOY_WEIGHTS, ramp_graph, ramp_of, scene, write_toy_bundle
 
 sizes = st.integers(1, 90)
 overlaps = st.floats(0, 0.75)
@@ -139,7 +139,7 @@ def ramp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segmenter]:
     """A bundle that answers by position within the patch, so that every seam shows."""
     folder = tmp_path_factory.mktemp("ramp")
     bundle = write_toy_bundle(folder, {"ramp": 1.0}, patch_size=32, graphs={"ramp": ramp_graph(32)})
-    with closing(load_segmenter(bundle, device="cpu")) as segmenter:
+    with closing(load_segmenter(bundle, **EXACTLY)) as segmenter:
         yield segmenter
 
 

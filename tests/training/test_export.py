@@ -24,7 +24,7 @@ from training.card import model_card
 from training.config import PATCH_SIZE, load_config
 from training.data import list_tiles
 from training.evaluate import evaluate
-from training.export import Trained, export, load_trained, served
+from training.export import Trained, _averages, export, load_trained, served
 from training.fit import fit, tally_sources
 from training.gate import fit_gate
 from training.network import SegmentationNetwork
@@ -402,6 +402,12 @@ def test_without_validation_members_weigh_the_same(checkpoint: Path) -> None:
     assert manifest.sources == ()
 
 
+@pytest.mark.parametrize(("size", "parts"), [(28, 1), (28, 2), (28, 3), (28, 6), (7, 5), (3, 3)])
+def test_pools_average_the_windows_that_torch_does(size: int, parts: int) -> None:
+    of_each = torch.nn.functional.adaptive_avg_pool1d(torch.eye(size), parts)
+    np.testing.assert_allclose(_averages(size, parts), of_each.T, rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("member", "megabytes"), [("pspnet", 9.5), ("deeplabv3plus", 10.2), ("unet", 65.6)]
 )
@@ -414,6 +420,8 @@ def test_every_architecture_exports_and_serves(
     manifest = export([untrained], tmp_path / "bundle")
 
     assert manifest.members[0].bytes < megabytes * 1e6
+    operators = {n.op_type for n in onnx.load(tmp_path / "bundle" / f"{member}.onnx").graph.node}
+    assert operators.isdisjoint({"Where", "Gather", "GatherND"})  # pools would be masks
     with closing(load_segmenter(tmp_path / "bundle", device="cpu")) as segmenter:
         found = segmenter.segment(Image(generate_scene(230, 225, seed=0).pixels, None, None))
     assert found.mask.shape == (230, 225)

@@ -106,18 +106,18 @@ class TestAuto:
 
     def test_not_where_nobody_knows(self, bundle: Path) -> None:
         name, why = chosen(bundle, device="cpu")
-        assert name == CPU
+        assert name == "OpenVINO CPU fp32"
         assert why == f"fp32: not int8: {UNKNOWN}; not bf16: {UNKNOWN}"
 
     @pytest.mark.parametrize("change", [-0.0031, 0.0031])
     def test_not_where_masks_suffer(self, tmp_path: Path, change: float) -> None:
         bundle = write_bundle(tmp_path, bf16=COST | {"dice_micro_change": change})
         name, why = chosen(bundle, device="cpu")
-        assert name == CPU
+        assert name == "OpenVINO CPU fp32"
         assert why.endswith(f"not bf16: it changes micro Dice by {change:+.4f} on val")
 
     def test_not_where_the_operator_wants_fp32(self, known: Path) -> None:
-        assert provider(known, device="cpu", precision="fp32") == CPU
+        assert provider(known, precision="fp32") == "OpenVINO CPU fp32"
 
     def test_not_where_the_operator_wants_onnx_runtime(self, known: Path) -> None:
         assert provider(known, device="cpu", backend="onnxruntime") == CPU
@@ -128,9 +128,10 @@ class TestAuto:
         gpu = tmp_path / "nvidia0"
         gpu.touch()
         monkeypatch.setattr(onnx_module, "GPU_FILES", (gpu,))
-        with closing(load(known, device="auto")) as predictor:
-            assert set(predictor.providers.values()) == {CPU}
-            assert predictor.fallback is not None
+        for precision in ("auto", "fp32"):
+            with closing(load(known, device="auto", precision=precision)) as predictor:
+                assert set(predictor.providers.values()) == {CPU}
+                assert predictor.fallback is not None
 
     def test_openvino_that_was_asked_for_takes_it_too(self, known: Path) -> None:
         assert provider(known, backend="openvino") == "OpenVINO CPU bf16"
@@ -139,7 +140,7 @@ class TestAuto:
         self, known: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        with serving(known) as client:
+        with serving(known, backend="auto") as client:
             ready = client.get("/health/ready").json()
             models = client.get("/models").json()
             file = encoded(factories.scene(40, 40))
@@ -185,7 +186,8 @@ class TestAutoWithInt8:
             assert predictor.choice == f"{precision}: as asked"
 
     def test_the_service_names_both(self, tmp_path: Path) -> None:
-        with serving(write_bundle(tmp_path, bf16=COST, int8=COST)) as client:
+        bundle = write_bundle(tmp_path, bf16=COST, int8=COST)
+        with serving(bundle, backend="auto") as client:
             ready = client.get("/health/ready").json()
             file = encoded(factories.scene(40, 40))
             response = client.post("/segment", files={"file": file})

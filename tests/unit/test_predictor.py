@@ -583,3 +583,25 @@ def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     )
     assert done.stdout == "[]\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_openvinos_first_calls_may_come_at_once() -> None:
+    """Unless its table of types is filled before, all that ask for one first wait for ever."""
+    pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
+    code = (
+        "import sys, threading, app.inference.openvino_predictor as module\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "barrier = threading.Barrier(8)\n"
+        "def ask():\n"
+        "    barrier.wait()\n"
+        "    module.ov.Type.u8.to_dtype()\n"
+        "threads = [threading.Thread(target=ask) for _ in range(8)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=30,
+        check=True,
+    )

@@ -16,7 +16,7 @@ from app.inference.orientations import Tta
 from app.inference.segmenter import Segmenter, load_segmenter
 from app.masks.components import drop_small_components
 from tests import factories
-from tests.factories import TOY_WEIGHTS, scene, write_toy_bundle
+from tests.factories import EXACTLY, TOY_WEIGHTS, scene, write_toy_bundle
 
 
 def image_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> Image:
@@ -25,7 +25,7 @@ def image_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) 
 
 def load(folder: Path, weights: dict[str, float], **graphs: bytes) -> Segmenter:
     bundle = write_toy_bundle(folder, weights, patch_size=32, graphs=graphs)
-    return load_segmenter(bundle, device="cpu")
+    return load_segmenter(bundle, **EXACTLY)
 
 
 def channels(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
