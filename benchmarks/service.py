@@ -76,7 +76,7 @@ class Cell:
 SHORT = (
     Cell(512, 1, 5),
     Cell(512, 4, 6),
-    Cell(512, 16, 4),
+    Cell(512, 16, 20),
     Cell(224, 4, 3),
     Cell(1024, 4, 6),
     Cell(4096, 1, 0, empty=0.8),

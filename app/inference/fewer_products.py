@@ -4,14 +4,13 @@ OpenVINO convolves at the processor's ceiling, so what is left is to have it mul
 
 - 4 neighbouring results of 3 x 3 weights are 12 products along an axis, and follow from 6 products
   of sums of what is taken: 36 in place of 144 for a tile of 4 x 4.
-- Of a map that was doubled by repeating values, 2 of them are 6 products, and follow from 3: of a
-  value, and of the steps to it and from it. So it is 9 in place of 36, and nothing need be doubled.
+- Where a map was doubled by repeating values, weights that meet the same value are added up before:
+  4 products in place of 9, and nothing need be doubled.
 - 1 x 1 weights may come before a map is enlarged, when there is less of it.
 
 Probabilities move by 1e-6, as they do from one runtime to another.
 
-Source: Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, 2015: F(4 x 4, 3 x 3), and
-what F(2 x 2, 3 x 3) comes to on doubled maps.
+Source: Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, 2015, F(4 x 4, 3 x 3).
 """
 
 from functools import reduce
@@ -42,8 +41,9 @@ _TO_RESULTS = np.array(
 )
 """G, B' and A' of the paper: along an axis, results are A' ((G weights) * (B' values))."""
 
-_OF_STEPS = np.array([[1, 1, 1], [1, 0, 0], [0, 0, -1]])
-"""What a value of a doubled map, the step to it and the step from it are multiplied by."""
+_MEETING = np.array([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+"""Which of 3 weights meet the same value of a doubled map: of the even results, for a value's
+predecessor and itself; of the odd ones, for it and its successor."""
 
 _TILED_SIZES = range(14, 29)
 _TILED_FROM = 32
@@ -162,14 +162,14 @@ def _convolve_by_tiles(taken: ov.Output, weights: NDArray[np.float32]) -> ov.Out
     to_values_down, to_results_down = _along_axis(height)
     to_values_across, to_results_across = _along_axis(width)
     down, across = (len(m) // _TAKES for m in (to_values_down, to_values_across))
-    products = _both_ways(_TO_WEIGHTS, weights).transpose(0, 2, 1)
+    factors = _in_both_directions(_TO_WEIGHTS, _TO_WEIGHTS, weights)
 
     values = _reshape(_transpose(taken, 0, 2, 3, 1), height, width * channels)
     values = _reshape(_matmul(to_values_down, values), down * _TAKES, width, channels)
     values = _matmul(to_values_across[np.newaxis], values)
     values = _reshape(values, down, _TAKES, across, _TAKES, channels)
     values = _reshape(_transpose(values, 1, 3, 0, 2, 4), _TAKES**2, down * across, channels)
-    sums = _matmul(values, products)
+    sums = _matmul(values, factors.reshape(_TAKES**2, kernels, channels).transpose(0, 2, 1))
     sums = _transpose(_reshape(sums, _TAKES, _TAKES, down, across, kernels), 2, 0, 3, 1, 4)
     sums = _reshape(sums, down * _TAKES, across * _TAKES, kernels)
     sums = _reshape(_matmul(to_results_across[np.newaxis], sums), down * _TAKES, width * kernels)
@@ -192,50 +192,25 @@ def _along_axis(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     )
 
 
-def _both_ways(matrix: NDArray[np.float64], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Multiply (K, C, 3, 3) weights with a (n, 3) matrix along both axes: (n * n, K, C)."""
-    flat = weights.reshape(-1, 9).T
-    both: NDArray[np.float32] = np.kron(matrix, matrix).astype(np.float32) @ flat
-    return both.reshape(-1, *weights.shape[:2])
+def _in_both_directions(
+    down: NDArray[np.float64], across: NDArray[np.float64], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Multiply (K, C, 3, 3) weights with a (m, 3) and a (n, 3) matrix: (m * n, K * C)."""
+    product: NDArray[np.float32] = np.kron(down, across).astype(np.float32)
+    return product @ weights.reshape(-1, 9).T
 
 
 def _convolve_doubled(before: ov.Output, weights: NDArray[np.float32]) -> ov.Output:
     """Convolve what (1, C, H, W) doubled is with (K, C, 3, 3) to (1, K, 2 H, 2 W)."""
-    height, width = list(before.get_shape())[2:]
-    kernels = len(weights)
-    of = _both_ways(_OF_STEPS, weights).reshape(3, 3, *weights.shape[:2])
-
-    def products(taken: ov.Output, weights: NDArray[np.float32]) -> ov.Output:
-        return _plainly(taken, weights.reshape(-1, weights.shape[-1], 1, 1))
-
-    padded = opset.pad(before, [0, 0, 1, 1], [0, 0, 1, 1], "constant", np.float32(0)).output(0)
-    to_next = _steps(padded, 2)
-    of_values = products(before, of[0, 0])
-    of_down = products(_cut(to_next, 3, 1, width), of[1:, 0])
-    of_across = products(_steps(_cut(padded, 2, 1, height), 3), of[0, 1:])
-    of_both = products(_steps(to_next, 3), of[1:, 1:])
-
-    def kernel(products: ov.Output, number: int) -> ov.Output:
-        return _cut(products, 1, number * kernels, kernels)
-
+    kernels, channels = weights.shape[:2]
     quarters = []
     for y in (0, 1):
-        rows = opset.add(of_values, _cut(kernel(of_down, y), 2, y, height))
         for x in (0, 1):
-            both = _cut(_cut(kernel(of_both, 2 * y + x), 2, y, height), 3, x, width)
-            quarter = opset.add(rows, _cut(kernel(of_across, x), 3, x, width))
-            quarters.append(opset.add(quarter, both))
+            added = _in_both_directions(_MEETING[y], _MEETING[x], weights)
+            added = added.reshape(2, 2, kernels, channels).transpose(2, 3, 0, 1)
+            begin, end = [1 - y, 1 - x], [y, x]
+            quarters.append(opset.convolution(before, _constant(added), [1, 1], begin, end, [1, 1]))
     return opset.depth_to_space(opset.concat(quarters, 1), "blocks_first", 2).output(0)
-
-
-def _steps(padded: ov.Output, axis: int) -> ov.Output:
-    """Subtract from each value along an axis the one after it."""
-    steps = padded.get_shape()[axis] - 1
-    return opset.subtract(_cut(padded, axis, 0, steps), _cut(padded, axis, 1, steps)).output(0)
-
-
-def _cut(taken: ov.Output, axis: int, first: int, size: int) -> ov.Output:
-    return opset.slice(taken, [first], [first + size], [1], [axis]).output(0)
 
 
 def _plainly(taken: ov.Output, weights: NDArray[np.float32]) -> ov.Output:
