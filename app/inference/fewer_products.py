@@ -77,13 +77,14 @@ def _is_ordinary(node: ov.Node) -> bool:
     """Tell whether it convolves 1 x 1 or 3 x 3 constants with a map that keeps its size."""
     if node.get_type_name() != "Convolution":
         return False
-    weights, found = node.input_value(1), node.get_attributes()
-    size = list(weights.get_partial_shape())[2:]
-    around = [(size[0].get_length() - 1) // 2] * 2
+    weights, found = node.input_value(1).get_node(), node.get_attributes()
+    if weights.get_type_name() != "Constant":
+        return False
+    size = list(weights.get_output_shape(0))[2:]
+    around = [size[0] // 2] * 2
     ordinary = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": around, "pads_end": around}
     return (
         size in ([1, 1], [3, 3])
-        and weights.get_node().get_type_name() == "Constant"
         and node.input_value(0).get_partial_shape().is_static
         and found["auto_pad"] == "explicit"
         and all(list(found[name]) == value for name, value in ordinary.items())
@@ -101,12 +102,15 @@ def _joined(taken: ov.Output) -> list[ov.Output]:
 def _before_enlarging(taken: ov.Output, size: int) -> ov.Output | None:
     """Return what was enlarged to `taken`, if weights of `size` x `size` may come before.
 
-    With 1 x 1 they may anyway: enlarging adds up values of a channel by weights whose sum is 1.
+    With 1 x 1 they may anyway, as enlarging is linear and does the same to every channel.
     """
     node = taken.get_node()
     if node.get_type_name() != "Interpolate":
         return None
     before, found = node.input_value(0), node.get_attributes()
+    # Scales that are told need not be those of the sizes.
+    if found["shape_calculation_mode"] != "sizes" or before.get_partial_shape().is_dynamic:
+        return None
     channels, height, width = before.get_shape()[1:]
     to_channels, *to = taken.get_shape()[1:]
     if channels != to_channels or any([*found["pads_begin"], *found["pads_end"]]):
@@ -146,7 +150,6 @@ def _convolve(taken: ov.Output, weights: NDArray[np.float32]) -> ov.Output:
 def _enlarge_as(taken: ov.Output, other: ov.Output) -> ov.Output:
     """Enlarge another map to the size of `taken`, and in the same way."""
     how = taken.get_node().get_attributes()
-    how["shape_calculation_mode"] = "sizes"
     size, axes = np.array(list(taken.get_shape())[2:]), np.array([2, 3])
     return opset.interpolate(other, size, axes=axes, **how).output(0)
 

@@ -187,6 +187,22 @@ def test_what_is_enlarged_otherwise_stays(other: dict[str, str]) -> None:
     assert threes(graph) == 1
 
 
+def test_what_is_enlarged_by_a_told_scale_stays() -> None:
+    """By 2.1, 3 pixels become 6 as well, but of others."""
+    taken = given((3, 3, 3))
+    how = {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
+    scales, axes = np.array([2.1, 2.1], np.float32), np.array([2, 3])
+    large = opset.interpolate(taken[0], scales, shape_calculation_mode="scales", axes=axes, **how)
+    assert list(large.get_output_shape(0)) == [1, 3, 6, 6]
+    graph = model(convolved(large.output(0), 4), taken)
+    rearrange(graph)
+    assert threes(graph) == 1
+
+
 def test_weights_that_are_no_constants_stay() -> None:
     taken = given((32, 20, 20))
     weights = opset.parameter([32, 32, 3, 3], ov.Type.f32)
