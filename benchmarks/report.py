@@ -182,7 +182,10 @@ def _share_of_engine(
     """Compare the service's patches per second with the engine's, where no patch was spared."""
     said = []
     for name, cells in _ours(services).items():
-        engine = arrangements.get(f"OpenVINO {name.split()[-1]}, one-thread lanes")
+        precision = name.split()[-1]
+        engine = arrangements.get(f"OpenVINO {precision}, one-thread lanes")
+        if engine is None and precision == "fp32":
+            engine = arrangements[EXACT]  # without OpenVINO, the service runs on these
         for cell in cells:
             if engine is None or cell["size"] != 1024 or cell["empty"] is not None:
                 continue
