@@ -90,7 +90,7 @@ class OpenvinoPredictor:
             if name in in_int8:
                 _quantize(name, graph, in_int8[name])
             elif rest == "fp32":
-                rearrange(graph)  # rounding to bf16 would cost the small differences too much
+                rearrange(graph)  # not in bf16, which would round its sums before they are used
             return _compile(core, name, graph, rest, lanes)
 
         # Compiling lets go of the interpreter: a second core takes a third off the time.
