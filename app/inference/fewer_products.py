@@ -8,7 +8,7 @@ OpenVINO convolves at the processor's ceiling, so what is left is to have it mul
   4 products in place of 9, and nothing need be doubled.
 - 1 x 1 weights may come before a map is enlarged, when there is less of it.
 
-Probabilities move by 1e-6, as they do from one runtime to another.
+Probabilities move by about 1e-6, as they do from one runtime to another.
 
 Source: Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, 2015, F(4 x 4, 3 x 3).
 """
@@ -47,9 +47,9 @@ predecessor and itself; of the odd ones, for it and its successor."""
 
 _TILED_SIZES = range(14, 29)
 _TILED_FROM = 32
-"""Maps of which sizes, with how many channels, are cut into tiles. Larger or thinner ones cost more
-on the way there and back than products save; smaller ones are mostly edge. Measured on the shipped
-networks (docs/benchmarks.md)."""
+"""Maps of which sizes, with how many channels, are cut into tiles. In the shipped networks, those
+of 56 pixels cost as much on the way there and back as products save, and those of 7 are mostly edge
+(docs/benchmarks.md); sizes between 14 and 28, and fewer channels, were not tried."""
 
 
 def rearrange(graph: ov.Model) -> None:
