@@ -17,9 +17,9 @@ from app.api.metrics import Metrics
 from app.api.middleware import RequestLog
 from app.api.service import Service
 from app.api.tracing import Traces
-from app.inference.predictor import Gpu, usable_cores
-from app.inference.segmenter import Segmenter, load_segmenter
-from app.pipeline import BYTES_PER_PIXEL
+from app.outputs.pipeline import BYTES_PER_PIXEL
+from app.runtime.onnxruntime import Gpu, usable_cores
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.settings import Settings, load_settings
 
 _PAGE = Path(__file__).parent / "web" / "index.html"

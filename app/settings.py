@@ -17,8 +17,8 @@ from pydantic_settings import (
 )
 
 from app.errors import SettingsError
-from app.inference.backends import Backend, Precision
-from app.inference.predictor import Device
+from app.runtime.onnxruntime import Device
+from app.runtime.select import Backend, Precision
 
 PREFIX = "ROOFTRACE_"
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.inference.segmenter import load_segmenter
+from app.segmentation.segmenter import load_segmenter
 from app.settings import Settings
 from benchmarks import early_exit, engine, machine, report, service
 from benchmarks.imagery import Imagery

@@ -16,10 +16,10 @@ import numpy as np
 
 from app.errors import DeviceError
 from app.imaging.image import Image
-from app.inference.backends import Precision
-from app.inference.options import SegmentOptions
-from app.inference.segmentation import Segmentation
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.runtime.select import Precision
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.stream import Segmentation
 from app.settings import Settings
 from benchmarks.imagery import Imagery
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bundle.manifest import Manifest, load_manifest
 from app.errors import DeviceError
-from app.inference.backends import Backend, Precision, load_predictor
-from app.inference.manifest import Manifest, load_manifest
+from app.runtime.select import Backend, Precision, load_predictor
 from app.settings import Settings
 from benchmarks.machine import peak_memory
 

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bundle.manifest import Manifest, load_manifest
 from app.errors import DeviceError, RooftraceError
-from app.inference.manifest import Manifest, load_manifest
-from app.inference.predictor import Gpu, OnnxPredictor
+from app.runtime.onnxruntime import Gpu, OnnxPredictor
 from app.settings import PREFIX, Settings
 from benchmarks import machine, report, service
 from benchmarks.ceiling import Device, ceiling, operations
@@ -108,7 +108,7 @@ def measure(
             found["not measured"][str(arrangement)] = str(error)
     precisions = dict.fromkeys(row["precision"] for row in found["engine"])
     found["ceiling"] = {precision: ceiling(device, precision) for precision in precisions}
-    ours = [sys.executable, "-m", "app.cli", "serve", "--bundle", str(bundle)]
+    ours = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
     limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": device}
     measured = {row["arrangement"] for row in found["engine"]}
     contenders = [

@@ -21,10 +21,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bundle.manifest import GsdRange
 from app.imaging.image import Image
-from app.inference.manifest import GsdRange
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.settings import Settings
 from training.data import Tile, list_tiles
 from training.metrics import Counts, count

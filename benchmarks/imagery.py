@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from app.inference.windows import WindowGrid, plan_windows, read_patch
+from app.segmentation.windows import WindowGrid, plan_windows, read_patch
 from training.data import Label, list_tiles
 from training.scenes import generate_scene
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.inference.blending import Band
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, load_segmenter
-from app.inference.windows import MAX_OVERLAP, plan_windows, read_patch
+from app.segmentation.blending import Band
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.windows import MAX_OVERLAP, plan_windows, read_patch
 from app.settings import Settings
 from training.scenes import generate_scene
 

@@ -28,9 +28,9 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from app.inference.manifest import Manifest, load_manifest
-from app.inference.options import SegmentOptions
-from app.inference.windows import plan_windows
+from app.bundle.manifest import Manifest, load_manifest
+from app.segmentation.options import SegmentOptions
+from app.segmentation.windows import plan_windows
 from app.settings import PREFIX, Settings
 from benchmarks.imagery import Imagery, jpeg
 from benchmarks.machine import Watch, load, own_seconds
@@ -98,7 +98,7 @@ FULL = (
 
 def contenders(bundle: Path) -> list[Contender]:
     """List the services: ours as it starts by default, ours in either precision, the peers."""
-    ours = [sys.executable, "-m", "app.cli", "serve", "--bundle", str(bundle)]
+    ours = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
     # The peers have no limits; here nobody may be turned away.
     limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": "cpu"}
     in_precision = {p: limits | {f"{PREFIX}PRECISION": p} for p in ("fp32", "bf16", "int8")}
@@ -106,7 +106,7 @@ def contenders(bundle: Path) -> list[Contender]:
     exact = "/segment?gate=off&unsure=keep"  # all that the peers do, and no more
     found = [Contender("Rooftrace fp32", ours, "/health/live", in_precision["fp32"], path=exact)]
     if find_spec("openvino") is not None:
-        from app.inference.openvino_predictor import has_bf16, has_int8
+        from app.runtime.openvino import has_bf16, has_int8
 
         if has_bf16():
             found.append(Contender("Rooftrace bf16", ours, "/health/live", in_precision["bf16"]))
@@ -210,7 +210,7 @@ def serving(contender: Contender) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ours = contender.command[1:3] == ["-m", "app.cli"]
+    ours = contender.command[1:3] == ["-m", "app.commandline.cli"]
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     started = time.perf_counter()
     process = subprocess.Popen(

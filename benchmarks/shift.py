@@ -14,8 +14,8 @@ import numpy as np
 
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.settings import Settings
 from training.scenes import generate_scene
 from training.seams import HEIGHT, WIDTH, cut_twice

@@ -29,7 +29,7 @@ def measure(
     Raises:
         RuntimeError: an answer was no mask.
     """
-    ours = [sys.executable, "-m", "app.cli", "serve", "--bundle", str(bundle)]
+    ours = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
     limits = {f"{PREFIX}MAX_WAITING": str(clients), f"{PREFIX}DEVICE": "cpu"}
     images = [image for side in SIDES for image in imagery.pictures(side)]
     resident: list[int] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import EXACTLY, write_toy_bundle
 
 # How long an example takes says more about the machine than about the code.

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from app.formats import FORMATS
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
-from app.pipeline import Pipeline, Stages
-from app.results.findings import OutputOptions
+from app.outputs.findings import OutputOptions
+from app.outputs.formats import FORMATS
+from app.outputs.pipeline import Pipeline, Stages
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 
 UTM = "EPSG:32633"
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)

@@ -20,7 +20,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from app.inference.options import SegmentOptions
+    from app.segmentation.options import SegmentOptions
     from training.data import list_tiles
     from training.evaluate import SEAM_TILES, Gate, examine
     from training.export import served
@@ -115,7 +115,7 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from app.inference.options import SegmentOptions
+    from app.segmentation.options import SegmentOptions
     from training.competition import submit
     from training.export import served
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from app.inference.manifest import Evaluation, Manifest
+from app.bundle.manifest import Evaluation, Manifest
 from training.config import PATCH_SIZE, RunConfig, load_config
 from training.metrics import BOUNDARY_PIXELS, FEW_PIXELS, OBJECT_IOU
 from training.parity import AGREEMENT

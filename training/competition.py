@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from app.errors import RooftraceError
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
-from app.masks.rle import EMPTY_CSV, decode_rle, encode_rle
+from app.outputs.rle import EMPTY_CSV, decode_rle, encode_rle
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 from training.config import PATCH_SIZE
 from training.data import read_image, read_rows
 from training.metrics import count

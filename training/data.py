@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.masks.rle import decode_rle
+from app.outputs.rle import decode_rle
 from training.augment import Augmentation
 from training.config import PATCH_SIZE, AugmentConfig, DataConfig
 from training.scenes import generate_scene

@@ -20,11 +20,11 @@ from app.imaging.image import Image
 from app.imaging.resample import resample
 from app.imaging.scaling import correct_light
 from app.imaging.sharpness import sharpen_soft
-from app.inference.blending import Band
-from app.inference.options import Combine, SegmentOptions
-from app.inference.orientations import Tta
-from app.inference.resampling import Size, seen_size
-from app.inference.segmenter import Segmenter
+from app.segmentation.blending import Band
+from app.segmentation.options import Combine, SegmentOptions
+from app.segmentation.resampling import Size, seen_size
+from app.segmentation.segmenter import Segmenter
+from app.segmentation.tta import Tta
 from training.conditions import CONDITIONS
 from training.data import Label, Tile, read_image
 from training.metrics import Comparison, Share, compare, summarise

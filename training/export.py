@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18 as op
 
-from app.inference.manifest import (
+from app.bundle.manifest import (
     FILE_NAME,
     DataSource,
     Evaluation,
@@ -33,11 +33,11 @@ from app.inference.manifest import (
     Parity,
     Threshold,
     load_manifest,
-    verify_files,
 )
-from app.inference.options import SegmentOptions
-from app.inference.predictor import OnnxPredictor, Predictor
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.bundle.verification import verify_files
+from app.runtime.onnxruntime import OnnxPredictor, Predictor
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from training.card import model_card
 from training.checkpoints import load_network
 from training.config import PATCH_SIZE, RunConfig
@@ -206,7 +206,7 @@ def served(path: Path, *more: Path) -> Iterator[Segmenter]:
     """Open a bundle as the service does; a checkpoint, or several, become a bundle first.
 
     Raises:
-        As `load_trained`, `export` and `app.inference.segmenter.load_segmenter`.
+        As `load_trained`, `export` and `app.segmentation.segmenter.load_segmenter`.
     """
     with TemporaryDirectory() as scratch:
         if path.is_file():

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.inference.options import Combine, SegmentOptions
-from app.inference.segmenter import Segmenter
+from app.segmentation.options import Combine, SegmentOptions
+from app.segmentation.segmenter import Segmenter
 from training.data import Tile
 from training.evaluate import told
 

@@ -1,9 +1,8 @@
 """Fit the lossy gate: whom to ask first, and how little it must see for nobody else to be asked.
 
-What a gate does, and to which masks: `app.inference.gate`. It is fitted along the path that serves,
-at the default options: every tile is predicted once, and stitched again for each member and each
+What a gate does: `app.segmentation.cascade`. It is fitted along the path that serves, at the
+default options: every tile is predicted once, and stitched again for each member and each
 threshold that clears other patches than the one before.
-"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from app.bundle.manifest import Gate
 from app.imaging.image import Image
-from app.inference.gate import Gating, predict_gated
-from app.inference.manifest import Gate
-from app.inference.segmenter import Segmenter, read_patches, stitch
-from app.inference.windows import WindowGrid
+from app.segmentation.cascade import Gating, predict_gated
+from app.segmentation.segmenter import Segmenter, read_patches, stitch
+from app.segmentation.windows import WindowGrid
 from training.data import Label, Tile
 from training.metrics import Counts, count
 from training.order import milliseconds, predict

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 from training.data import Tile
 from training.evaluate import told
 from training.metrics import Comparison

@@ -1,6 +1,6 @@
 """Choose the order in which members are asked for a mask: the cheapest on labelled tiles.
 
-Source of the rule, and of what "settled" means: `app.inference.early_exit`.
+Source of the rule, and of what "settled" means: `app.segmentation.early_exit`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.inference.manifest import EarlyExit
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, read_patches
+from app.bundle.manifest import EarlyExit
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, read_patches
 from training.data import Tile
 
 _TIMED = 8

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.inference.manifest import Parity
-from app.inference.predictor import Predictor
-from app.inference.windows import plan_windows, read_patch
+from app.bundle.manifest import Parity
+from app.runtime.onnxruntime import Predictor
+from app.segmentation.windows import plan_windows, read_patch
 from training.config import PATCH_SIZE
 from training.data import Tile
 from training.network import ProbabilityNetwork, SegmentationNetwork

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from app.bundle.manifest import Lower, PrecisionCost
 from app.errors import DeviceError
-from app.inference.manifest import Lower, PrecisionCost
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from training.data import Tile
 from training.metrics import Counts, count
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from app.inference.manifest import DataSource
+from app.bundle.manifest import DataSource
 from training.config import DataConfig, RunConfig
 from training.data import Tile, TrainingSamples, described
 from training.scenes import GSD_RANGE

@@ -15,9 +15,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from app.inference.manifest import Calibration, Manifest, Member, read_model
-from app.inference.predictor import Predictor
-from app.inference.windows import plan_windows, read_patch
+from app.bundle.manifest import Calibration, Manifest, Member
+from app.bundle.verification import read_model
+from app.runtime.onnxruntime import Predictor
+from app.segmentation.windows import plan_windows, read_patch
 from training.data import Tile
 from training.metrics import count
 
@@ -53,7 +54,7 @@ def calibrate(
     if find_spec("openvino") is None:
         logger.warning("not calibrated for int8: the `openvino` extra is not installed")
         return manifest
-    from app.inference.openvino_predictor import has_int8, measure_ranges
+    from app.runtime.openvino import has_int8, measure_ranges
 
     if not has_int8():
         logger.warning("not calibrated for int8: this CPU has none")
@@ -85,7 +86,7 @@ def cut_patches(tiles: Sequence[Tile], count: int, size: int) -> NDArray[np.uint
 
 def _worth_it(bundle: Path, manifest: Manifest, validation: Sequence[Tile]) -> list[str]:
     """Try the members that have ranges, and name those that are to keep them."""
-    from app.inference.openvino_predictor import OpenvinoPredictor, has_bf16
+    from app.runtime.openvino import OpenvinoPredictor, has_bf16
 
     patches = cut_patches(validation, PATCHES, manifest.patch_size)
     chosen = []

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 from training.data import Tile
 from training.evaluate import FINEST, AtGsd, Evaluated, Report, Scores, Under, told
 from training.metrics import (

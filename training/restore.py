@@ -17,8 +17,9 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from app.inference.manifest import load_manifest, verify_files
-from app.inference.predictor import OnnxPredictor
+from app.bundle.manifest import load_manifest
+from app.bundle.verification import verify_files
+from app.runtime.onnxruntime import OnnxPredictor
 from training.config import DataConfig, RunConfig
 from training.data import TrainingSamples
 from training.network import SegmentationNetwork

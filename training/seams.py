@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 
 HEIGHT, WIDTH = 1500, 2000
 """The most pixels of a scene that are cut; a larger one would take longer and show no more."""

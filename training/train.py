@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from app.inference.blending import blend
-from app.inference.windows import plan_windows, read_patch
+from app.segmentation.blending import blend
+from app.segmentation.windows import plan_windows, read_patch
 from training.checkpoints import load_checkpoint, load_weights
 from training.config import PATCH_SIZE, OptimizerConfig, Precision, RunConfig
 from training.data import SampleNumbers, TrainingSamples, WholeTiles, list_tiles

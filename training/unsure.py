@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
-from app.inference.unsure import find_unsure
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
+from app.segmentation.unsure import find_unsure
 from training.data import Tile
 from training.metrics import Counts, count
 

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import NotAcceptable
-from app.formats import FORMATS
 from app.imaging.georeference import MAX_GSD, MIN_GSD
 from app.imaging.scaling import Limits, parse_rescale
 from app.imaging.sharpness import MAX_SHARPEN
-from app.inference.options import Combine, Resample, SegmentOptions, Unsure, UseGate
-from app.inference.orientations import Tta
-from app.inference.windows import MAX_OVERLAP
-from app.masks.rle import PixelOrder
-from app.results.findings import OutputOptions, Rectify, parse_bands
+from app.outputs.findings import OutputOptions, Rectify, parse_bands
+from app.outputs.formats import FORMATS
+from app.outputs.rle import PixelOrder
+from app.segmentation.options import Combine, Resample, SegmentOptions, Unsure, UseGate
+from app.segmentation.tta import Tta
+from app.segmentation.windows import MAX_OVERLAP
 
 FormatName = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
 BatchFormatName = Literal["json", "ndjson", "csv"]

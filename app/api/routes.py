@@ -1,4 +1,4 @@
-"""The two endpoints that segment. Thin: what happens to an image stands in `app.pipeline`."""
+"""The two endpoints that segment."""
 
 import asyncio
 import csv
@@ -35,9 +35,9 @@ from app.api.uploads import (
     read_uploads,
     unless_gone,
 )
-from app.formats import FORMATS, Format, Result, RleResult, rle_result
-from app.masks.rle import EMPTY_CSV
-from app.pipeline import Pipeline, Stages, working_memory
+from app.outputs.formats import FORMATS, Format, Result, RleResult, rle_result
+from app.outputs.pipeline import Pipeline, Stages, working_memory
+from app.outputs.rle import EMPTY_CSV
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.formats import RleResult
-from app.inference.manifest import Gate, GsdRange, Threshold
+from app.bundle.manifest import Gate, GsdRange, Threshold
+from app.outputs.formats import RleResult
 
 
 class Problem(BaseModel):

@@ -15,7 +15,7 @@ from app.api.admission import Admission
 from app.api.metrics import Metrics
 from app.api.tracing import Traces
 from app.errors import NotReady, StartupError
-from app.inference.segmenter import Segmenter
+from app.segmentation.segmenter import Segmenter
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from opentelemetry import trace
 
 from app import __version__
 from app.errors import SettingsError
-from app.pipeline import Stages
+from app.outputs.pipeline import Stages
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -12,8 +12,8 @@ import onnxruntime as ort
 import PIL.Image
 from numpy.typing import NDArray
 
-from app.inference.blending import blend
-from app.inference.windows import plan_windows, read_patch
+from app.segmentation.blending import blend
+from app.segmentation.windows import plan_windows, read_patch
 
 OVERLAP = 0.25
 

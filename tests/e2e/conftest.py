@@ -36,7 +36,7 @@ class Server:
 Serve = Callable[..., Server]
 
 
-def command(*arguments: str, module: str = "app.cli") -> list[str]:
+def command(*arguments: str, module: str = "app.commandline.cli") -> list[str]:
     """Return the command line of `rooftrace`, or of a module in its place."""
     return [sys.executable, "-m", module, *arguments]
 
@@ -54,7 +54,7 @@ def running_server(
     folder: Path,
     bundle: Path,
     *,
-    module: str = "app.cli",
+    module: str = "app.commandline.cli",
     wrapper: Sequence[str] = (),
     **settings: object,
 ) -> Iterator[Server]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.bundle.manifest import FILE_NAME, load_manifest
 from app.imaging.decode import decode_image
-from app.inference.backends import Backend, Precision
-from app.inference.manifest import FILE_NAME, load_manifest
-from app.inference.segmenter import load_segmenter
+from app.runtime.select import Backend, Precision
+from app.segmentation.segmenter import load_segmenter
 from app.settings import Settings
 from tests.data import DATA, needs_data
 from tests.e2e.conftest import Server, running_server
@@ -91,7 +91,7 @@ def test_served_masks_are_the_scored_ones(server: Server) -> None:
 def test_backends_agree_on_real_imagery(precision: Precision, agreement: float) -> None:
     """Below fp32, the share of pixels that differ is about that of outlines' stray pixels."""
     module = pytest.importorskip(
-        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+        "app.runtime.openvino", reason="the `openvino` extra is not installed"
     )
     if precision == "bf16" and not module.has_bf16():
         pytest.skip("this CPU has no bf16")

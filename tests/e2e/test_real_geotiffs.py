@@ -11,7 +11,7 @@ from rio_cogeo import cog_validate
 
 from app.errors import UnsupportedImage
 from app.imaging.decode import decode_image
-from app.inference.segmenter import Segmenter
+from app.segmentation.segmenter import Segmenter
 from tests.data import DATA, needs_data
 from tests.maps import encode, equal_area, iou, polygons, rasterised
 

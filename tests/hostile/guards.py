@@ -104,21 +104,21 @@ GUARDS = (
     ),
     Guard(
         "models have the SHA-256 of the manifest",
-        "app/inference/manifest.py",
+        "app/bundle/manifest.py",
         "elif sha256 != member.sha256:",
         "elif False:",
         "tests/unit/test_predictor.py::test_a_file_that_was_tampered_with_does_not_load",
     ),
     Guard(
         "what is no probability never leaves",
-        "app/inference/lanes.py",
+        "app/runtime/workers.py",
         "if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):",
         "if False:",
         "tests/unit/test_predictor.py::test_what_is_no_probability_never_leaves",
     ),
     Guard(
         "a GPU's lack of memory halves the batch",
-        "app/inference/predictor.py",
+        "app/runtime/onnxruntime.py",
         "not _OUT_OF_MEMORY.search(str(error))",
         "True",
         "tests/unit/test_predictor.py::TestDevice"
@@ -133,7 +133,7 @@ GUARDS = (
     ),
     Guard(
         "a refused connection is not reset",
-        "app/server.py",
+        "app/api/server.py",
         "if self.conn.their_state is not h11.SEND_BODY:",
         "if True:",
         "tests/hostile/test_faults.py::TestSlowClients"
@@ -141,7 +141,7 @@ GUARDS = (
     ),
     Guard(
         "headers have a deadline",
-        "app/server.py",
+        "app/api/server.py",
         'self._timer = self.loop.call_later(self.header_timeout, self._expire, "headers")',
         "pass",
         "tests/hostile/test_faults.py::TestSlowClients::test_an_idle_connection",

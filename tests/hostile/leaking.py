@@ -3,8 +3,8 @@
 import sys
 from typing import Any
 
-import app.pipeline
-from app.cli import main
+import app.outputs.pipeline
+from app.commandline.cli import main
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
 
@@ -18,5 +18,5 @@ def _leak(data: bytes, **options: Any) -> Image:
 
 
 if __name__ == "__main__":
-    app.pipeline.decode_image = _leak
+    app.outputs.pipeline.decode_image = _leak
     sys.exit(main())

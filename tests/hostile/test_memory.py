@@ -11,11 +11,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.formats import FORMATS
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import load_segmenter
-from app.pipeline import BYTES_PER_PIXEL, Pipeline, Stages
-from app.results.findings import OutputOptions
+from app.outputs.findings import OutputOptions
+from app.outputs.formats import FORMATS
+from app.outputs.pipeline import BYTES_PER_PIXEL, Pipeline, Stages
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import load_segmenter
 from tests.factories import scene
 from tests.maps import geotiff
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from app.api.problems import STATUS
 from app.errors import InputError
-from app.formats import FORMATS
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
-from app.pipeline import Pipeline, Stages
+from app.outputs.formats import FORMATS
+from app.outputs.pipeline import Pipeline, Stages
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 from tests.factories import scene
 from tests.hostile.corpus import tiff
 from tests.serving import encoded

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from app.masks.buildings import Building, find_components
+from app.segmentation.buildings import Building, find_components
 from tests.factories import Rows
 
 

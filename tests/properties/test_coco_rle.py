@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from app.masks.buildings import find_components
-from app.masks.coco_rle import encode_coco_rle
+from app.outputs.coco_rle import encode_coco_rle
+from app.segmentation.buildings import find_components
 from tests.factories import Rows
 
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from app.bundle.manifest import Threshold
 from app.imaging.image import Image
-from app.inference.blending import blend
-from app.inference.early_exit import Vote, predict_until_settled
-from app.inference.manifest import Threshold
-from app.inference.options import SegmentOptions
-from app.inference.predictor import Predictor
-from app.inference.segmenter import Segmenter
-from app.inference.windows import plan_windows, read_patch
+from app.runtime.onnxruntime import Predictor
+from app.segmentation.blending import blend
+from app.segmentation.early_exit import Vote, predict_until_settled
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
+from app.segmentation.windows import plan_windows, read_patch
 from tests.factories import scene
 
 sizes = st.integers(1, 150)

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from app.bundle.manifest import Gate
 from app.imaging.image import Image
-from app.inference.blending import blend
-from app.inference.gate import Gating
-from app.inference.manifest import Gate
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
-from app.inference.windows import plan_windows, read_patch
+from app.segmentation.blending import blend
+from app.segmentation.cascade import Gating
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
+from app.segmentation.windows import plan_windows, read_patch
 from tests.factories import TOY_WEIGHTS, toy_gate
 from tests.properties.test_early_exit import Counting, blobs, dark, overlaps, sizes
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
-from app.inference.blending import Band, blend
-from app.inference.options import SegmentOptions
-from app.inference.orientations import Tta
-from app.inference.resampling import first_needed, resample_bands
-from app.inference.segmenter import Segmenter
-from app.inference.windows import plan_windows
+from app.segmentation.blending import Band, blend
+from app.segmentation.options import SegmentOptions
+from app.segmentation.resampling import first_needed, resample_bands
+from app.segmentation.segmenter import Segmenter
+from app.segmentation.tta import Tta
+from app.segmentation.windows import plan_windows
 from tests.factories import scene
 
 sides = st.integers(1, 400)

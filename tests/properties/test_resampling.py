@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL.Image import Resampling
 
-from app.inference.blending import Band
-from app.inference.resampling import resample_bands, seen_size
+from app.segmentation.blending import Band
+from app.segmentation.resampling import resample_bands, seen_size
 
 sides = st.integers(1, 90)
 sizes = st.tuples(sides, sides)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from app.masks.rle import PixelOrder, decode_rle, encode_rle
+from app.outputs.rle import PixelOrder, decode_rle, encode_rle
 
 masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 thin = arrays(np.bool_, st.sampled_from([(1, 1), (1, 50), (50, 1)]))

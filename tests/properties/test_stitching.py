@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
-from app.inference.blending import Band, blend
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, load_segmenter
-from app.inference.windows import WindowGrid, offsets, plan_windows, read_patch
+from app.segmentation.blending import Band, blend
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.windows import WindowGrid, offsets, plan_windows, read_patch
 from tests.factories import EXACTLY, TOY_WEIGHTS, ramp_graph, ramp_of, scene, write_toy_bundle
 
 sizes = st.integers(1, 90)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from app.inference import unsure
-from app.inference.unsure import find_unsure
+from app.segmentation import unsure
+from app.segmentation.unsure import find_unsure
 
 THRESHOLD, SURE = 0.4, 0.5337
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from app.imaging.image import Image
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
-from app.masks.rle import encode_rle
+from app.outputs.rle import encode_rle
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 from tests.factories import scene, write_toy_bundle
 from training.__main__ import main
 from training.competition import Score, score, submit

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from app.masks.rle import encode_rle
+from app.outputs.rle import encode_rle
 from training.config import PATCH_SIZE, AugmentConfig, DataConfig
 from training.data import SampleNumbers, Tile, TrainingSamples, WholeTiles, list_tiles
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from app.errors import InvalidOption
 from app.imaging.image import Image
-from app.inference.blending import Band
-from app.inference.options import SegmentOptions
-from app.inference.predictor import Predictor
-from app.inference.segmenter import Segmenter, load_segmenter
-from app.inference.windows import plan_windows
+from app.runtime.onnxruntime import Predictor
+from app.segmentation.blending import Band
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.windows import plan_windows
 from tests.factories import ramp_graph, scene, write_toy_bundle
 from training.__main__ import main
 from training.data import Tile, list_tiles

@@ -15,10 +15,11 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from app.bundle.manifest import Manifest, load_manifest
+from app.bundle.verification import verify_files
 from app.imaging.image import Image
-from app.inference.manifest import Manifest, load_manifest, verify_files
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from training.__main__ import main
 from training.card import model_card
 from training.config import PATCH_SIZE, load_config
@@ -169,7 +170,7 @@ def test_a_bundle_is_fitted_anew(
 
 
 def test_what_precisions_do_to_the_masks_is_measured(bundle: Path, manifest: Manifest) -> None:
-    module = pytest.importorskip("app.inference.openvino_predictor")
+    module = pytest.importorskip("app.runtime.openvino")
     card = (bundle / "MODEL_CARD.md").read_text()
     assert ("bf16" in manifest.precisions) == module.has_bf16()
     for precision, cost in manifest.precisions.items():

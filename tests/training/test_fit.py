@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.inference.options import Combine
+from app.segmentation.options import Combine
 from training.fit import WEIGHT_STEPS, Fit, Pixels, fit, fit_threshold, held_out, tally
 
 Maps = tuple[NDArray[np.float32], NDArray[np.bool_]]

@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
-from app.inference.manifest import Gate
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.bundle.manifest import Gate
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import scene, slow_graph, write_toy_bundle
 from training.data import Tile, list_tiles
 from training.gate import LOSS_LIMIT, fit_gate

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import write_toy_bundle
 from training.data import list_tiles
 from training.order import choose_order, count_asked

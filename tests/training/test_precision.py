@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.inference import backends
-from app.inference.segmenter import load_segmenter
+from app.runtime import select as backends
+from app.segmentation.segmenter import load_segmenter
 from tests.factories import convolution_graph, write_toy_bundle
 from training.data import Tile, list_tiles
 from training.precision import compare_masks, costs
@@ -50,7 +50,7 @@ def test_the_cost_is_counted_in_pixels(tiles: list[Tile], tmp_path: Path) -> Non
 
 def test_bf16_is_measured_where_the_cpu_has_it(tiles: list[Tile], tmp_path: Path) -> None:
     module = pytest.importorskip(
-        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+        "app.runtime.openvino", reason="the `openvino` extra is not installed"
     )
     bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
     with closing(load_segmenter(bundle, device="cpu")) as exact:
@@ -62,7 +62,7 @@ def test_bf16_is_measured_where_the_cpu_has_it(tiles: list[Tile], tmp_path: Path
 
 def test_int8_is_measured_where_members_have_ranges(tiles: list[Tile], tmp_path: Path) -> None:
     """Ranges that end below the threshold hide what is labelled."""
-    module = pytest.importorskip("app.inference.openvino_predictor")
+    module = pytest.importorskip("app.runtime.openvino")
     if not module.has_int8():
         pytest.skip("this CPU has no int8")
     bundle = write_toy_bundle(

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.inference.manifest import Manifest, load_manifest
+from app.bundle.manifest import Manifest, load_manifest
 from tests import factories
 from tests.factories import write_toy_bundle
 from training import quantize
@@ -22,7 +22,7 @@ PATCH = 32
 def _int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU with int8, on which a network of noise counts as fast and faithful enough."""
     module = pytest.importorskip(
-        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+        "app.runtime.openvino", reason="the `openvino` extra is not installed"
     )
     if not module.has_int8():
         pytest.skip("this CPU has no int8")
@@ -107,7 +107,7 @@ class TestCalibrate:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """What `calibrate` chose is measured along the served path, and described."""
-        from app.inference.openvino_predictor import has_bf16
+        from app.runtime.openvino import has_bf16
 
         monkeypatch.setattr(quantize, "LEAST_IOU", 0)
         monkeypatch.setattr(quantize, "PATCHES", 8)

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.inference.options import SegmentOptions
+from app.segmentation.options import SegmentOptions
 from tests.factories import write_toy_bundle
 from training.__main__ import main
 from training.data import list_tiles

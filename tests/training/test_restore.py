@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from app.inference.manifest import load_manifest
-from app.inference.predictor import OnnxPredictor
+from app.bundle.manifest import load_manifest
+from app.runtime.onnxruntime import OnnxPredictor
 from tests.factories import write_toy_bundle
 from training.__main__ import main
 from training.checkpoints import load_checkpoint

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.bundle.manifest import load_manifest
 from app.errors import DeviceError
-from app.inference import backends
-from app.inference import predictor as onnx_module
-from app.inference.manifest import load_manifest
-from app.inference.predictor import CPU, CUDA, Predictor
+from app.runtime import onnxruntime as onnx_module
+from app.runtime import select as backends
+from app.runtime.onnxruntime import CPU, CUDA, Predictor
 from tests import factories
 from tests.factories import write_toy_bundle
 from tests.serving import encoded, serving
@@ -74,7 +74,7 @@ def known(tmp_path: Path) -> Path:
 def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU with bf16, an OpenVINO that uses it, and no GPU in sight."""
     module = pytest.importorskip(
-        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+        "app.runtime.openvino", reason="the `openvino` extra is not installed"
     )
     if not module.has_bf16():
         pytest.skip("this CPU has no bf16")
@@ -86,7 +86,7 @@ def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def int8() -> None:
     """A CPU with int8."""
-    module = pytest.importorskip("app.inference.openvino_predictor")
+    module = pytest.importorskip("app.runtime.openvino")
     if not module.has_int8():
         pytest.skip("this CPU has no int8")
 
@@ -171,7 +171,7 @@ class TestAutoWithInt8:
     def test_bf16_where_the_cpu_has_no_int8(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        module = pytest.importorskip("app.inference.openvino_predictor")
+        module = pytest.importorskip("app.runtime.openvino")
         monkeypatch.setattr(module, "has_int8", lambda: False)
         bundle = write_bundle(tmp_path, bf16=COST, int8=COST)
         name, why = chosen(bundle, device="cpu")

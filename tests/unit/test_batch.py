@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from starlette.testclient import TestClient
 
-from app.masks.rle import PixelOrder, decode_rle
+from app.outputs.rle import PixelOrder, decode_rle
 from tests.factories import nan_graph, scene
 from tests.serving import (
     assert_no_innards,

@@ -10,11 +10,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from app.bundle.manifest import load_manifest
 from app.errors import DeviceError
 from app.imaging.image import Image
-from app.inference.manifest import load_manifest
-from app.inference.predictor import CUDA
-from app.inference.segmenter import Segmenter, load_segmenter
+from app.runtime.onnxruntime import CUDA
+from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import ramp_graph, scene, toy_gate, write_toy_bundle
 from tests.serving import encoded, exact_bundle
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.inference.blending import blend
-from app.inference.windows import WindowGrid, plan_windows
+from app.segmentation.blending import blend
+from app.segmentation.windows import WindowGrid, plan_windows
 
 
 def ones(grid: WindowGrid, members: int = 1) -> Iterator[NDArray[np.float32]]:

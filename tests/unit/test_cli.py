@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from app import __version__
-from app.cli import interruptible, main
-from app.inference.manifest import load_manifest
-from app.masks.rle import decode_rle
+from app.bundle.manifest import load_manifest
+from app.commandline.cli import interruptible, main
+from app.outputs.rle import decode_rle
 from app.settings import Settings
 from tests.factories import scene, write_toy_bundle
 from tests.serving import decoded, encoded, exact_bundle, toy_mask, toy_probability
@@ -45,7 +45,7 @@ def tile(tmp_path: Path) -> Path:
 
 def rooftrace(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own."""
-    command = [sys.executable, "-W", "error", "-m", "app.cli", *map(str, arguments)]
+    command = [sys.executable, "-W", "error", "-m", "app.commandline.cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 

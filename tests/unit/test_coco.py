@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from app.inference.segmenter import Segmenter
+from app.segmentation.segmenter import Segmenter
 from tests.maps import BUILDINGS, encode, picture, plan
 from tests.serving import encoded
 

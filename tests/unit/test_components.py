@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.masks.components import count_components, drop_small_components
+from app.segmentation.components import count_components, drop_small_components
 
 
 def mask_of(*rows: str) -> NDArray[np.bool_]:

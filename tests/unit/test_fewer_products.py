@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 ov = pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
 from openvino import opset13 as opset  # noqa: E402
 
-from app.inference.fewer_products import rearrange  # noqa: E402
+from app.runtime.winograd import rearrange  # noqa: E402
 
 Shape = tuple[int, int, int]
 """Channels, height and width."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from starlette.testclient import TestClient
 
-from app.cli import main
-from app.masks.rle import decode_rle
+from app.commandline.cli import main
+from app.outputs.rle import decode_rle
 from tests.factories import scene, toy_gate
 from tests.maps import geotiff
 from tests.serving import assert_problem, decoded, encoded, exact_bundle, serving, toy_mask

@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from app.errors import ImpossibleOutput
 from app.imaging.decode import decode_image
-from app.inference.segmenter import Segmenter
-from app.results.findings import OutputOptions
+from app.outputs.findings import OutputOptions
+from app.segmentation.segmenter import Segmenter
 from tests.maps import (
     BUILDINGS,
     NORTH_UP,
@@ -193,7 +193,7 @@ class TestImpossible:
 def test_a_maze_is_refused_before_its_outline_takes_the_memory(
     small_toy: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.results.footprints._MAX_RUNS", 60)
+    monkeypatch.setattr("app.outputs.footprints._MAX_RUNS", 60)
     mask = np.zeros((130, 90), bool)
     mask[::2] = mask[:, 0] = True
     with pytest.raises(ImpossibleOutput, match=f"over {mask.sum()} pixels. Raise the threshold"):

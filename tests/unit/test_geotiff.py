@@ -13,9 +13,9 @@ from rio_cogeo import cog_validate
 
 from app.errors import DeadlineExceeded, ImpossibleOutput, InvalidOption
 from app.imaging.decode import decode_image
-from app.inference.segmenter import Segmenter
-from app.masks.components import drop_small_components
-from app.results.findings import OutputOptions, RasterBand, parse_bands
+from app.outputs.findings import OutputOptions, RasterBand, parse_bands
+from app.segmentation.components import drop_small_components
+from app.segmentation.segmenter import Segmenter
 from tests.factories import scene
 from tests.maps import NORTH_UP, UTM, encode, geotiff, picture, pipeline, plan
 from tests.serving import encoded, toy_mask, toy_probability

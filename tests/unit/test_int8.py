@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.bundle.manifest import load_manifest
 from app.errors import BundleError, DeviceError
 from app.imaging.image import Image
-from app.inference.manifest import load_manifest
-from app.inference.options import SegmentOptions
-from app.inference.predictor import Predictor
-from app.inference.segmenter import load_segmenter
+from app.runtime.onnxruntime import Predictor
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import load_segmenter
 from tests import factories
 from tests.factories import write_toy_bundle
 
@@ -32,7 +32,7 @@ Ranges = Mapping[str, tuple[float, float]]
 def module() -> ModuleType:
     """The module, on a CPU that has int8."""
     found: ModuleType = pytest.importorskip(
-        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+        "app.runtime.openvino", reason="the `openvino` extra is not installed"
     )
     if not found.has_int8():
         pytest.skip("this CPU has no int8")
@@ -180,7 +180,7 @@ def test_int8_that_loses_sums_is_refused(
 def test_sums_on_a_cpu_without_vnni(module: ModuleType, largest: int, without_loss: bool) -> None:
     """OpenVINO is told that this is one. With weights of 8 bits it would lose sums in silence."""
     code = (
-        "import openvino, app.inference.openvino_predictor as module\n"
+        "import openvino, app.runtime.openvino as module\n"
         f"module._LARGEST_WEIGHT = {largest}\n"
         "print(openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))\n"
         "print('without loss:', module.has_int8())"

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InferenceError
-from app.inference.lanes import Lanes, one_ahead
+from app.runtime.workers import Lanes, one_ahead
 
 BAD = 255
 """The value of a patch that makes a network fail, or say what is no probability."""

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.bundle.manifest import GsdRange, load_manifest
+from app.bundle.verification import read_model, verify_files
 from app.errors import BundleError
-from app.inference.manifest import GsdRange, load_manifest, read_model, verify_files
 from tests.factories import toy_manifest, write_toy_bundle
 
 COST = {"dice_micro_change": 0, "agreement": 1, "iou": 1, "measured_on": "val"}

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
-from app.inference.one_colour import _COLOURS, OneColour
-from app.inference.options import SegmentOptions
-from app.inference.segmenter import Segmenter
+from app.runtime.constant_patches import _COLOURS, OneColour
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
 from tests.factories import scene
 
 

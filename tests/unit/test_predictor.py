@@ -14,11 +14,10 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from app.bundle.manifest import load_manifest
 from app.errors import BundleError, DeviceError, InferenceError
-from app.inference import predictor as module
-from app.inference.backends import load_predictor
-from app.inference.manifest import load_manifest
-from app.inference.predictor import (
+from app.runtime import onnxruntime as module
+from app.runtime.onnxruntime import (
     CPU,
     CUDA,
     TENSORRT,
@@ -29,6 +28,7 @@ from app.inference.predictor import (
     cpu_quota,
     usable_cores,
 )
+from app.runtime.select import load_predictor
 from tests import factories
 from tests.factories import write_toy_bundle
 
@@ -45,7 +45,7 @@ def load_onnx(bundle: Path, *, device: Device = "cpu", lanes: int | None = None)
 
 def load_openvino(bundle: Path, *, precision: str = "fp32", lanes: int | None = None) -> Predictor:
     module = pytest.importorskip(
-        "app.inference.openvino_predictor", reason="the `openvino` extra is not installed"
+        "app.runtime.openvino", reason="the `openvino` extra is not installed"
     )
     predictor: Predictor = module.OpenvinoPredictor(
         bundle, load_manifest(bundle), precision=precision, lanes=lanes
@@ -168,8 +168,8 @@ import sys
 from pathlib import Path
 import sys
 import numpy as np, onnxruntime as ort
-from app.inference.manifest import load_manifest
-from app.inference.predictor import CPU, OnnxPredictor
+from app.bundle.manifest import load_manifest
+from app.runtime.onnxruntime import CPU, OnnxPredictor
 
 count = lambda: len(list(Path("/proc/self/task").iterdir()))
 bundle = Path(sys.argv[1])
@@ -297,7 +297,7 @@ class TestPrecision:
     """OpenVINO computes in what it was told to, or not at all."""
 
     def test_bf16_is_bf16_or_a_refusal(self, bundle: Path) -> None:
-        module = pytest.importorskip("app.inference.openvino_predictor")
+        module = pytest.importorskip("app.runtime.openvino")
         if not module.has_bf16():
             with pytest.raises(DeviceError, match="can't compute in bf16"):
                 load_openvino(bundle, precision="bf16")
@@ -558,7 +558,7 @@ def test_onnx_runtime_is_told_not_to_report_before_it_is_loaded() -> None:
         "        if name == 'onnxruntime':\n"
         "            print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
         "sys.meta_path.insert(0, Watch())\n"
-        "import app.inference.predictor\n"
+        "import app.runtime.onnxruntime\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run(
@@ -571,7 +571,7 @@ def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     """Its telemetry writes an identity of the user into the home folder, then sends events."""
     pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
     code = (
-        "import sys, app.inference.openvino_predictor\n"
+        "import sys, app.runtime.openvino\n"
         "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
     )
     done = subprocess.run(
@@ -589,7 +589,7 @@ def test_openvinos_first_calls_may_come_at_once() -> None:
     """Unless its table of types is filled before, all that ask for one first wait for ever."""
     pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
     code = (
-        "import sys, threading, app.inference.openvino_predictor as module\n"
+        "import sys, threading, app.runtime.openvino as module\n"
         "sys.setswitchinterval(1e-6)\n"
         "barrier = threading.Barrier(8)\n"
         "def ask():\n"

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from app.masks.rle import EMPTY_CSV, PixelOrder, decode_rle, encode_rle
+from app.outputs.rle import EMPTY_CSV, PixelOrder, decode_rle, encode_rle
 
 # . X X
 # X . X

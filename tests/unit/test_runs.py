@@ -17,10 +17,10 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from app.cli import main
+from app.commandline.cli import main
+from app.commandline.files import choose_format, expand, plan_targets
+from app.commandline.resume import partial_folder
 from app.errors import InvalidOption
-from app.files import choose_format, expand, plan_targets
-from app.work import partial_folder
 from tests.factories import scene
 from tests.geotiff import tiff
 from tests.serving import decoded, encoded, exact_bundle, serving, toy_mask
@@ -153,7 +153,9 @@ class TestStreaming:
         assert run("segment", map_file, "-o", tmp_path / "out.tif", "--quiet") == 0
         np.testing.assert_array_equal(mask_of(tmp_path / "out.tif") == 1, toy_mask(PIXELS))
         # What is held whole is refused by its header.
-        monkeypatch.setattr("app.runs._read", lambda path: pytest.fail(f"{path} was read"))
+        monkeypatch.setattr(
+            "app.commandline.runs._read", lambda path: pytest.fail(f"{path} was read")
+        )
         for output in (tmp_path / "out.png", "-"):
             assert run("segment", map_file, "-o", output, "--quiet") == 1
             out, err = capsys.readouterr()
@@ -244,7 +246,16 @@ def _hear_ctrl_c() -> None:
 @contextmanager
 def started(source: Path, target: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Run as a process, and give it once some bands are saved."""
-    command = [sys.executable, "-m", "app.cli", "segment", source, "-o", target, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "app.commandline.cli",
+        "segment",
+        source,
+        "-o",
+        target,
+        *options,
+    ]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
         list(map(str, command)),
@@ -390,7 +401,7 @@ class TestGoingOn:
                 assert run("segment", map_file, "-o", out, "--resume", "--quiet") == 1
                 assert f"another run is at work in {out}.partial" in capsys.readouterr().err
                 # Nor where the first began between the second's look and its start.
-                monkeypatch.setattr("app.cli.check_no_partial", lambda _: None)
+                monkeypatch.setattr("app.commandline.cli.check_no_partial", lambda _: None)
                 assert run("segment", map_file, "-o", out, "--quiet") == 1
                 assert f"another run is at work in {out}.partial" in capsys.readouterr().err
                 assert {path.name for path in partial_folder(out).iterdir()} == before

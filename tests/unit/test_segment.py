@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 
 from app.imaging.image import Image
 from app.imaging.sharpness import sharpen_soft
-from app.masks.components import drop_small_components
-from app.masks.rle import PixelOrder, decode_rle
+from app.outputs.rle import PixelOrder, decode_rle
+from app.segmentation.components import drop_small_components
 from tests.factories import nan_graph, scene
 from tests.maps import BUILDINGS, NORTH_UP, UTM, geotiff, picture, plan
 from tests.serving import (

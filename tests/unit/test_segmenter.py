@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from app.errors import BundleError, DeadlineExceeded, InferenceError, InvalidOption
 from app.imaging.image import Image
-from app.inference.options import Combine, SegmentOptions
-from app.inference.orientations import Tta
-from app.inference.segmenter import Segmenter, load_segmenter
-from app.masks.components import drop_small_components
+from app.segmentation.components import drop_small_components
+from app.segmentation.options import Combine, SegmentOptions
+from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.tta import Tta
 from tests import factories
 from tests.factories import EXACTLY, TOY_WEIGHTS, scene, write_toy_bundle
 

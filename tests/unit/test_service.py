@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app import __version__
+from app.bundle.manifest import load_manifest
 from app.errors import BundleError
-from app.inference.manifest import load_manifest
-from app.inference.segmenter import Segmenter
 from app.main import create_app
+from app.segmentation.segmenter import Segmenter
 from tests.factories import TOY_WEIGHTS, scene
 from tests.serving import assert_no_innards, assert_problem, encoded, serving, settings_of
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+EDGES = {"api", "main", "commandline", "settings"}
 APP = ROOT / "app"
 
 
@@ -33,7 +34,7 @@ def importers(library: str, folder: Path = APP) -> set[str]:
 
 
 def test_a_fresh_process_serves_without_what_training_needs() -> None:
-    code = "import sys, app.main, app.cli; print(*sys.modules, sep='\\n')"
+    code = "import sys, app.main, app.commandline.cli; print(*sys.modules, sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -71,8 +72,8 @@ def test_fastapi_is_known_to_main_and_api_only() -> None:
 @pytest.mark.parametrize(
     ("library", "modules"),
     [
-        ("onnxruntime", {"inference/predictor.py"}),
-        ("openvino", {"inference/openvino_predictor.py", "inference/fewer_products.py"}),
+        ("onnxruntime", {"runtime/onnxruntime.py"}),
+        ("openvino", {"runtime/openvino.py", "runtime/winograd.py"}),
     ],
 )
 def test_a_runtime_is_known_to_its_predictor_only(library: str, modules: set[str]) -> None:
@@ -88,7 +89,7 @@ def test_image_libraries_are_known_to_imaging_only(library: str) -> None:
 
 @pytest.mark.parametrize("library", ["pyarrow", "pyogrio"])
 def test_the_libraries_of_the_extra_geo_are_known_to_tables_only(library: str) -> None:
-    assert importers(library) == {"results/tables.py"}
+    assert importers(library) == {"outputs/tables.py"}
 
 
 def test_the_environment_is_read_by_settings_only() -> None:
@@ -105,15 +106,16 @@ def test_the_environment_is_read_by_settings_only() -> None:
     [
         (
             "imaging",
-            {"api", "main", "cli", "settings", "inference", "masks", "results", "pipeline"},
+            {*EDGES, "segmentation", "runtime", "outputs"},
         ),
         (
-            "masks",
-            {"api", "main", "cli", "settings", "inference", "imaging", "results", "pipeline"},
+            "bundle",
+            {*EDGES, "segmentation", "runtime", "outputs"},
         ),
-        ("results", {"api", "main", "cli", "settings", "pipeline", "formats"}),
-        ("inference", {"api", "main", "cli", "settings", "results", "pipeline", "formats"}),
-        ("api", {"main", "cli"}),
+        ("runtime", {*EDGES, "segmentation", "outputs"}),
+        ("segmentation", {*EDGES, "outputs"}),
+        ("outputs", {*EDGES}),
+        ("api", {"main", "commandline"}),
     ],
 )
 def test_the_middle_does_not_know_the_edges(part: str, must_not_know: set[str]) -> None:

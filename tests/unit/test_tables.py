@@ -16,10 +16,10 @@ from rasterio import features
 from rasterio.transform import Affine
 
 from app.errors import DeadlineExceeded, ImpossibleOutput, InvalidOption
-from app.formats import FORMATS
 from app.imaging.decode import decode_image
-from app.inference.segmenter import Segmenter
-from app.results.findings import Findings
+from app.outputs.findings import Findings
+from app.outputs.formats import FORMATS
+from app.segmentation.segmenter import Segmenter
 from tests.maps import (
     BUILDINGS,
     NORTH_UP,

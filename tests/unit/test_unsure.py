@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from app.bundle.manifest import Threshold
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.inference.manifest import Threshold
-from app.inference.options import SegmentOptions
-from app.inference.segmentation import SegmentedBand
-from app.inference.segmenter import Segmenter
-from app.results.findings import OutputOptions
+from app.outputs.findings import OutputOptions
+from app.segmentation.options import SegmentOptions
+from app.segmentation.segmenter import Segmenter
+from app.segmentation.stream import SegmentedBand
 from tests.maps import encode, geotiff, pipeline
 
 THRESHOLD, SURE = 0.5, 0.7

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from app.inference.windows import Window, offsets, plan_windows, read_patch
+from app.segmentation.windows import Window, offsets, plan_windows, read_patch
 from tests.factories import scene
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from app.inference.options import Combine, SegmentOptions
-from app.inference.orientations import Tta
+from app.segmentation.options import Combine, SegmentOptions
+from app.segmentation.tta import Tta
 from training.config import RunConfig, Section, load_config
 from training.data import Tile, list_tiles
 

@@ -1,0 +1,305 @@
+"""The process that listens: uvicorn, and what a service among strangers needs beyond it.
+
+Uvicorn waits for ever for headers, bodies and readers that do not come. The deadlines below are a
+subclass of its HTTP/1.1 protocol, on the h11 parser: they watch states that h11 keeps anyway, and
+the server stays the one that everything else here was measured on. A proxy in front can do the
+same, but nothing here relies on one.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+from weakref import WeakMethod
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.api.problems import MEDIA_TYPE, unreadable_request
+from app.api.service import Service
+from app.segmentation.segmenter import Segmenter
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_ANSWER = 2.0
+"""Seconds that an answer has to go out before the connection of a late or broken request is cut."""
+
+_HEAD, _PIECE = 16384, 65536
+"""Bytes that are read from a connection at once, the first time and thereafter. h11 copies them
+three times: of the 256 KiB that asyncio would read, each copy is memory asked of the system anew,
+8 × as slow; and in a burst, most of what is read with the headers is refused."""
+
+_TURN, _AT_ONCE = 0.01, 8
+"""Seconds between two turns, and how many connections read a piece in each: 50 MB/s together."""
+
+_SWITCH = 0.0005
+"""Seconds that the event loop waits for a thread at work to hand over the interpreter, which it
+must after each read; Python's 5 ms, hundreds of times over, would be seconds."""
+
+
+class Server(uvicorn.Server):
+    """Stop in order, at once when told twice, and take up another bundle at SIGHUP.
+
+    The first SIGTERM or SIGINT makes readiness say no while connections are still taken, for
+    `drain_delay` seconds in which balancers learn of it; then nothing new is accepted, and the
+    process ends once everything accepted is answered. The second ends it on the spot.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        service: Callable[[], Service],
+        settings: Settings,
+        load: Callable[[Settings], Segmenter],
+    ) -> None:
+        """Serve `app`; what `service` returns is asked for once it has started."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=_protocol(settings),
+                ws="none",
+                # uvloop, where it is installed, reads a connection up to 32 times in a row, and a
+                # burst of uploads to its end before anybody else gets an answer.
+                loop="asyncio",
+                timeout_keep_alive=settings.idle_timeout,
+                log_config=None,
+                access_log=False,  # it would repeat ours, with the client's text unescaped in it
+            )
+        )
+        self._service = service
+        self._settings = settings
+        self._load = load
+        self._stopping = False
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Start, and listen to SIGHUP where there is one."""
+        sys.setswitchinterval(_SWITCH)
+        # What was imported stays: looking through it for garbage would hold everything up, 70 ms
+        # at a time.
+        gc.collect()
+        gc.freeze()
+        await super().startup(sockets)
+        if self.started and hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop, or stop."""
+        if self._stopping or not self.started:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self._stopping = True
+        service = self._service()
+        service.draining = True
+        loop = service.loop
+        loop.call_soon_threadsafe(loop.call_later, self._settings.drain_delay, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    def _reload(self) -> None:
+        task = asyncio.create_task(self._service().reload(self._load))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+
+class _Turns:
+    """Connections whose body was refused: a few at a time read a piece of it.
+
+    Whatever is readable is read before the event loop does anything else. Hundreds of bodies that
+    nobody wants would keep it from those that were let in.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Transport] = deque()
+        self._running = False
+
+    def wait(self, transport: asyncio.Transport) -> None:
+        """Pause reading until it is this connection's turn."""
+        transport.pause_reading()
+        self._waiting.append(transport)
+        if not self._running:
+            self._running = True
+            self._run_later()
+
+    def _run_later(self) -> None:
+        asyncio.get_running_loop().call_later(_TURN, self._run)
+
+    def _run(self) -> None:
+        for _ in range(min(_AT_ONCE, len(self._waiting))):
+            self._waiting.popleft().resume_reading()  # which does nothing to one that is closed
+        self._running = bool(self._waiting)
+        if self._running:
+            self._run_later()
+
+
+class _Lingering:
+    """A connection that is closed only once its client has had the time to read the answer.
+
+    Closed with bytes that nobody has read, it would be reset, and the answer lost. So it is closed
+    for writing, and what comes is read, as RFC 9112, section 9.6, has it; by `linger`, if it
+    finds that something is coming.
+    """
+
+    def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
+        self._transport = transport
+        # Weak: with what it belongs to, a connection would wait for the garbage collector.
+        self._linger = WeakMethod(linger)
+        self._lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close it, or let it linger if something is still coming."""
+        linger = self._linger()
+        if linger is not None and not self.is_closing():
+            self._lingers = linger()
+        if not self._lingers:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether nothing can be written to it any more."""
+        return self._lingers or self._transport.is_closing()
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 with a deadline for all that a client has to do.
+
+    Headers must be there `header_timeout` seconds after the connection, or after the first byte of
+    a further request; the body `body_timeout` after them, whether the application reads it or has
+    answered already; and a client that reads too slowly has as long for what it is sent. Between
+    requests, uvicorn's own timeout holds.
+
+    A body that was answered before it came is still read, or the client would have its connection
+    reset before it reads the answer; but in turns, whether the connection serves on or not.
+    """
+
+    header_timeout: float
+    body_timeout: float
+    turns: _Turns
+
+    _reads: asyncio.Transport
+    _watched: object = None  # the state that the timer is for
+    _timer: asyncio.TimerHandle | None = None
+    _reader: asyncio.TimerHandle | None = None
+    _deaf = False  # what comes is thrown away
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.max_size = _HEAD  # type: ignore[attr-defined]
+        super().connection_made(transport)
+        self._reads = transport
+        self.transport = _Lingering(transport, self._linger)  # type: ignore[assignment]
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._deaf:
+            super().data_received(data)
+            self._watch()
+            self._reads.max_size = _PIECE  # type: ignore[attr-defined]
+        if self._deaf or self._refused:
+            self.turns.wait(self._reads)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._refused:
+            self._unset_keepalive_if_required()  # it is not idle
+            self.turns.wait(self._reads)
+        elif not self._deaf:
+            self._unwatch()
+
+    def _linger(self) -> bool:
+        if self.conn.their_state is not h11.SEND_BODY:
+            return False
+        self._deaf = True
+        self.transport.write_eof()
+        self.turns.wait(self._reads)
+        return True
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._deaf:  # the process does not wait as long for what nobody reads
+            self._cut_soon()
+
+    @property
+    def _refused(self) -> bool:
+        """Whether a body is still coming that was answered already."""
+        return (self.conn.our_state, self.conn.their_state) == (h11.DONE, h11.SEND_BODY)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader = self.loop.call_later(self.body_timeout, self._expire, "reader")
+
+    def resume_writing(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP as every error is answered, if it is not too late for that."""
+        self._deaf = True
+        # Closed while more is coming, the connection would be reset, and the answer lost.
+        self._cut_soon()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = unreadable_request().model_dump_json().encode()
+            headers = [
+                ("Content-Type", MEDIA_TYPE),
+                ("Content-Length", str(len(body))),
+                ("Connection", "close"),
+            ]
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _cut_soon(self) -> None:
+        self._unwatch()
+        self._timer = self.loop.call_later(_ANSWER, self.transport.abort)
+
+    def _watch(self) -> None:
+        state = self.conn.their_state
+        if state is self._watched or self.transport.is_closing():
+            return
+        self._unwatch()
+        if state is h11.IDLE:
+            self._timer = self.loop.call_later(self.header_timeout, self._expire, "headers")
+        elif state is h11.SEND_BODY:
+            self._timer = self.loop.call_later(self.body_timeout, self._expire, "body")
+        self._watched = state
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._watched = None
+
+    def _expire(self, what: str) -> None:
+        logger.info("a connection was cut: its %s took too long", what)
+        self.transport.abort()
+
+
+def _protocol(settings: Settings) -> type[_Protocol]:
+    deadlines = {
+        "header_timeout": settings.header_timeout,
+        "body_timeout": settings.receive_timeout + _ANSWER,
+        "turns": _Turns(),
+    }
+    return type("Protocol", (_Protocol,), deadlines)

@@ -1,0 +1,1 @@
+"""A bundle: ONNX files and the manifest that describes them."""

@@ -1,0 +1,301 @@
+"""What changes with the weights: the manifest that lies beside the ONNX files of a bundle.
+
+It is written by `training export`, and by nothing else.
+"""
+
+import hashlib
+import json
+import math
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from app.errors import BundleError
+
+FILE_NAME = "manifest.json"
+
+Lower = Literal["bf16", "int8"]
+"""Precisions below fp32."""
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_+-]+$")]
+_FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_+.-]*\.onnx$")]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_NonNegative = Annotated[float, Field(ge=0)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Parity(_Model):
+    """How far ONNX Runtime's probabilities lay from torch's when the member was exported."""
+
+    max_abs_difference: _NonNegative
+    patches: PositiveInt
+    tolerance: PositiveFloat
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.max_abs_difference > self.tolerance:
+            raise ValueError(
+                f"the difference {self.max_abs_difference} exceeds the tolerance {self.tolerance}"
+            )
+        return self
+
+
+class Calibration(_Model):
+    """What a member needs to compute in int8: the range of what its convolutions take.
+
+    `ranges` holds the lowest and the highest value that count, by the tensor's name in the ONNX
+    file; `calibrated_on` says which patches they were seen on.
+    """
+
+    ranges: Annotated[dict[str, tuple[float, float]], Field(min_length=1)]
+    calibrated_on: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for tensor, (low, high) in self.ranges.items():
+            if low >= high:
+                raise ValueError(f"the range of {tensor} is empty: {low} to {high}")
+        return self
+
+
+class Member(_Model):
+    """One network of the ensemble: its file, its share, and how well it does alone.
+
+    `int8` is None if it is not to be computed in int8: too little gained, or too much lost.
+    """
+
+    name: _Name
+    architecture: str
+    encoder: str
+    file: _FileName
+    sha256: _Sha256
+    bytes: PositiveInt
+    weight: PositiveFloat
+    parity: Parity
+    metrics: dict[str, float]
+    int8: Calibration | None = None
+
+
+class Threshold(_Model):
+    """The probability at and above which a pixel is building, and how it was chosen.
+
+    A component whose mean probability lies below `sure` is no building (`app.segmentation.unsure`);
+    None: whatever reaches `value` is.
+    """
+
+    value: Annotated[float, Field(gt=0, lt=1)]
+    sure: Annotated[float, Field(gt=0, lt=1)] | None = None
+    chosen_by: str
+
+    @model_validator(mode="after")
+    def _sure_lies_above(self) -> Self:
+        if self.sure is not None and self.sure <= self.value:
+            raise ValueError(f"sure must lie above value, {self.value}, got {self.sure}")
+        return self
+
+
+class GsdRange(_Model):
+    """The GSD that the members were trained at, in metres per pixel.
+
+    With a `reference`, members are shown imagery of known GSD at a GSD from `min` to `reference`:
+    coarser imagery is enlarged, finer shrunk. None if they are shown every image as it is. With
+    `enlarge_from`, a finer GSD than `reference`, imagery is enlarged from there on, the more the
+    coarser it is, and to `reference` where it has `max`.
+    """
+
+    min: PositiveFloat
+    max: PositiveFloat
+    reference: PositiveFloat | None = None
+    enlarge_from: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} exceeds max {self.max}")
+        if self.reference is not None and not self.min <= self.reference <= self.max:
+            raise ValueError(f"reference {self.reference} lies outside {self.min} to {self.max}")
+        if self.enlarge_from is not None and not (
+            self.reference is not None and self.min <= self.enlarge_from <= self.reference
+        ):
+            raise ValueError(
+                f"enlarge_from {self.enlarge_from} lies outside {self.min} to {self.reference}"
+            )
+        return self
+
+    def shown(self, gsd: float) -> float:
+        """Return the GSD at which members are shown imagery of `gsd` metres per pixel."""
+        if self.reference is None:
+            return gsd
+        if gsd >= self.max:  # enlarged more than in training, it would cost more and show no more
+            return self.reference * (gsd / self.max)
+        start = self.enlarge_from or self.reference
+        if gsd <= start:
+            return max(gsd, self.min)
+        # A straight line in logarithms, since it is factors that matter.
+        share = math.log(gsd / start) / math.log(self.max / start)
+        return start * math.pow(self.reference / start, share)
+
+
+class EarlyExit(_Model):
+    """The order in which members are asked for a mask, and what it was worth where it was chosen.
+
+    `asked` is the share of the patches of `chosen_by` about which each member had to be asked.
+    """
+
+    order: tuple[_Name, ...]
+    asked: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    chosen_by: str
+
+
+class Gate(_Model):
+    """A member that clears patches alone: those in which it sees nothing above `threshold`.
+
+    The rest says what that did on `fitted_on`, along the path that serves. `lost` is the share of
+    building pixels that the masks lost: of all of them or of the correct ones, whichever is more.
+    `dice_micro_change` is micro Dice less that without the gate. `cleared` and `cleared_empty` are
+    shares of all patches, and of those without a labelled building.
+    """
+
+    member: _Name
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    lost: Annotated[float, Field(ge=0, le=1)]
+    dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
+    cleared: Annotated[float, Field(ge=0, le=1)]
+    cleared_empty: Annotated[float, Field(ge=0, le=1)]
+    fitted_on: str
+
+
+class PrecisionCost(_Model):
+    """What a precision below fp32 does to the masks of `measured_on`.
+
+    That of int8 is measured with the members that have no `int8` in bf16, as they are served.
+    `dice_micro_change` is micro Dice less that in fp32, `agreement` the share of pixels on which
+    the masks of both are the same, `iou` that of the one with the other over all pixels.
+    """
+
+    dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
+    agreement: Annotated[float, Field(ge=0, le=1)]
+    iou: Annotated[float, Field(ge=0, le=1)]
+    measured_on: str
+
+
+class DataSource(_Model):
+    """Imagery that the members were trained on, with its licence."""
+
+    name: str
+    licence: str
+    images: PositiveInt
+    gsd: str
+
+
+class Evaluation(_Model):
+    """Scores on one split on one day: of the ensemble, of each member, and by source.
+
+    `threshold_curve` is the ensemble's micro Dice at other thresholds, by threshold; `held_out` the
+    micro Dice on each source with weights and threshold fitted to the other sources.
+    """
+
+    split: str
+    date: date
+    images: PositiveInt
+    ensemble: dict[str, float]
+    members: dict[str, dict[str, float]]
+    sources: dict[str, dict[str, float]]
+    threshold_curve: dict[str, float] = {}
+    held_out: dict[str, float] = {}
+
+
+class Manifest(_Model):
+    """Describe a bundle: which networks it holds, how they are combined, where they come from."""
+
+    schema_version: Literal[1]
+    name: _Name
+    created: AwareDatetime
+    patch_size: PositiveInt
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]
+    threshold: Threshold
+    gsd: GsdRange
+    gate: Gate | None = None
+    early_exit: EarlyExit | None = None
+    precisions: dict[Lower, PrecisionCost] = {}
+    sources: tuple[DataSource, ...]
+    evaluation: Evaluation | None
+    training: dict[str, dict[str, JsonValue]]
+    checkpoints: dict[str, str] = {}
+    """The file of its run that each member was exported from, such as `last.ckpt`."""
+    refitted_from: str | None = None
+    """Name of the bundle that the networks were exported to, where they were fitted anew."""
+    git_commit: str
+    exporter: dict[str, str]
+
+    @model_validator(mode="after")
+    def _members_form_an_ensemble(self) -> Self:
+        names = [member.name for member in self.members]
+        if len(set(names)) < len(names):
+            raise ValueError(f"member names must be unique, got {', '.join(names)}")
+        total = math.fsum(member.weight for member in self.members)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the weights of the members must sum to 1, got {total:.7g}")
+        if self.gate and self.gate.member not in names:
+            raise ValueError(
+                f"gate.member must be one of {', '.join(names)}, got {self.gate.member}"
+            )
+        if self.early_exit and sorted(self.early_exit.order) != sorted(names):
+            raise ValueError(
+                f"early_exit.order must name each of {', '.join(names)} once, "
+                f"got {', '.join(self.early_exit.order)}"
+            )
+        if "int8" in self.precisions and not any(member.int8 for member in self.members):
+            raise ValueError("precisions has int8, but no member has the ranges for it")
+        return self
+
+    @property
+    def version(self) -> str:
+        """Name these very contents: `<name>-<12 hex digits>`, the start of a SHA-256.
+
+        The digest runs over the manifest's canonical JSON (keys sorted, no spaces), and so, by
+        way of their own digests, over the weights. How the file is indented does not count, nor
+        does a field that holds its default: a bundle keeps its version when fields are added here.
+        """
+        contents = self.model_dump(mode="json", exclude_defaults=True)
+        canonical = json.dumps(contents, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+
+def load_manifest(bundle: Path) -> Manifest:
+    """Read the manifest of the bundle in the folder `bundle`.
+
+    Raises:
+        BundleError: there is none, it is not JSON, or a field is missing, unknown or wrong.
+    """
+    path = bundle / FILE_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(
+            f"{path} can't be read ({error.strerror}): a bundle is a folder with a {FILE_NAME} "
+            "and its ONNX files, as `python -m training export` writes it"
+        ) from error
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        where = ".".join(map(str, first["loc"])) or "the document"
+        more = f", and {len(others)} more" if others else ""
+        raise BundleError(
+            f"{path} is not a valid manifest: {where}: {first['msg']}{more}"
+        ) from error

@@ -1,0 +1,207 @@
+"""What a long run has found so far, beside its output: an interrupted one goes on from there.
+
+While `out.tif` is made, the folder `out.tif.partial` holds the bands that are finished, each a file
+of raw rows, and in `run.json` what they were made of. Bands have the same bits whether or not those
+above them were computed in the same run, and so has what a writer makes of them.
+
+A run keeps a lock in its folder, so that no two are at work there. The kernel lets go of it when
+the process ends, however it ends.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO
+from zipfile import BadZipFile
+
+import numpy as np
+
+from app.errors import InputError, InvalidOption
+from app.segmentation.stream import SegmentedBand
+
+logger = logging.getLogger(__name__)
+
+_RUN = "run.json"
+_LOCK = "lock"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
+
+
+class Work:
+    """The folder of a run that is not finished."""
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        self._folder = folder
+        self.result = folder / target.name
+        """Where the output is written until it is whole."""
+        self._saved: list[Path] = []
+        self.rows = 0
+        """Rows of the image, from the first on, whose bands are saved."""
+        for path in sorted(folder.glob("*.npz")):
+            try:
+                band = _load(path)
+            except _UNREADABLE:  # the machine went down while it was written
+                break
+            if band.row != self.rows:
+                break
+            self.rows = band.rows.stop
+            self._saved.append(path)
+
+    def bands(self) -> Iterator[SegmentedBand]:
+        """Read the saved bands."""
+        return map(_load, list(self._saved))
+
+    def save(self, bands: Iterable[SegmentedBand]) -> Iterator[SegmentedBand]:
+        """Pass on the bands that follow, each saved before it goes."""
+        for band in bands:
+            path = self._folder / f"{band.row:010}.npz"
+            with path.with_suffix(".tmp").open("wb") as file:
+                np.savez(
+                    file,
+                    probability=band.probability,
+                    disagreement=band.disagreement,
+                    mask=band.mask,
+                    valid=np.zeros(0, np.bool_) if band.valid is None else band.valid,
+                )
+            path.with_suffix(".tmp").replace(path)
+            yield band
+
+
+def partial_folder(target: Path) -> Path:
+    """Return where the unfinished run of an output lies."""
+    return target.with_name(f"{target.name}.partial")
+
+
+@contextmanager
+def working(target: Path, made_of: Mapping[str, str], *, resume: bool) -> Iterator[Work]:
+    """Open the work of an output, and put what was written to `result` in its place at the end.
+
+    `made_of` names all that decides the bits of the bands. An input at fault leaves nothing behind;
+    anything else that goes wrong leaves the work, for `resume`.
+
+    Raises:
+        InvalidOption: there is work that is not to be resumed, or was made of something else, or
+            that another run is at.
+    """
+    folder = partial_folder(target)
+    with _locked(folder):
+        before = _made_of(folder)
+        if before is None:
+            _clear(folder)
+            (folder / "run.tmp").write_text(json.dumps(dict(made_of), indent=2))
+            (folder / "run.tmp").replace(folder / _RUN)
+        elif not resume:
+            raise _unfinished(folder)
+        elif changed := [name for name in made_of if before.get(name) != made_of[name]]:
+            name = changed[0]
+            raise InvalidOption(
+                f"{folder} can't be resumed: its {name} was {before.get(name)} and is "
+                f"{made_of[name]} now. Delete the folder to start again."
+            )
+        work = Work(folder, target)
+        try:
+            yield work
+        except InputError:
+            _remove(folder)
+            raise
+        work.result.replace(target)
+        _remove(folder)
+
+
+def check_no_partial(target: Path) -> None:
+    """Check that no run of this output is unfinished.
+
+    Raises:
+        InvalidOption: one is, or is at work now.
+    """
+    folder = partial_folder(target)
+    with suppress(OSError):  # `working` says so
+        if (lock := _lock(folder)) is not None:
+            lock.close()
+    if folder.exists():
+        raise _unfinished(folder)
+
+
+def _unfinished(folder: Path) -> InvalidOption:
+    return InvalidOption(
+        f"{folder} holds an unfinished run: add --resume to go on with it, or delete it"
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made and, where nothing is left in it, removed.
+
+    Raises:
+        InvalidOption: another run is in it.
+    """
+    while (lock := _lock(folder)) is None:  # a run that ends takes its folder along
+        folder.mkdir(exist_ok=True)
+    try:
+        with lock:
+            yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """Keep other runs out of a folder until the file is closed; None where there is no folder.
+
+    Raises:
+        InvalidOption: another run is in it.
+        OSError: no right to write there.
+    """
+    path = folder / _LOCK
+    with suppress(FileNotFoundError), ExitStack() as stack:
+        file = stack.enter_context(path.open("a"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidOption(
+                f"another run is at work in {folder}: wait for its end, or name another -o"
+            ) from None
+        except OSError as error:  # not every network's file system can
+            logger.warning("%s can't be locked (%s): let no other run write there", path, error)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            stack.pop_all()
+            return file
+    return None
+
+
+def _remove(folder: Path) -> None:
+    """Empty a locked folder, for `_locked` to remove: on NFS not before its lock is closed."""
+    _clear(folder)
+    (folder / _LOCK).unlink()
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
+
+
+def _made_of(folder: Path) -> dict[str, str] | None:
+    try:
+        made_of: dict[str, str] = json.loads((folder / _RUN).read_text())
+    except (OSError, ValueError):
+        return None
+    return made_of
+
+
+def _load(path: Path) -> SegmentedBand:
+    with path.open("rb") as file, np.load(file) as arrays:  # numpy leaves a bad file open
+        valid = arrays["valid"]
+        return SegmentedBand(
+            int(path.stem),
+            arrays["probability"],
+            arrays["disagreement"],
+            arrays["mask"],
+            valid if valid.size else None,
+        )

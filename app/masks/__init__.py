@@ -1,1 +1,0 @@
-"""What is done to a mask once it is there."""

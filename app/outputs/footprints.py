@@ -1,0 +1,178 @@
+"""From a building's pixels to a polygon on the map, with its area on the ground."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+
+from app.errors import ImpossibleOutput
+from app.imaging.georeference import WGS84, GeoReference
+from app.imaging.image import RowSource
+from app.imaging.outline import outline
+from app.outputs.findings import Findings
+from app.outputs.rectify import rectify
+from app.segmentation.buildings import Building
+
+Polygon: TypeAlias = shapely.Polygon | shapely.MultiPolygon
+Coordinates = NDArray[np.float64]
+
+# A run has up to four corners, and a corner takes about a hundred bytes until it is written.
+_MAX_RUNS = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Footprint:
+    """A building as a GIS takes it.
+
+    `on_image` is its polygon in pixels of the image, x to the right and y down. `on_map` is that in
+    the image's own coordinate reference system, `on_earth` in longitude and latitude on WGS 84;
+    both are None for an image without georeference. `area` is that of the polygon, in m², or in
+    pixels where the GSD is not known.
+    """
+
+    on_image: shapely.Polygon
+    on_map: shapely.Polygon | None
+    on_earth: Polygon | None
+    area: float
+    confidence: float
+    agreement: float
+
+
+def check_place(image: RowSource) -> None:
+    """Check that a georeferenced image lies somewhere on the earth.
+
+    Raises:
+        ImpossibleOutput: it does not.
+    """
+    georeference = image.georeference
+    if georeference is None:
+        return
+    georeference.check_grid()
+    georeference.to_degrees()
+    if georeference.gsd(image.height, image.width) is None:
+        raise ImpossibleOutput(
+            f"The image's transform {georeference.transform} puts it where its coordinate "
+            "reference system is not valid. Set both right with gdal_edit.py."
+        )
+
+
+def footprints(findings: Findings) -> Iterator[Footprint]:
+    """Turn buildings into footprints, one by one as they are found.
+
+    Raises:
+        ImpossibleOutput: a building lies where the image's reference system is not valid, or is no
+            building but a maze.
+    """
+    place = findings.image.georeference
+    draw = _on_image_alone(findings) if place is None else _on_earth(place)
+    for building in findings.buildings():
+        if len(building.runs) > _MAX_RUNS:
+            raise ImpossibleOutput(
+                "A building's outline is too long to be drawn: what was found hangs together over "
+                f"{building.pixels} pixels. Raise the threshold, or ask for a raster such as "
+                "geotiff."
+            )
+        rows, cols = building.window
+        polygon = outline(building.crop(), rows.start, cols.start)
+        yield draw(building, _shaped(polygon, findings))
+
+
+def area_on_earth(polygon: Polygon) -> float:
+    """Measure a polygon in longitude and latitude on WGS 84, in m², its edges as geodesics."""
+    return abs(float(WGS84.geometry_area_perimeter(shapely.orient_polygons(polygon))[0]))
+
+
+def _shaped(polygon: shapely.Polygon, findings: Findings) -> shapely.Polygon:
+    """Simplify and square up, where asked to, as the building stands on the ground.
+
+    Pixels may be longer than they are wide, and right angles are meant on the ground. What would
+    not be a valid polygon stays as it was.
+    """
+    options = findings.output
+    if not options.simplify and options.rectify == "none":
+        return polygon
+    down, across = findings.gsd or (1.0, 1.0)
+    shaped = on_ground = _scaled(polygon, across, down)
+    if options.simplify:
+        simpler = shapely.simplify(on_ground, options.simplify, preserve_topology=True)
+        if isinstance(simpler, shapely.Polygon) and simpler.is_valid and not simpler.is_empty:
+            shaped = simpler
+    if options.rectify == "orthogonal":
+        shaped = rectify(on_ground, max(down, across), otherwise=shaped)
+    return _scaled(shaped, 1 / across, 1 / down)
+
+
+def _scaled(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
+    return shapely.transform(polygon, lambda points: points * (x, y))
+
+
+def _on_image_alone(findings: Findings) -> Callable[[Building, shapely.Polygon], Footprint]:
+    down, across = findings.gsd or (1.0, 1.0)
+
+    def draw(building: Building, polygon: shapely.Polygon) -> Footprint:
+        area = polygon.area * down * across
+        return Footprint(polygon, None, None, area, building.confidence, building.agreement)
+
+    return draw
+
+
+def _on_earth(place: GeoReference) -> Callable[[Building, shapely.Polygon], Footprint]:
+    a, b, c, d, e, f = place.transform
+    to_degrees = place.to_degrees()
+
+    def to_map(points: Coordinates) -> Coordinates:
+        cols, rows = points.T
+        return np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=1)
+
+    def to_earth(points: Coordinates) -> Coordinates:
+        return np.stack(to_degrees.transform(points[:, 0], points[:, 1], errcheck=True), axis=1)
+
+    def draw(building: Building, polygon: shapely.Polygon) -> Footprint:
+        on_map = shapely.transform(polygon, to_map)
+        try:
+            on_earth = shapely.transform(on_map, to_earth)
+        except ProjError as error:
+            raise ImpossibleOutput(
+                "Part of the image lies where its coordinate reference system is not valid: "
+                f"{error}"
+            ) from error
+        return Footprint(
+            polygon,
+            on_map,
+            _cut_at_antimeridian(on_earth),
+            area_on_earth(on_earth),
+            building.confidence,
+            building.agreement,
+        )
+
+    return draw
+
+
+def _cut_at_antimeridian(polygon: shapely.Polygon) -> Polygon:
+    """Bring longitudes to -180 to 180 degrees, and cut a polygon that crosses that line in two.
+
+    No building spans half the earth, so a polygon that seems to crosses the line.
+    Source: RFC 7946, section 3.1.9.
+    """
+    west, _, east, _ = polygon.bounds
+    if west >= -180 and east <= 180 and east - west <= 180:
+        return polygon
+    joined = shapely.transform(polygon, _eastward)  # 0 to 360 degrees
+    halves = [
+        shapely.intersection(joined, shapely.box(0, -90, 180, 90)),
+        shapely.transform(
+            shapely.intersection(joined, shapely.box(180, -90, 360, 90)),
+            lambda points: points - (360, 0),
+        ),
+    ]
+    parts = [part for half in halves for part in shapely.get_parts(half) if part.area]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _eastward(points: Coordinates) -> Coordinates:
+    """Count longitudes from 0 to 360 degrees."""
+    return np.stack([points[:, 0] % 360, points[:, 1]], axis=1)

@@ -1,0 +1,73 @@
+"""Buildings as GeoJSON. Source: RFC 7946."""
+
+from typing import IO
+
+import numpy as np
+import shapely
+
+from app.imaging.image import RowSource
+from app.outputs.findings import Findings
+from app.outputs.footprints import Footprint, Polygon, area_on_earth, check_place, footprints
+from app.outputs.jsontext import write_json
+
+
+def check_coordinates(image: RowSource) -> tuple[str, ...]:
+    """Say which coordinates an image gives.
+
+    Raises:
+        ImpossibleOutput: it is georeferenced, but to no known place.
+    """
+    check_place(image)
+    if image.georeference is None:
+        return ("The image has no georeference: coordinates are pixels, x to the right, y down.",)
+    return ()
+
+
+def write_geojson(findings: Findings, file: IO[bytes]) -> None:
+    """Write a FeatureCollection, feature by feature as buildings are found.
+
+    Raises:
+        Exception: whatever `findings` raises on the way.
+    """
+    head: dict[str, object] = {"type": "FeatureCollection"}
+    if findings.image.georeference is None:
+        head["coordinates"] = "pixel"
+    head |= {"provenance": findings.provenance.fields(), "notices": findings.notices}
+    features = (_feature(footprint, findings) for footprint in footprints(findings))
+    write_json(file, head, "features", features, findings.totals)
+
+
+def _feature(footprint: Footprint, findings: Findings) -> dict[str, object]:
+    if footprint.on_earth is None:
+        polygon: Polygon = _rounded(footprint.on_image, decimals=2)
+        area = footprint.area
+    else:
+        # A centimetre or so, which is much of a small outline: what is measured is what is written.
+        polygon = _rounded(footprint.on_earth, decimals=7)
+        area = area_on_earth(polygon)
+    return {
+        "type": "Feature",
+        "geometry": _geometry(polygon),
+        "properties": {
+            "area_pixels" if findings.gsd is None else "area_m2": round(area, 2),
+            "confidence": round(footprint.confidence, 4),
+            "agreement": round(footprint.agreement, 4),
+        },
+    }
+
+
+def _geometry(polygon: Polygon) -> dict[str, object]:
+    """Describe a polygon, its outer rings anticlockwise: the right-hand rule."""
+    parts = [
+        [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
+        for part in shapely.get_parts(shapely.orient_polygons(polygon))
+    ]
+    if isinstance(polygon, shapely.Polygon):
+        return {"type": "Polygon", "coordinates": parts[0]}
+    return {"type": "MultiPolygon", "coordinates": parts}
+
+
+def _rounded(polygon: Polygon, decimals: int) -> Polygon:
+    """Round the coordinates; where pixels of a centimetre would collapse so, leave them."""
+    rounded = shapely.transform(polygon, lambda points: np.round(points, decimals))
+    return rounded if rounded.is_valid else polygon

@@ -1,0 +1,169 @@
+"""Buildings as a table of a GIS, in the image's own coordinate reference system.
+
+GeoPackage and FlatGeobuf are GDAL's, by way of pyogrio; GeoParquet is a Parquet file with one
+member of metadata. Sources: OGC 12-128 (GeoPackage), the GeoParquet specification 1.1.
+
+pyogrio and pyarrow are imported when they are needed: only the extra `geo` installs them.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyproj
+import shapely
+
+from app.errors import ImpossibleOutput, InvalidOption
+from app.imaging.image import RowSource
+from app.outputs.findings import Findings
+from app.outputs.footprints import Footprint, check_place, footprints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_EXTRA = ("pyarrow", "pyogrio")
+_BATCH = 4096
+_LAYER = "buildings"
+# A GeoPackage says when it was last changed; equal inputs are to give equal files.
+_DATE = "2000-01-01T00:00:00.000Z"
+
+
+def check_table(image: RowSource) -> tuple[str, ...]:
+    """Check that an image has a place on a map, and that the libraries are there.
+
+    Raises:
+        ImpossibleOutput: the image has no place.
+        InvalidOption: the extra `geo` is not installed.
+    """
+    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
+        raise InvalidOption(
+            f"GeoPackage, FlatGeobuf and GeoParquet need {' and '.join(missing)}, the extra `geo`: "
+            f"pip install {' '.join(missing)}, or build the container image with EXTRAS=geo, or "
+            "ask for geojson"
+        )
+    if image.georeference is None:
+        raise ImpossibleOutput(
+            "A map's table needs a georeferenced image, and this one has no georeference. "
+            "Give a GeoTIFF, or ask for geojson, which can hold pixel coordinates."
+        )
+    check_place(image)
+    return ()
+
+
+def write_geopackage(findings: Findings, path: Path) -> None:
+    """Write a GeoPackage with one layer, `buildings`.
+
+    Raises:
+        OSError: no room, or no right to write there.
+        Exception: whatever `findings` raises on the way.
+    """
+    provenance = json.dumps(findings.provenance.fields())
+    _write_by_gdal(findings, path, "GPKG", layer_metadata={"rooftrace": provenance})
+
+
+def write_flatgeobuf(findings: Findings, path: Path) -> None:
+    """Write a FlatGeobuf, with a spatial index.
+
+    Raises:
+        As `write_geopackage`.
+    """
+    provenance = json.dumps(findings.provenance.fields())
+    _write_by_gdal(findings, path, "FlatGeobuf", layer_options={"DESCRIPTION": provenance})
+
+
+def write_geoparquet(findings: Findings, path: Path) -> None:
+    """Write a GeoParquet file, as many row groups as batches come.
+
+    Raises:
+        As `write_geopackage`.
+    """
+    import pyarrow.parquet as pq
+
+    geometry = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": pyproj.CRS.from_user_input(_crs(findings)).to_json_dict(),
+        "orientation": "counterclockwise",
+        "edges": "planar",
+    }
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    schema = _schema().with_metadata(
+        {"geo": json.dumps(geo), "rooftrace": json.dumps(findings.provenance.fields())}
+    )
+    with pq.ParquetWriter(path, schema, compression="zstd") as file:
+        for batch in _batches(findings):
+            file.write_batch(batch.replace_schema_metadata(schema.metadata))
+
+
+def _write_by_gdal(findings: Findings, path: Path, driver: str, **options: dict[str, str]) -> None:
+    import pyarrow as pa
+    import pyogrio
+
+    raised: list[BaseException] = []
+
+    def batches() -> Iterator["pa.RecordBatch"]:
+        # Arrow's stream would turn any error into one of its own, without its class.
+        try:
+            yield from _batches(findings)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
+    try:
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(_schema(), batches()),
+            path,
+            layer=_LAYER,
+            driver=driver,
+            geometry_name="geometry",
+            geometry_type="Polygon",
+            crs=_crs(findings),
+            **options,
+        )
+    except Exception as error:
+        if raised:
+            raise raised[0] from None
+        raise OSError(f"{path} can't be written: {error}") from error
+
+
+def _crs(findings: Findings) -> str:
+    georeference = findings.image.georeference
+    assert georeference is not None, "check_table comes first"
+    assert georeference.crs is not None
+    return georeference.crs
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
+            pa.field("area_m2", pa.float64()),
+            pa.field("confidence", pa.float64()),
+            pa.field("agreement", pa.float64()),
+        ]
+    )
+
+
+def _batches(findings: Findings) -> Iterator["pa.RecordBatch"]:
+    import pyarrow as pa
+
+    found = footprints(findings)
+    while batch := list(islice(found, _BATCH)):
+        columns = zip(*map(_row, batch), strict=True)
+        yield pa.record_batch([pa.array(column) for column in columns], schema=_schema())
+
+
+def _row(footprint: Footprint) -> tuple[bytes, float, float, float]:
+    polygon = shapely.orient_polygons(footprint.on_map)
+    return (
+        shapely.to_wkb(polygon),
+        round(footprint.area, 2),
+        round(footprint.confidence, 4),
+        round(footprint.agreement, 4),
+    )
