@@ -3,6 +3,7 @@
 What a gate does: `app.segmentation.cascade`. It is fitted along the path that serves, at the
 default options: every tile is predicted once, and stitched again for each member and each
 threshold that clears other patches than the one before.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
