@@ -13,6 +13,7 @@ from app import __version__
 from app.api import health, problems, routes
 from app.api.access import access_of
 from app.api.admission import Admission, Memory
+from app.api.cors import Cors
 from app.api.metrics import Metrics
 from app.api.middleware import RequestLog
 from app.api.service import Service
@@ -87,7 +88,9 @@ def create_app(
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(problems.Unforeseen)
+    app.add_middleware(Cors, origins=settings.cors_origins)
+    app.add_middleware(RequestLog, metrics=metrics)  # the last is the outermost
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(health.router)

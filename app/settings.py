@@ -5,14 +5,17 @@ manifest, one that belongs to a request is a request parameter; neither is ever 
 """
 
 import difflib
+import json
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    NoDecode,
     SettingsConfigDict,
 )
 
@@ -21,6 +24,8 @@ from app.runtime.onnxruntime import Device
 from app.runtime.select import Backend, Precision
 
 PREFIX = "ROOFTRACE_"
+
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 
 _SHIPPED_BUNDLE = Path(__file__).parents[1] / "models" / "rooftrace-7"
 
@@ -82,6 +87,11 @@ class Settings(BaseSettings):
     rate_limit: PositiveFloat | None = Field(
         None, description="requests a minute of one client (key, else address); unset: any number"
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="origins whose pages may use the service, such as https://map.example.org, "
+        "separated by commas; *: all; unset: none but its own",
+    )
     header_timeout: PositiveFloat = Field(
         10.0, description="seconds for a request's headers to arrive"
     )
@@ -104,6 +114,19 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe kind of log line that is written"
     )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        """Take `a,b` and the JSON that pydantic-settings wants of other lists."""
+        if not isinstance(value, str):
+            return value
+        names = json.loads(value) if value.startswith("[") else value.split(",")
+        origins = tuple(name.strip().lower().rstrip("/") for name in names)
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write scheme://host[:port], or *")
+        return origins
 
 
 def load_settings(**overrides: Any) -> Settings:

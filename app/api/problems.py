@@ -12,6 +12,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
 from app.api.schemas import Problem
@@ -96,7 +97,7 @@ def problem_response(
 
 
 def install(app: FastAPI) -> None:
-    """Turn every kind of error of `app` into a problem.
+    """Turn every error that `app` raises on purpose, or FastAPI for it, into a problem.
 
     The handlers are async because others would run in threads, and a burst is refused while those
     that segment need the processor.
@@ -104,7 +105,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.RooftraceError, _domain_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
 
 
 async def _domain_error(request: Request, error: Exception) -> Response:
@@ -143,14 +143,43 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: f"There is no {request.url.path!r} here. /docs lists what there is.",
         405: f"{request.method} is not a method of {request.url.path}. /docs lists what there is.",
     }.get(error.status_code, str(error.detail))
+    if error.status_code == 405 and "access-control-request-method" in request.headers:
+        detail = (
+            f"A page of {_brief(request.headers.get('origin'))} asks whether it may use this "
+            "service. It may not, unless its operator names the page's origin in the setting "
+            "ROOFTRACE_CORS_ORIGINS."
+        )
     problem = _problem(error.status_code, title, detail, request.state.request_id)
     return problem_response(request, problem, dict(error.headers or {}))
 
 
-async def _bug(request: Request, error: Exception) -> Response:
-    # Starlette raises the error again, and so the server logs its traceback.
-    problem = _internal_error(request.state.request_id)
-    return problem_response(request, problem, {"X-Request-Id": request.state.request_id})
+class Unforeseen:
+    """Turn what nothing else has caught into a problem.
+
+    Starlette's own place for it is outside of every middleware, so that neither a request's id nor
+    the headers of CORS would reach the answer. An answer that has begun can only be broken off.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event stream."""
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except Exception as error:
+            if scope["type"] != "http" or begun:
+                raise
+            request = Request(scope)
+            problem = problem_of(error, request.state.request_id)
+            await problem_response(request, problem)(scope, receive, send)
 
 
 def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, object]]:

@@ -21,6 +21,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.api.cors import ANY_ORIGIN
 from app.api.problems import MEDIA_TYPE, unreadable_request
 from app.api.service import Service
 from app.segmentation.segmenter import Segmenter
@@ -187,6 +188,7 @@ class _Protocol(H11Protocol):
     header_timeout: float
     body_timeout: float
     turns: _Turns
+    cors: bool
 
     _reads: asyncio.Transport
     _watched: object = None  # the state that the timer is for
@@ -262,6 +264,8 @@ class _Protocol(H11Protocol):
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
             ]
+            if self.cors:  # its Origin could not be read, and the text gives nothing away
+                headers.append(("Access-Control-Allow-Origin", ANY_ORIGIN))
             for event in (
                 h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
                 h11.Data(data=body),
@@ -297,9 +301,10 @@ class _Protocol(H11Protocol):
 
 
 def _protocol(settings: Settings) -> type[_Protocol]:
-    deadlines = {
+    attributes = {
         "header_timeout": settings.header_timeout,
         "body_timeout": settings.receive_timeout + _ANSWER,
         "turns": _Turns(),
+        "cors": bool(settings.cors_origins),
     }
-    return type("Protocol", (_Protocol,), deadlines)
+    return type("Protocol", (_Protocol,), attributes)

@@ -160,9 +160,16 @@ def _models(_: argparse.Namespace, settings: Settings) -> int:
 def _settings(_: argparse.Namespace, settings: Settings) -> int:
     for name, field in Settings.model_fields.items():
         value, default = getattr(settings, name), field.default
-        print(f"{PREFIX}{name.upper()}={'' if value is None else value}")
-        print(f"    {field.description}; default: {'unset' if default is None else default}")
+        print(f"{PREFIX}{name.upper()}={_written(value)}")
+        print(f"    {field.description}; default: {_written(default) or 'unset'}")
     return _OK
+
+
+def _written(value: object) -> str:
+    """Write a setting as the environment has it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
 
 
 def _parser() -> argparse.ArgumentParser:

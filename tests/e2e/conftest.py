@@ -1,6 +1,7 @@
-"""A real server process."""
+"""A real server process, and a real browser."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +14,25 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.serving import exact_bundle
 
 ROOT = Path(__file__).parents[2]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+IN_CHROMIUM = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium or google-chrome here"),
+]
 
 
 @dataclass(frozen=True)
@@ -113,3 +129,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, exact: Path) -> Iterator[Se
     """One server of the toy bundle, for tests that leave it as it is."""
     with running_server(tmp_path_factory.mktemp("server"), exact) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium, for tests marked `IN_CHROMIUM`."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

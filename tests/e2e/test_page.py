@@ -1,6 +1,5 @@
 """The page for a person, in a real Chromium."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,25 +8,13 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.conftest import Serve, Server
+from tests.e2e.conftest import IN_CHROMIUM, Serve, Server
 from tests.factories import scene
 from tests.serving import THRESHOLD, decoded, encoded, toy_mask
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium or google-chrome here"),
-]
+pytestmark = IN_CHROMIUM
 
 # Three equal channels: the toy's probability is then value / 255, and eight bits hold it exactly.
 GREY: NDArray[np.uint8] = np.repeat(scene(60, 90)[..., :1], 3, axis=2)
@@ -37,14 +24,6 @@ READ_CANVAS = """id => {
     canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return { width, height, data: Array.from(data) };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -89,6 +89,17 @@ def test_lengths_that_make_no_sense(server: Server, length: bytes) -> None:
     assert httpx2.get(f"{server.url}/health/ready").status_code == 200
 
 
+def test_a_page_can_read_that_its_request_was_not_http(serve: Serve, exact: Path) -> None:
+    server = serve(exact, cors_origins="https://map.example.org")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://map.example.org\r\n")
+        connection.sendall(b"no header\r\n\r\n")
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nAccess-Control-Allow-Origin: *\r\n" in answer
+
+
 def test_a_client_that_leaves_is_no_error(serve: Serve, exact: Path) -> None:
     server = serve(exact)
     host, port = server.url.removeprefix("http://").split(":")

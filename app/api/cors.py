@@ -1,0 +1,78 @@
+"""Which pages of other origins may read the answers.
+
+Source: the CORS protocol of the Fetch standard (fetch.spec.whatwg.org, section 3.3).
+"""
+
+from collections.abc import Collection
+
+from fastapi import Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ANY_ORIGIN = "*"
+
+EXPOSED = (
+    "Server-Timing",
+    "X-Request-Id",
+    "X-Model-Version",
+    "X-Execution-Provider",
+    "X-Building-Fraction",
+    "X-Building-Count",
+    "X-Building-Area-M2",
+    "X-Gate",
+    "X-Notice",
+    "Content-Disposition",
+    "Location",
+    "Retry-After",
+    "WWW-Authenticate",
+)
+"""Headers that a page may read beside those that every page may, such as Content-Type."""
+
+_MAX_AGE = 7200
+"""Seconds that a browser may remember a preflight: as many as Chromium does at most."""
+
+
+class Cors:
+    """Let pages of the named origins ask, and read every answer: results, problems and streams.
+
+    Starlette's CORSMiddleware refuses in plain text. Here a preflight of another origin goes on to
+    the application, which answers as to any method that a path does not have.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event stream."""
+        if scope["type"] != "http" or not self._origins:
+            await self._app(scope, receive, send)
+            return
+        came = Headers(scope=scope)
+        granted = self._granted(came.get("origin"))
+
+        async def send_granted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(granted)
+                if ANY_ORIGIN not in self._origins:
+                    headers.add_vary_header("Origin")
+            await send(message)
+
+        if granted and scope["method"] == "OPTIONS" and "access-control-request-method" in came:
+            allowed = {
+                "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
+                "Access-Control-Allow-Headers": came.get("access-control-request-headers", "*"),
+                "Access-Control-Max-Age": str(_MAX_AGE),
+            }
+            await Response(status_code=204, headers=allowed)(scope, receive, send_granted)
+        else:
+            await self._app(scope, receive, send_granted)
+
+    def _granted(self, origin: str | None) -> dict[str, str]:
+        if origin is None or not {origin, ANY_ORIGIN} & set(self._origins):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": ANY_ORIGIN if ANY_ORIGIN in self._origins else origin,
+            "Access-Control-Expose-Headers": ", ".join(EXPOSED),
+        }
