@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
-from fastapi_swagger import patch_fastapi
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.staticfiles import StaticFiles
 
 from app import __version__
 from app.api import health, problems, routes
@@ -15,7 +16,7 @@ from app.api.access import access_of
 from app.api.admission import Admission, Memory
 from app.api.cors import Cors
 from app.api.metrics import Metrics
-from app.api.middleware import RequestLog
+from app.api.middleware import Head, RequestLog
 from app.api.service import Service
 from app.api.tracing import Traces
 from app.outputs.pipeline import BYTES_PER_PIXEL
@@ -84,17 +85,31 @@ def create_app(
         lifespan=lifespan,
         telemetry=traces.of_fastapi,
         generate_unique_id_function=lambda route: route.name,  # generated clients name methods so
+        servers=[{"url": "."}],  # where the document is, whatever stands before it
+        redirect_slashes=False,  # it would redirect to what the request calls this host
         docs_url=None,  # served below, from files of our own rather than from a network
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
+    app.add_middleware(Head)
     app.add_middleware(problems.Unforeseen)
     app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(RequestLog, metrics=metrics)  # the last is the outermost
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(health.router)
-    patch_fastapi(app, redirect_from_root_to_docs=False)
+    app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+
+    # All that these ask for is relative: a proxy may have put the service under any path.
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            title="Rooftrace",
+            openapi_url="openapi.json",
+            swagger_js_url="swagger/swagger-ui-bundle.js",
+            swagger_css_url="swagger/swagger-ui.css",
+            swagger_favicon_url="swagger/favicon-32x32.png",
+            swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True},
+        )
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

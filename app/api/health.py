@@ -1,6 +1,7 @@
 """Whether the process lives, whether it takes work, and what it has loaded and counted."""
 
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app import errors
@@ -9,6 +10,12 @@ from app.api.schemas import Health, MemberInfo, ModelsInfo, Readiness
 from app.api.service import CHECKED, OPTIONAL_KEY, Running, execution_providers
 
 router = APIRouter(tags=["service"])
+
+
+@router.get("/health", include_in_schema=False)
+async def health() -> RedirectResponse:
+    """Send who asks for health in general to readiness."""
+    return RedirectResponse("health/ready")
 
 
 @router.get("/health/live", summary="Is the process alive?")

@@ -1,4 +1,4 @@
-"""Around every request: an id, a count, a log line."""
+"""Around every request: an id, a count, a log line; and HEAD."""
 
 import logging
 import re
@@ -34,6 +34,8 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
+        # A known method: never the client's text.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
         came = Headers(scope=scope).get("x-request-id", "")
         # A client's own id is kept when it can't break a log line or a header.
         request_id = came if _REQUEST_ID.fullmatch(came) else str(uuid.uuid4())
@@ -61,9 +63,7 @@ class RequestLog:
         finally:
             seconds = perf_counter() - started
             route = scope.get("route")
-            # A route's template and a known method: never the client's text.
-            path = getattr(route, "path", "unmatched")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
+            path = getattr(route, "path", "unmatched")  # a template
             self._metrics.requests.labels(path, method, status).inc()
             self._metrics.request_duration.labels(path).observe(seconds)
             problem = state.get("problem", "Internal error" if status >= 500 else None)
@@ -83,3 +83,26 @@ class RequestLog:
             line = "%s %s %d %.0f ms %s"
             values = method, path, status, 1000 * seconds, request_id
             logger.info(line, *values, extra={"fields": fields})
+
+
+class Head:
+    """Answer HEAD wherever GET is, with the same headers and no body.
+
+    FastAPI does not. As methods of the routes, HEAD would double every operation of the OpenAPI
+    document. Source: RFC 9110, section 9.3.2.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event stream."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if "body" in message else message)
+
+        scope["method"] = "GET"  # not in a copy: the router leaves the route in it, for the log
+        await self._app(scope, receive, send_without_body)

@@ -12,6 +12,8 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
@@ -138,19 +140,34 @@ def _brief(value: object) -> str:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    title = HTTPStatus(error.status_code).phrase
-    detail = {
-        404: f"There is no {request.url.path!r} here. /docs lists what there is.",
-        405: f"{request.method} is not a method of {request.url.path}. /docs lists what there is.",
-    }.get(error.status_code, str(error.detail))
+    path, headers = request.url.path, dict(error.headers or {})
+    detail = str(error.detail)
+    if error.status_code == 404:
+        if _has_a_slash_too_many(request):  # relative, as a proxy may have put the service anywhere
+            query = f"?{request.url.query}" if request.url.query else ""
+            return RedirectResponse(f"../{path.split('/')[-2]}{query}")
+        detail = f"There is no {path!r} here. /docs lists what there is."
+    if error.status_code == 405:
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
+        allowed = headers.get("Allow", "other methods")
+        detail = f"{path} takes {allowed}, not {request.method}. /docs lists what there is."
     if error.status_code == 405 and "access-control-request-method" in request.headers:
         detail = (
             f"A page of {_brief(request.headers.get('origin'))} asks whether it may use this "
             "service. It may not, unless its operator names the page's origin in the setting "
             "ROOFTRACE_CORS_ORIGINS."
         )
+    title = HTTPStatus(error.status_code).phrase
     problem = _problem(error.status_code, title, detail, request.state.request_id)
-    return problem_response(request, problem, dict(error.headers or {}))
+    return problem_response(request, problem, headers)
+
+
+def _has_a_slash_too_many(request: Request) -> bool:
+    path = request.scope["path"]
+    scope = {**request.scope, "path": path[:-1]}
+    routes = request.app.router.routes
+    return path.endswith("/") and any(route.matches(scope)[0] is not Match.NONE for route in routes)
 
 
 class Unforeseen:

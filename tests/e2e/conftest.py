@@ -75,9 +75,7 @@ def running_server(
     **settings: object,
 ) -> Iterator[Server]:
     """Start a server, by way of a command if so wanted, wait until it is ready, and end it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / f"serve-{port}.log"
     with log.open("w") as sink:
         process = subprocess.Popen(
@@ -99,6 +97,14 @@ def running_server(
     finally:
         process.kill()
         process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def is_ready(server: Server) -> bool:

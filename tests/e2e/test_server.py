@@ -29,6 +29,15 @@ def test_it_segments(server: Server) -> None:
     np.testing.assert_array_equal(decoded(response.content) == 255, toy_mask(pixels))
 
 
+@pytest.mark.parametrize("path", ["/", "/openapi.json", "/health/ready", "/nowhere"])
+def test_head_on_a_connection_that_goes_on(server: Server, path: str) -> None:
+    with httpx2.Client(base_url=server.url) as client:
+        for _ in range(2):  # what was left of an answer would be taken for the next
+            head, whole = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (whole.status_code, b"")
+            assert head.headers["content-length"] == str(len(whole.content))
+
+
 def test_many_at_once_get_each_their_own(server: Server) -> None:
     scenes = [scene(100 + 7 * i, 90 + 11 * i, seed=i) for i in range(12)]
 

@@ -115,9 +115,10 @@ class TestPathsAndMethods:
             ("GET", "/segment", "POST"),
             ("PUT", "/segment", "POST"),
             ("DELETE", "/segment/rle", "POST"),
-            ("POST", "/models", "GET"),
-            ("POST", "/health/live", "GET"),
-            ("POST", "/", "GET"),
+            ("POST", "/models", "GET, HEAD"),
+            ("POST", "/health/live", "GET, HEAD"),
+            ("POST", "/", "GET, HEAD"),
+            ("OPTIONS", "/models", "GET, HEAD"),
             ("BREW", "/segment", "POST"),
         ],
     )
@@ -125,8 +126,63 @@ class TestPathsAndMethods:
         self, client: TestClient, method: str, path: str, allowed: str
     ) -> None:
         response = client.request(method, path)
-        assert_problem(response, 405, "Method Not Allowed", method, path)
-        assert allowed in response.headers["allow"]
+        assert_problem(response, 405, "Method Not Allowed", method, path, allowed)
+        assert response.headers["allow"] == allowed
+
+    @pytest.mark.parametrize(
+        ("path", "location"),
+        [
+            ("/health", "health/ready"),
+            ("/docs/", "../docs"),
+            ("/models/?a=b", "../models?a=b"),
+            ("/health/ready/", "../ready"),
+        ],
+    )
+    def test_redirects_are_relative(self, client: TestClient, path: str, location: str) -> None:
+        response = client.get(path)
+        assert (response.status_code, response.headers["location"]) == (307, location)
+
+    @pytest.mark.parametrize("path", ["/nowhere/", "/docs//", "/swagger/"])
+    def test_a_slash_at_the_end_of_nothing(self, client: TestClient, path: str) -> None:
+        assert_problem(client.get(path), 404, "Not Found", path)
+
+
+class TestHead:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/",
+            "/docs",
+            "/swagger/swagger-ui.css",
+            "/openapi.json",
+            "/metrics",
+            "/models",
+            "/health",
+            "/health/live",
+            "/health/ready",
+            "/nowhere",
+        ],
+    )
+    def test_it_is_get_without_a_body(self, client: TestClient, path: str) -> None:
+        with_body, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (with_body.status_code, b"")
+        assert head.headers.keys() == with_body.headers.keys()
+        varies = {"x-request-id"} | ({"content-length"} if path == "/metrics" else set())
+        for name in head.headers.keys() - varies:
+            assert head.headers[name] == with_body.headers[name]
+
+    def test_where_there_is_no_get_there_is_none(self, client: TestClient) -> None:
+        response = client.head("/segment")
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+    def test_it_is_counted_and_logged_as_what_it_is(
+        self, client: TestClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "rooftrace.access")
+        client.head("/health/ready")
+        assert "HEAD /health/ready 200" in caplog.text
+        counted = 'rooftrace_requests_total{method="HEAD",path="/health/ready",status="200"} 1.0'
+        assert counted in client.get("/metrics").text
 
 
 class _BrokenPredictor:
@@ -205,7 +261,10 @@ class TestPage:
         docs = client.get("/docs").text
         addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", docs)
         assert addresses
-        assert all(address.startswith("http://testserver/swagger/") for address in addresses)
+        assert all(address.startswith("swagger/") for address in addresses)
+        for address in addresses:
+            assert client.get(f"/{address}").status_code == 200
+        assert "url: 'openapi.json'" in docs
         assert client.get("/openapi.json").json()["info"]["version"] == __version__
 
 

@@ -1,0 +1,126 @@
+"""Under a path prefix, behind a real nginx that takes it off."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.e2e.conftest import CHROMIUM, Server, free_port, is_ready
+from tests.factories import scene
+from tests.serving import assert_problem, decoded, encoded, toy_mask
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx here")
+
+in_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no chromium or google-chrome here"
+)
+
+CONFIGURATION = """
+daemon off;
+user root;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    location /rooftrace/ {{ proxy_pass {url}/; }}
+    location /maps/roofs/ {{
+      proxy_pass {url}/;
+      proxy_redirect off;
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto https;
+    }}
+  }}
+}}
+"""
+PIXELS = scene(30, 50)
+
+
+@pytest.fixture(scope="module")
+def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The root of an nginx that has the service under two prefixes."""
+    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    file = folder / "nginx.conf"
+    file.write_text(CONFIGURATION.format(folder=folder, port=port, url=server.url))
+    log = folder / "error.log"
+    command = [str(NGINX), "-e", str(log), "-c", str(file)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True)
+    root = f"http://127.0.0.1:{port}"
+    try:
+        give_up = time.monotonic() + 20
+        while not is_ready(Server(f"{root}/rooftrace", process, log)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < give_up, log.read_text()
+            time.sleep(0.05)
+        yield root
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(params=["/rooftrace/", "/maps/roofs/"])
+def root(nginx: str, request: pytest.FixtureRequest) -> str:
+    """Where the service is to a client."""
+    return f"{nginx}{request.param}"
+
+
+def test_it_segments(root: str) -> None:
+    response = httpx2.post(f"{root}segment", files={"file": ("a.png", encoded(PIXELS))})
+    np.testing.assert_array_equal(decoded(response.content) == 255, toy_mask(PIXELS))
+    assert_problem(httpx2.get(f"{root}nowhere"), 404, "Not Found", "/docs")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("docs/", "docs"),
+        ("health", "health/ready"),
+        ("health/ready/", "health/ready"),
+        ("models/?a=b", "models?a=b"),
+    ],
+)
+def test_redirects_stay_under_it(root: str, path: str, meant: str) -> None:
+    response = httpx2.get(f"{root}{path}", follow_redirects=True)
+    assert (str(response.url), response.status_code) == (f"{root}{meant}", 200)
+
+
+@in_chromium
+def test_the_page_works(root: str, browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "tile.png").write_bytes(encoded(PIXELS))
+    page = browser.new_page()
+    page.goto(root)
+    page.get_by_label("Drop").set_input_files(tmp_path / "tile.png")
+    expect(page.get_by_text(f"{100 * toy_mask(PIXELS).mean():.1f} %")).to_be_visible()
+    page.get_by_role("link", name="API").click()
+    expect(page.locator(".opblock").first).to_be_visible()
+    page.close()
+
+
+@in_chromium
+def test_the_documents_work_and_try_it_out_too(root: str, browser: Browser) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{root}docs")
+    models = page.locator("#operations-service-models")
+    models.click()
+    models.get_by_role("button", name="Execute").click()
+    expect(models.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+    assert f"{root}models" in asked
+    assert not [url for url in asked if not url.startswith((root, "data:"))]
+    page.close()
