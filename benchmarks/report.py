@@ -1,4 +1,7 @@
-"""Lay measurements out as tables, plots and a page; no figure of it is typed by hand."""
+"""Lay out measurements as tables, plots and a page.
+
+The template `page.md` has the words, and figures that were measured apart.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
