@@ -1,0 +1,53 @@
+"""Links between the documents lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", "docker/*.md", "training/*.md", "models/*/*.md")
+    for page in ROOT.glob(pattern)
+)
+
+_LINK = re.compile(r"\]\((?P<target>[^()\s]+)\)")
+_CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ +(?P<title>.+)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = (match["title"].lower() for match in _HEADING.finditer(text))
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for match in _LINK.finditer(_CODE.sub("", page.read_text())):
+        target, _, anchor = match["target"].partition("#")
+        if re.match(r"\w+:", target):
+            continue  # another host's
+        linked = (page.parent / target).resolve() if target else page
+        assert linked.exists(), f"{page.name}: {match['target']}"
+        assert linked.is_relative_to(ROOT), f"{page.name}: {target} lies outside the repository"
+        if anchor:
+            assert anchor in anchors(linked), f"{page.name}: no heading for {match['target']}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    found, queue = set[Path](), [ROOT / "README.md"]
+    while queue:
+        page = queue.pop()
+        if page in found:
+            continue
+        found.add(page)
+        links = (m["target"].partition("#")[0] for m in _LINK.finditer(page.read_text()))
+        queue += [
+            linked
+            for link in links
+            if link.endswith(".md") and (linked := (page.parent / link).resolve()).exists()
+        ]
+    assert set(PAGES) <= found
