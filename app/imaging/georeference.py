@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import pyproj
+from numpy.typing import ArrayLike, NDArray
 from pyproj.exceptions import ProjError
 
 from app.errors import ImpossibleOutput
@@ -15,6 +18,15 @@ MIN_GSD, MAX_GSD = 0.001, 100_000.0
 """Metres per pixel between which a GSD is believed; the square of 1e-300 is 0, and divides none."""
 
 WGS84 = pyproj.Geod(ellps="WGS84")
+
+_SAMPLED_ROWS = 129
+"""Rows whose pixels are measured; those between are interpolated."""
+_SPAN = 50.0
+"""Metres."""
+_VARIES = 0.01
+"""Difference of areas within an image that its client should know."""
+_INACCURATE = 5.0
+"""Metres. PROJ gives 4 for NAD83 to WGS 84, which is the usual difference of two good datums."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class GeoReference:
             )
 
     def to_degrees(self) -> pyproj.Transformer:
-        """Return what brings x and y to longitude and latitude on WGS 84.
+        """Return the transformation of x and y to longitude and latitude on WGS 84.
 
         Raises:
             ImpossibleOutput: the coordinate reference system is missing, or can't be brought there.
@@ -64,7 +76,7 @@ class GeoReference:
                 f"The image's georeference names no coordinate reference system. {remedy}"
             )
         try:
-            return pyproj.Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True)
+            return _to_degrees(self.crs)
         except ProjError as error:
             raise ImpossibleOutput(
                 f"The image's coordinate reference system {_name(self.crs)} has no known way to "
@@ -74,27 +86,178 @@ class GeoReference:
     def gsd(self, height: int, width: int) -> Gsd | None:
         """Return the GSD in the middle of an image of this size; None where it can't be told.
 
-        Measured as geodesics on WGS 84, so that degrees, feet and the scale of a projection such as
-        Web Mercator (1 / cos of the latitude) come out as metres on the ground.
+        Degrees, feet and the scale of a projection such as Web Mercator (1 / cos of the latitude)
+        come out as metres on the ground. Their product is the area of a pixel only where its sides
+        are at right angles there: `pixel_area`.
         """
-        if self.crs is None or not self.has_grid:
+        if not self._is_measurable:
             return None
-        a, b, c, d, e, f = self.transform
-        row, col = height / 2, width / 2
-        steps = [(row, col), (row + 1, col), (row, col + 1)]
+        return _believed(self._sides(height / 2, width / 2, self._reach(height, width)))
+
+    def pixel_area(
+        self, row: ArrayLike, col: ArrayLike, *, reach: float = 0.5
+    ) -> NDArray[np.float64]:
+        """Return the area on the ground, in m², of a pixel in the middle of which (row, col) lies.
+
+        `row` and `col` count from the outer corner of the first pixel, and may be arrays. The area
+        is the determinant of the Jacobian, here as the cross product of the pixel's sides: sheared
+        and rotated grids, and projections that shear, have right areas. It is NaN where the
+        coordinate reference system is not valid. Sides are measured from `reach` pixels before to
+        as many behind.
+
+        Raises:
+            ImpossibleOutput: the coordinate reference system is missing or unknown.
+        """
+        down, across = self._sides(row, col, reach)
+        area: NDArray[np.float64] = np.linalg.norm(np.cross(down, across), axis=-1)
+        return area
+
+    def row_areas(self, height: int, width: int) -> NDArray[np.float64] | None:
+        """Return the area of a pixel of each row, in its middle: float64 (height,), in m².
+
+        In degrees and in Web Mercator, pixels of the northernmost and southernmost rows differ.
+        None where `gsd` is None.
+        """
+        if self.gsd(height, width) is None:
+            return None
+        reach = self._reach(height, width)
+        rows = np.linspace(reach, height - reach, min(height, _SAMPLED_ROWS))
+        areas = self.pixel_area(rows, np.full_like(rows, width / 2), reach=reach)
+        inside = np.isfinite(areas)
+        every = np.arange(height) + 0.5
+        return np.asarray(np.interp(every, rows[inside], areas[inside]), np.float64)
+
+    def area_notice(self, height: int, width: int) -> str | None:
+        """Say so where areas differ by more than 1 % along a row; else None.
+
+        `row_areas` takes a row's middle for all of it.
+        """
+        if self.gsd(height, width) is None:
+            return None
+        reach = self._reach(height, width)
+        rows, cols = (np.linspace(reach, side - reach, 9) for side in (height, width))
+        areas = self.pixel_area(*np.meshgrid(rows, cols, indexing="ij"), reach=reach)
+        most = float(np.nanmax(np.abs(areas / areas[:, 4:5] - 1), initial=0.0))
+        if most <= _VARIES:
+            return None
+        return (
+            f"The ground area of a pixel differs by up to {most:.0%} along a row: total areas and "
+            "min_area take a row's middle for all of it. Warp the image to an equal-area system "
+            "such as EPSG:6933 with gdalwarp for better totals."
+        )
+
+    def position_notice(self, height: int, width: int) -> str | None:
+        """Say so where longitude and latitude are known to be inaccurate; else None.
+
+        PROJ calls a transformation ballpark if it does not know how one datum lies to the other.
+
+        Raises:
+            ImpossibleOutput: the coordinate reference system is missing or unknown.
+        """
+        to_degrees = self.to_degrees()
+        assert self.crs is not None, "to_degrees raises"
         try:
-            if pyproj.CRS(self.crs).is_geocentric:  # x, y and z
-                return None
-            to_degrees = self.to_degrees()
-            (lon, lat), *neighbours = (
-                to_degrees.transform(a * c_ + b * r + c, d * c_ + e * r + f, errcheck=True)
-                for r, c_ in steps
+            to_degrees.transform(*self._to_map([height / 2], [width / 2]), errcheck=True)
+            used = to_degrees.get_last_used_operation()
+        except ProjError:  # no place, which others tell; or nothing had to be done
+            used = to_degrees
+        name = _name(self.crs)
+        if "ballpark" in (used.description or "").lower():
+            return (
+                f"The datum of the coordinate reference system {name} is not known, or how it lies "
+                "to WGS 84: longitudes and latitudes may be some 100 m off. Name the right system, "
+                "such as EPSG:23032, with gdal_edit.py -a_srs."
             )
-            down, across = (WGS84.inv(lon, lat, *other)[2] for other in neighbours)
-        except (ImpossibleOutput, ProjError):
-            return None
-        known = all(MIN_GSD <= metres <= MAX_GSD for metres in (down, across))
-        return (down, across) if known else None
+        if used.accuracy > _INACCURATE:
+            return (
+                f"Longitudes and latitudes are accurate to {used.accuracy:g} m, as PROJ's way from "
+                f"{name} to WGS 84 is."
+            )
+        return None
+
+    @property
+    def _is_measurable(self) -> bool:
+        """Whether x and y are map coordinates of a system that is known."""
+        if self.crs is None or not self.has_grid:
+            return False
+        try:
+            _to_degrees(self.crs)
+            return not pyproj.CRS(self.crs).is_geocentric  # x, y and z
+        except ProjError:
+            return False
+
+    def _to_map(
+        self, row: ArrayLike, col: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        a, b, c, d, e, f = self.transform
+        rows, cols = np.asarray(row, np.float64), np.asarray(col, np.float64)
+        return a * cols + b * rows + c, d * cols + e * rows + f
+
+    def _sides(
+        self, row: ArrayLike, col: ArrayLike, reach: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return how a pixel leads down and across: earth-centred vectors, (..., 3), in metres.
+
+        So no formula breaks down at a pole or on the antimeridian.
+        """
+        rows, cols = np.asarray(row, np.float64), np.asarray(col, np.float64)
+        top, bottom, left, right = (
+            _earth_centred(*self.to_degrees().transform(*self._to_map(rows + down, cols + across)))
+            for down, across in ((-reach, 0), (reach, 0), (0, -reach), (0, reach))
+        )
+        return (bottom - top) / (2 * reach), (right - left) / (2 * reach)
+
+    def _reach(self, height: int, width: int) -> float:
+        """Return how many pixels to each side are measured: half a pixel, but `_SPAN` together.
+
+        PROJ's places are good to a nanometre for most projections, and to 0.1 m at the pole of an
+        azimuthal one.
+        """
+        gsd = _believed(self._sides(height / 2, width / 2, 0.5))
+        reach = _SPAN / 2 / min(gsd) if gsd else 0.5
+        return max(0.5, min(reach, height / 2, width / 2))
+
+
+def _believed(sides: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Gsd | None:
+    """Return the length of a pixel's sides, down and across, if pixels can have it."""
+    down, across = (float(np.linalg.norm(side)) for side in sides)
+    known = all(MIN_GSD <= metres <= MAX_GSD for metres in (down, across))
+    return (down, across) if known else None
+
+
+@lru_cache(maxsize=16)
+def _to_degrees(crs: str) -> pyproj.Transformer:
+    """Look the transformation up, which takes 20 to 80 ms.
+
+    Threads may share it: pyproj opens it anew for each.
+    """
+    return pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+def is_on_earth(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which longitudes and latitudes are places, in degrees.
+
+    PROJ takes any number for degrees. Longitudes may be counted from 0 to 360, and an image may
+    lie across that line.
+    """
+    somewhere: NDArray[np.bool_] = (np.abs(lon) <= 540) & (np.abs(lat) <= 90 + 1e-9)
+    return somewhere
+
+
+def _earth_centred(lon: ArrayLike, lat: ArrayLike) -> NDArray[np.float64]:
+    """Return the places on the ellipsoid WGS 84, (..., 3), in metres; NaN for what is no place.
+
+    Source: Snyder, "Map Projections: A Working Manual", USGS 1395, 1987, eq. 4-20.
+    """
+    lon, lat = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
+    somewhere = is_on_earth(lon, lat)
+    lon, lat = (np.where(somewhere, np.radians(degrees), np.nan) for degrees in (lon, lat))
+    normal = WGS84.a / np.sqrt(1 - WGS84.es * np.sin(lat) ** 2)
+    parallel = normal * np.cos(lat)
+    return np.stack(
+        [parallel * np.cos(lon), parallel * np.sin(lon), (1 - WGS84.es) * normal * np.sin(lat)],
+        axis=-1,
+    )
 
 
 def _name(crs: str) -> str:

@@ -2,23 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
 
 from app.errors import ImpossibleOutput
-from app.imaging.georeference import WGS84, GeoReference
+from app.imaging.georeference import GeoReference
 from app.imaging.image import RowSource
 from app.imaging.outline import outline
+from app.outputs.earth import Coordinates, Polygon, area_on_earth, to_earth
 from app.outputs.findings import Findings
 from app.outputs.rectify import rectify
 from app.segmentation.buildings import Building
-
-Polygon: TypeAlias = shapely.Polygon | shapely.MultiPolygon
-Coordinates = NDArray[np.float64]
 
 # A run has up to four corners, and a corner takes about a hundred bytes until it is written.
 _MAX_RUNS = 2_000_000
@@ -78,12 +73,12 @@ def footprints(findings: Findings) -> Iterator[Footprint]:
             )
         rows, cols = building.window
         polygon = outline(building.crop(), rows.start, cols.start)
-        yield draw(building, _shaped(polygon, findings))
-
-
-def area_on_earth(polygon: Polygon) -> float:
-    """Measure a polygon in longitude and latitude on WGS 84, in m², its edges as geodesics."""
-    return abs(float(WGS84.geometry_area_perimeter(shapely.orient_polygons(polygon))[0]))
+        shaped = _shaped(polygon, findings)
+        footprint = draw(building, shaped)
+        if shaped is not polygon and not _is_valid(footprint):
+            # A corner that lies on another edge does so on the image alone.
+            footprint = draw(building, polygon)
+        yield footprint
 
 
 def _shaped(polygon: shapely.Polygon, findings: Findings) -> shapely.Polygon:
@@ -104,6 +99,13 @@ def _shaped(polygon: shapely.Polygon, findings: Findings) -> shapely.Polygon:
     if options.rectify == "orthogonal":
         shaped = rectify(on_ground, max(down, across), otherwise=shaped)
     return _scaled(shaped, 1 / across, 1 / down)
+
+
+def _is_valid(footprint: Footprint) -> bool:
+    """Tell whether a polygon that is valid on the image is so in every coordinate system."""
+    return all(
+        polygon is None or polygon.is_valid for polygon in (footprint.on_map, footprint.on_earth)
+    )
 
 
 def _scaled(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
@@ -128,51 +130,10 @@ def _on_earth(place: GeoReference) -> Callable[[Building, shapely.Polygon], Foot
         cols, rows = points.T
         return np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=1)
 
-    def to_earth(points: Coordinates) -> Coordinates:
-        return np.stack(to_degrees.transform(points[:, 0], points[:, 1], errcheck=True), axis=1)
-
     def draw(building: Building, polygon: shapely.Polygon) -> Footprint:
         on_map = shapely.transform(polygon, to_map)
-        try:
-            on_earth = shapely.transform(on_map, to_earth)
-        except ProjError as error:
-            raise ImpossibleOutput(
-                "Part of the image lies where its coordinate reference system is not valid: "
-                f"{error}"
-            ) from error
-        return Footprint(
-            polygon,
-            on_map,
-            _cut_at_antimeridian(on_earth),
-            area_on_earth(on_earth),
-            building.confidence,
-            building.agreement,
-        )
+        on_earth = to_earth(on_map, to_degrees)
+        area = area_on_earth(on_earth)
+        return Footprint(polygon, on_map, on_earth, area, building.confidence, building.agreement)
 
     return draw
-
-
-def _cut_at_antimeridian(polygon: shapely.Polygon) -> Polygon:
-    """Bring longitudes to -180 to 180 degrees, and cut a polygon that crosses that line in two.
-
-    No building spans half the earth, so a polygon that seems to crosses the line.
-    Source: RFC 7946, section 3.1.9.
-    """
-    west, _, east, _ = polygon.bounds
-    if west >= -180 and east <= 180 and east - west <= 180:
-        return polygon
-    joined = shapely.transform(polygon, _eastward)  # 0 to 360 degrees
-    halves = [
-        shapely.intersection(joined, shapely.box(0, -90, 180, 90)),
-        shapely.transform(
-            shapely.intersection(joined, shapely.box(180, -90, 360, 90)),
-            lambda points: points - (360, 0),
-        ),
-    ]
-    parts = [part for half in halves for part in shapely.get_parts(half) if part.area]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-
-
-def _eastward(points: Coordinates) -> Coordinates:
-    """Count longitudes from 0 to 360 degrees."""
-    return np.stack([points[:, 0] % 360, points[:, 1]], axis=1)

@@ -6,8 +6,9 @@ import numpy as np
 import shapely
 
 from app.imaging.image import RowSource
+from app.outputs.earth import Polygon, area_on_earth
 from app.outputs.findings import Findings
-from app.outputs.footprints import Footprint, Polygon, area_on_earth, check_place, footprints
+from app.outputs.footprints import Footprint, check_place, footprints
 from app.outputs.jsontext import write_json
 
 
