@@ -19,6 +19,7 @@ from app.api.metrics import Metrics
 from app.api.middleware import Head, RequestLog
 from app.api.service import Service
 from app.api.tracing import Traces
+from app.imaging.proj import check_proj
 from app.outputs.pipeline import BYTES_PER_PIXEL
 from app.runtime.onnxruntime import Gpu, usable_cores
 from app.segmentation.segmenter import Segmenter, load_segmenter
@@ -48,7 +49,9 @@ def create_app(
         SettingsError: settings were left to the environment, which holds a bad one; their
             memory budget does not hold what they allow one request to bring; or their keys can't
             be used; or traces are asked for without what they need.
+        StartupError: PROJ's data don't fit.
     """
+    check_proj()
     settings = settings or load_settings()
     metrics = Metrics()
     memory = Memory(

@@ -15,6 +15,7 @@ from app.commandline.files import choose_format, expand, plan_targets
 from app.commandline.resume import check_no_partial
 from app.commandline.runs import Run
 from app.errors import InvalidOption, StartupError
+from app.imaging.proj import check_proj
 from app.imaging.scaling import parse_rescale
 from app.main import create_app, load_models
 from app.outputs.findings import OutputOptions, RasterBand, Rectify, parse_bands
@@ -63,6 +64,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def _segment(args: argparse.Namespace, settings: Settings) -> int:
+    check_proj()
     inputs = expand(args.inputs)
     format = choose_format(args.output, args.format)
     targets = plan_targets(inputs, args.output, format)

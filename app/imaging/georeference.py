@@ -170,8 +170,8 @@ class GeoReference:
             )
         if used.accuracy > _INACCURATE:
             return (
-                f"Longitudes and latitudes are accurate to {used.accuracy:g} m, as PROJ's way from "
-                f"{name} to WGS 84 is."
+                f"Longitudes and latitudes are accurate to about {used.accuracy:g} m: PROJ has no "
+                f"better transformation from {name} to WGS 84."
             )
         return None
 

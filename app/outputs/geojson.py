@@ -21,7 +21,8 @@ def check_coordinates(image: RowSource) -> tuple[str, ...]:
     check_place(image)
     if image.georeference is None:
         return ("The image has no georeference: coordinates are pixels, x to the right, y down.",)
-    return ()
+    notice = image.georeference.position_notice(image.height, image.width)
+    return () if notice is None else (notice,)
 
 
 def write_geojson(findings: Findings, file: IO[bytes]) -> None:

@@ -172,6 +172,13 @@ class TestWithoutGeoreference:
         assert sum(areas) == pytest.approx(MASK.sum() * 0.04) == found["building_area_m2"]
 
 
+def test_a_datum_that_is_not_known_is_said(small_toy: Segmenter) -> None:
+    crs = "+proj=utm +zone=32 +ellps=intl"
+    found = collection(small_toy, geotiff(picture(MASK), crs, Affine(0.5, 0, 5e5, 0, -0.5, 5.4e6)))
+    [notice] = found["notices"]
+    assert "datum" in notice
+
+
 class TestImpossible:
     @pytest.mark.parametrize(
         ("crs", "transform", "words"),
