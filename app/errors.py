@@ -8,6 +8,7 @@ Every message says what came, what was expected and what to do.
     │   ├── EmptyUpload         the file has no bytes
     │   ├── UploadTooLarge      more bytes, pixels or files than the limits allow
     │   ├── UnsupportedFormat   not an image format that is accepted
+    │   │   └── UnsupportedEncoding     compressed or encoded for the way, as gzip or base64
     │   ├── DamagedImage        an accepted format, but truncated, corrupt or without pixels
     │   ├── UnsupportedImage    a whole image whose bands or samples can't be read as 8-bit RGB
     │   ├── InvalidOption       a parameter out of range, or one that this bundle can't honour
@@ -52,6 +53,10 @@ class UploadTooLarge(InputError):
 
 class UnsupportedFormat(InputError):
     """Not an image format that is accepted."""
+
+
+class UnsupportedEncoding(UnsupportedFormat):
+    """Compressed or encoded for the way, as gzip or base64."""
 
 
 class DamagedImage(InputError):

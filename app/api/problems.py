@@ -113,6 +113,8 @@ async def _domain_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, errors.RateExceeded):
         headers["Retry-After"] = str(math.ceil(error.seconds))
+    if isinstance(error, errors.UnsupportedEncoding):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, section 15.5.16
     if isinstance(error, errors.KeyMissing):
         headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1, asks for it
     return problem_response(request, problem_of(error, request.state.request_id), headers)

@@ -1,17 +1,27 @@
 """A request's body to files in memory, within the limits and the time that the settings allow."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.api.admission import Place
-from app.errors import ClientGone, MalformedUpload, UnsupportedFormat, UploadTimeout, UploadTooLarge
+from app.errors import (
+    ClientGone,
+    InputError,
+    MalformedUpload,
+    UnsupportedEncoding,
+    UnsupportedFormat,
+    UploadTimeout,
+    UploadTooLarge,
+)
 from app.imaging.limits import ANY_SIZE
 from app.settings import Settings
 
@@ -22,17 +32,45 @@ IMAGE_TYPES = ("image/png", "image/jpeg", "image/tiff", "image/webp")
 
 _MAX_TEXT_FIELDS = 16  # there is no use for any, but the first one deserves a good message
 
+_EXTENDED = re.compile(rb"filename\*\s*=\s*\"?(utf-8|iso-8859-1)'[^']*'([^\";\s]*)", re.IGNORECASE)
+"""A file name and its charset, as RFC 5987 writes them. Source: RFC 6266, section 4.3."""
+
+_FILE_TYPES = b"image/", b"application/octet-stream"
+
+_PLAIN = {
+    "Content-Encoding": {"", "identity"},
+    "Content-Transfer-Encoding": {"", "7bit", "8bit", "binary"},
+}
+"""Headers that say how bytes were encoded for the way, and their values that change nothing."""
+
 
 @dataclass(frozen=True)
 class Upload:
     """A file as it came: its name is a label and never a path."""
 
     filename: str
-    data: bytes
+    content: bytes
+    fault: InputError | None = None
+    """What is wrong with it before its bytes are looked at; it costs other files nothing."""
+
+    @property
+    def data(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            InputError: the fault.
+        """
+        if self.fault is not None:
+            raise self.fault
+        return self.content
 
 
 class _Form(MultiPartParser):
-    """Starlette's parser, told to keep files in memory and to insist on a form's end."""
+    """Starlette's parser, told to keep files in memory and to insist on a form's end.
+
+    A part with a `filename` is a file. So is one with `filename*`, which old urllib3 sends in its
+    place, and .NET beside one that is not readable; and one without a name, but of a file's type.
+    """
 
     spool_max_size = 0  # 0: never to disk; the limit on the whole body bounds the memory
 
@@ -40,6 +78,18 @@ class _Form(MultiPartParser):
         stream = self._to_the_end(stream)
         super().__init__(headers, stream, max_files=max_files, max_fields=_MAX_TEXT_FIELDS)
         self._ended = False
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        disposition = part.content_disposition or b""
+        content_type = dict(part.item_headers).get(b"content-type", b"").lower()
+        if b"filename*" in disposition.lower() or content_type.startswith(_FILE_TYPES):
+            kind, semicolon, parameters = disposition.partition(b";")
+            part.content_disposition = kind + b'; filename=""' + semicolon + parameters
+        super().on_headers_finished()
+        if part.file is not None and (extended := _EXTENDED.search(disposition)):
+            name = unquote_to_bytes(extended[2]).decode(extended[1].decode(), "replace")
+            part.file.filename = name
 
     def on_end(self) -> None:
         self._ended = True
@@ -57,11 +107,13 @@ async def read_upload(request: Request, settings: Settings, place: Place) -> Upl
     Raises:
         MalformedUpload: no multipart form, or not exactly one file in it.
         UnsupportedFormat: a content type that is neither a form nor an accepted image.
+        UnsupportedEncoding: a compressed body.
         UploadTooLarge: more bytes than the settings allow.
         UploadTimeout: the body took longer than the settings allow.
         QueueFull: it took long, and `place` was taken in the meantime.
         ClientGone: the connection closed.
     """
+    _refuse_encoded(request.headers, "The body")
     if _content_type(request) in IMAGE_TYPES:
         async with _in_time(settings):
             body = _limited(request, settings, place)
@@ -76,6 +128,7 @@ async def read_uploads(request: Request, settings: Settings, place: Place) -> li
     Raises:
         As `read_upload`.
     """
+    _refuse_encoded(request.headers, "The body")
     max_files = settings.max_batch_files
     return await _read_form(request, settings, place, field="files", max_files=max_files)
 
@@ -90,6 +143,11 @@ async def _read_form(
             f"The body's Content-Type is {content_type or 'missing'}. {hint}"
             + (f", or one of {accepted}." if field == "file" else ".")
         )
+    if "boundary=" not in request.headers["content-type"].lower():
+        raise MalformedUpload(
+            "The body's Content-Type names no boundary. Leave this header to your HTTP client, "
+            f"which knows the boundary. {hint}."
+        )
     parser = _Form(request.headers, _limited(request, settings, place), max_files=max_files)
     try:
         async with _in_time(settings):
@@ -99,8 +157,12 @@ async def _read_form(
             raise UploadTooLarge(
                 f"More than {max_files} file(s) came; {request.url.path} takes up to {max_files}."
             ) from None
+        reason = str(error.__cause__ or error.message).rstrip(".")
+        raise MalformedUpload(f"The multipart form can't be read: {reason}. {hint}.") from None
+    except UnicodeError:
         raise MalformedUpload(
-            f"The multipart form can't be read: {error.message} {hint}."
+            "The names in the multipart form can't be read in the charset of its Content-Type. "
+            f"Leave the charset out, and write names in UTF-8. {hint}."
         ) from None
     uploads = []
     try:
@@ -112,12 +174,33 @@ async def _read_form(
                 )
             if name != field:
                 raise MalformedUpload(f"The form holds a file named {name!r}. {hint}.")
-            uploads.append(Upload(value.filename or "", await value.read()))
+            uploads.append(await _upload(value))
     finally:
         await form.close()
     if not uploads:
         raise MalformedUpload(f"The form holds no file. {hint}.")
     return uploads
+
+
+async def _upload(file: UploadFile) -> Upload:
+    fault = None
+    try:
+        _refuse_encoded(file.headers, "The file")
+    except UnsupportedEncoding as error:
+        fault = error
+    # Some charsets give half a surrogate pair, which JSON can't hold.
+    filename = (file.filename or "").encode(errors="replace").decode()
+    return Upload(filename, await file.read(), fault)
+
+
+def _refuse_encoded(headers: Headers, what: str) -> None:
+    for header, plain in _PLAIN.items():
+        for value in ",".join(headers.getlist(header)).split(","):
+            if value.strip().lower() not in plain:
+                raise UnsupportedEncoding(
+                    f"{what} comes with {header}: {value.strip()[:40]}. Images are compressed in "
+                    "themselves: send it as it is, without this header."
+                )
 
 
 def announced_length(request: Request, settings: Settings) -> int:

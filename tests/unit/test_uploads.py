@@ -1,6 +1,10 @@
 """Bodies that are no upload, too large, too slow or too many at once: each has its status."""
 
 import asyncio
+import base64
+import bz2
+import gzip
+import lzma
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +59,8 @@ class TestMalformed:
             (b"".join(part(f"f{i}", b"1", None) for i in range(1000)) + END, ["Too many fields"]),
             (part("text", b"x" * 150_000, None) + END, ["'text'"]),
             (b"--B\r\n\r\nno headers\r\n" + END, ["can't be read"]),
-            (b"--B\r\nX: " + b"x" * 100_000 + b"\r\n\r\n\r\n" + END, ["can't be read"]),
+            (b"--B\r\nX: " + b"x" * 100_000 + b"\r\n\r\n\r\n" + END, ["header size exceeded"]),
+            (part(filename="x" * 5000) + END, ["header size exceeded"]),
             (b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n" + END, ['"name"']),
         ],
     )
@@ -79,6 +84,12 @@ class TestMalformed:
         response = client.post("/segment", content=part() + b"--B-\r\n", headers=headers)
         assert_problem(response, 400, "Malformed upload", "file=@IMAGE")
 
+    def test_no_boundary_is_named(self, client: TestClient) -> None:
+        headers = {"Content-Type": "multipart/form-data"}
+        response = client.post("/segment", content=part() + END, headers=headers)
+        words = "names no boundary", "Leave this header to your HTTP client"
+        assert_problem(response, 400, "Malformed upload", *words)
+
     def test_no_body_and_no_content_type(self, client: TestClient) -> None:
         assert_problem(
             client.post("/segment"), 400, "Malformed upload", "missing", "multipart/form-data"
@@ -98,6 +109,116 @@ class TestMalformed:
         response = asyncio.run(leave()).response
         assert_problem(response, 499, "Client gone", "closed before")
         assert "Traceback" not in caplog.text
+
+
+class TestNames:
+    """Names as clients write them, each of a whole image."""
+
+    @pytest.mark.parametrize(
+        ("disposition", "name"),
+        [
+            (b'filename="a.png"', "a.png"),
+            ('filename="café.png"'.encode(), "café.png"),
+            (b'filename="caf\xe9.png"', "café.png"),
+            (b"filename*=utf-8''caf%C3%A9.png", "café.png"),
+            (b"FileName*=UTF-8'fr'caf%C3%A9.png", "café.png"),
+            (b"filename*=\"utf-8''a%20b.png\"", "a b.png"),
+            (b"filename*=iso-8859-1''caf%E9.png", "café.png"),
+            ("filename*=utf-8''café.png".encode(), "café.png"),  # not escaped at all
+            (b"filename=\"=?utf-8?B?Y2Fmw6k=?=\"; filename*=utf-8''caf%C3%A9.png", "café.png"),
+            (b"filename*=utf-8''a.png; filename=\"b.png\"", "a.png"),
+            (b"filename*=utf-8''%FF.png", "\ufffd.png"),
+            (b"filename*=koi8-r''%C1.png", ""),  # a file, of a name that nobody can read
+            (b'filename*=nonsense; filename="b.png"', "b.png"),
+        ],
+    )
+    def test_a_name(self, client: TestClient, disposition: bytes, name: str) -> None:
+        head = b'--B\r\nContent-Disposition: form-data; name="file"; ' + disposition
+        body = head + b"\r\n\r\n" + PNG + b"\r\n" + END
+        response = client.post("/segment?format=rle", content=body, headers=FORM)
+        assert response.status_code == 200, response.text
+        assert response.json()["filename"] == name
+
+    @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream"])
+    def test_none_but_the_type_of_a_file(self, client: TestClient, content_type: str) -> None:
+        files = {"file": (None, PNG, content_type)}
+        response = client.post("/segment?format=rle", files=files)
+        assert (response.status_code, response.json()["filename"]) == (200, "")
+
+    @pytest.mark.parametrize("charset", ["latin-1", "nonsense", "base64", "x" * 500])
+    def test_a_charset_changes_nothing(self, client: TestClient, charset: str) -> None:
+        headers = {"Content-Type": f"{FORM['Content-Type']}; charset={charset}"}
+        response = client.post("/segment?format=rle", content=part() + END, headers=headers)
+        assert (response.status_code, response.json()["filename"]) == (200, "a.png")
+
+    def test_a_charset_of_no_names(self, client: TestClient) -> None:
+        headers = {"Content-Type": f"{FORM['Content-Type']}; charset=undefined"}
+        content = part(filename="é.png") + END
+        response = client.post("/segment", content=content, headers=headers)
+        assert_problem(response, 400, "Malformed upload", "charset", "UTF-8")
+
+    @pytest.mark.parametrize(
+        "path", ["/segment?format=rle", "/segment/rle", "/segment/rle?format=csv"]
+    )
+    def test_half_a_surrogate_pair(self, client: TestClient, path: str) -> None:
+        field = "files" if "/rle" in path else "file"
+        headers = {"Content-Type": f"{FORM['Content-Type']}; charset=utf-7"}
+        content = part(field, filename="+2AA-.png") + END
+        response = client.post(path, content=content, headers=headers)
+        assert response.status_code == 200, response.text
+
+
+class TestEncodings:
+    @pytest.mark.parametrize(
+        "coding", ["gzip", "x-gzip", "deflate", "br", "zstd", "gzip, identity"]
+    )
+    @pytest.mark.parametrize(
+        ("path", "headers"),
+        [("/segment", RAW), ("/segment", FORM), ("/segment/rle", FORM)],
+        ids=["raw", "form", "batch"],
+    )
+    def test_a_compressed_body(
+        self, bundle: Path, path: str, headers: dict[str, str], coding: str
+    ) -> None:
+        async def announce() -> Exchange:
+            async with running(bundle) as app:
+                exchange = Exchange(app, "POST", path, {**headers, "Content-Encoding": coding})
+                return await asyncio.wait_for(exchange.run(), 10)  # no body ever comes
+
+        exchange = asyncio.run(announce())
+        words = "The body comes with", f"Content-Encoding: {coding.partition(',')[0]}", "as it is"
+        assert_problem(exchange.response, 415, "Unsupported format", *words)
+        assert exchange.response.headers["accept-encoding"] == "identity"
+        assert not exchange.asked.is_set()
+
+    @pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+    def test_none(self, client: TestClient, coding: str) -> None:
+        headers = {**RAW, "Content-Encoding": coding}
+        assert client.post("/segment", content=PNG, headers=headers).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("header", "refused"),
+        [
+            ("Content-Encoding: gzip", True),
+            ("Content-Transfer-Encoding: base64", True),
+            ("Content-Transfer-Encoding: Quoted-Printable", True),
+            ("Content-Transfer-Encoding: binary", False),
+            ("content-transfer-encoding: 8BIT", False),
+        ],
+    )
+    def test_of_a_file(self, client: TestClient, header: str, refused: bool) -> None:
+        def coded(field: str) -> bytes:
+            return part(field).replace(b"\r\n", f"\r\n{header}\r\n".encode(), 1)
+
+        response = client.post("/segment", content=coded("file") + END, headers=FORM)
+        if refused:
+            assert_problem(response, 415, "Unsupported format", f"The file comes with {header}")
+        else:
+            assert response.status_code == 200
+        batch = coded("files") + part("files") + END
+        response = client.post("/segment/rle", content=batch, headers=FORM)
+        first, second = response.json()["results"]
+        assert ("error" in first, "error" in second) == (refused, False)
 
 
 class TestEmpty:
@@ -121,6 +242,12 @@ class TestContent:
             (b"%PDF-1.7\n", "PDF"),
             (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
             (b"<VRTDataset><SourceFilename>/etc/passwd</SourceFilename></VRTDataset>", "VRT"),
+            (gzip.compress(PNG), "is compressed with gzip"),
+            (bz2.compress(PNG), "is compressed with bzip2"),
+            (lzma.compress(PNG), "is compressed with xz"),
+            (base64.b64encode(PNG), "is an image in base64"),
+            (b"data:image/png;base64," + base64.b64encode(PNG), "is an image in base64"),
+            (part(), "is a multipart form, whose Content-Type must say so"),
             (b"hello", "no known image format"),
         ],
     )
