@@ -106,11 +106,12 @@ def contenders(bundle: Path) -> list[Contender]:
     exact = "/segment?gate=off&unsure=keep"  # all that the peers do, and no more
     found = [Contender("Rooftrace fp32", ours, "/health/live", in_precision["fp32"], path=exact)]
     if find_spec("openvino") is not None:
-        from app.runtime.openvino import has_bf16, has_int8
+        from app.runtime.capabilities import native_precisions
 
-        if has_bf16():
+        native = native_precisions()
+        if "bf16" in native:
             found.append(Contender("Rooftrace bf16", ours, "/health/live", in_precision["bf16"]))
-        if has_int8() and any(member.int8 for member in load_manifest(bundle).members):
+        if "int8" in native and any(member.int8 for member in load_manifest(bundle).members):
             found.append(Contender("Rooftrace int8", ours, "/health/live", in_precision["int8"]))
     found.append(Contender("FastAPI, def", peer, "/health"))
     if find_spec("litserve") is not None:

@@ -54,9 +54,10 @@ def calibrate(
     if find_spec("openvino") is None:
         logger.warning("not calibrated for int8: the `openvino` extra is not installed")
         return manifest
-    from app.runtime.openvino import has_int8, measure_ranges
+    from app.runtime import capabilities
+    from app.runtime.openvino import measure_ranges
 
-    if not has_int8():
+    if "int8" not in capabilities.native_precisions():
         logger.warning("not calibrated for int8: this CPU has none")
         return manifest
     patches = cut_patches(trained_on, PATCHES, manifest.patch_size)
@@ -86,14 +87,15 @@ def cut_patches(tiles: Sequence[Tile], count: int, size: int) -> NDArray[np.uint
 
 def _worth_it(bundle: Path, manifest: Manifest, validation: Sequence[Tile]) -> list[str]:
     """Try the members that have ranges, and name those that are to keep them."""
-    from app.runtime.openvino import OpenvinoPredictor, has_bf16
+    from app.runtime.capabilities import float_precision
+    from app.runtime.openvino import OpenvinoPredictor
 
     patches = cut_patches(validation, PATCHES, manifest.patch_size)
     chosen = []
     with ExitStack() as stack:
         exact, before, after = (
             stack.enter_context(closing(OpenvinoPredictor(bundle, manifest, precision=precision)))
-            for precision in ("fp32", "bf16" if has_bf16() else "fp32", "int8")
+            for precision in ("fp32", float_precision(), "int8")
         )
         for name in (member.name for member in manifest.members if member.int8):
             threshold = manifest.threshold.value

@@ -1,16 +1,12 @@
 """Patches in, probabilities out, on Intel and AMD CPUs, by OpenVINO.
 
-OpenVINO computes in bf16 where the CPU can, whether or not anybody asked for it, and in silence in
-fp32 where the CPU can't. It claims int8 for every CPU, and on many lets sums overflow. It reads
-weights from files beside the process, and hangs if its first patches come in two threads at once.
-This module is where each of these is settled, once.
-
-A member in int8 is the same ONNX file: `_quantize` rounds weights and what convolutions take when
-it is loaded, to the ranges in the manifest.
+OpenVINO computes in bf16 where the CPU can, even if nobody asked for it. It reads weights from
+files beside the process, and hangs if its first patches come in two threads at once. This module
+settles each of these, once; `capabilities` settles which precisions the CPU has.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -18,13 +14,13 @@ from typing import Literal
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as opset
-from openvino.passes import ConstantFolding, Manager
 
 from app.bundle.manifest import Manifest, Member
 from app.bundle.verification import read_model
 from app.errors import BundleError, DeviceError
+from app.runtime.capabilities import float_precision, require_native
 from app.runtime.onnxruntime import ComputedIn, usable_cores
+from app.runtime.quantization import Ranges, convolutions, fold_constants, quantize
 from app.runtime.winograd import rearrange
 from app.runtime.workers import Lanes, check_signature, reason, spell
 
@@ -32,17 +28,9 @@ from app.runtime.workers import Lanes, check_signature, reason, spell
 # each other for ever: one for the table, one for the interpreter (seen in OpenVINO 2026.4.1).
 ov.Type.u8.to_dtype()
 
-Ranges = Mapping[str, tuple[float, float]]
-"""The lowest and the highest value that count, by the tensor's name in the ONNX file."""
-
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
 _SPELT = {ov.Type.u8: "tensor(uint8)", ov.Type.f32: "tensor(float)"}
 """As ONNX Runtime names them."""
-
-_LARGEST_WEIGHT = 63
-"""Of int8 weights, which have 7 bits, so that every CPU comes to the same sums: those without VNNI
-add pairs of products in 16 bits, which saturate above 2 x 255 x 64. Source: Intel, Software
-Developer's Manual, PMADDUBSW."""
 
 _OUTSIDE = b"\n\x08location\x12"
 """Where an ONNX file keeps a weight in another file: `TensorProto.external_data`'s key "location",
@@ -74,22 +62,23 @@ class OpenvinoPredictor:
 
         Raises:
             BundleError: a file, or the graph in it, is not what the manifest describes.
-            DeviceError: the CPU can't compute in `precision`, or no member has ranges for it.
+            DeviceError: the CPU can't compute in `precision`, or no member has int8 ranges.
         """
         lanes = usable_cores() if lanes is None else lanes
+        require_native(precision)
         in_int8: dict[str, Ranges] = {}
         if precision == "int8":
             in_int8 = {m.name: m.int8.ranges for m in manifest.members if m.int8}
-            _check_int8(manifest, in_int8)
-        rest = precision if precision != "int8" else "bf16" if has_bf16() else "fp32"
+            _require_ranges(manifest, in_int8)
+        rest = float_precision() if precision == "int8" else precision
         core = ov.Core()
 
         def load(member: Member) -> ov.CompiledModel:
             name = member.name
             graph = _read(core, name, read_model(bundle, member), manifest.patch_size)
-            _fold(graph)
+            fold_constants(graph)
             if name in in_int8:
-                _quantize(name, graph, in_int8[name])
+                quantize(name, graph, in_int8[name])
             elif rest == "fp32":
                 rearrange(graph)  # not in bf16, which would round its sums before they are used
             return _compile(core, name, graph, rest, lanes)
@@ -130,29 +119,6 @@ class OpenvinoPredictor:
         return probability
 
 
-def has_bf16() -> bool:
-    """Tell whether the CPU computes in bf16 by itself, rather than by way of fp32."""
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def has_int8() -> bool:
-    """Tell whether the CPU multiplies in int8 and adds up without loss.
-
-    OpenVINO claims int8 for every CPU, and masks would suffer in silence; so this is a convolution
-    of the largest values that there can be.
-    """
-    taken = opset.parameter([1, 2, 8, 8], ov.Type.f32)
-    weights = opset.constant(np.full((1, 2, 1, 1), 127, np.float32))
-    convolution = opset.convolution(taken, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-    taken.output(0).set_names({"taken"})
-    graph = ov.Model([convolution], [taken])
-    _quantize("test", graph, {"taken": (0, 255)})
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
-    (sums,) = compiled([np.full((1, 2, 8, 8), 255, np.float32)]).values()
-    in_8_bits = not _convolved_in(compiled).isdisjoint({"u8", "i8"})
-    return in_8_bits and bool(np.allclose(sums, 2 * 255 * 127, rtol=1e-3))
-
-
 def measure_ranges(
     member: str, model: bytes, patches: NDArray[np.uint8]
 ) -> dict[str, tuple[float, float]]:
@@ -166,8 +132,8 @@ def measure_ranges(
     """
     core = ov.Core()
     graph = _read(core, member, model, patches.shape[1])
-    _fold(graph)
-    tensors = {min(taken.get_names()): taken for taken, _ in _convolutions(graph)}
+    fold_constants(graph)
+    tensors = {min(taken.get_names()): taken for taken, _ in convolutions(graph)}
     if not tensors:
         return {}
     watched = ov.Model(list(tensors.values()), graph.get_parameters())
@@ -185,91 +151,13 @@ def measure_ranges(
     }
 
 
-def _check_int8(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
+def _require_ranges(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
     if not in_int8:
         raise DeviceError(
             f"no member of {manifest.version} has the ranges that int8 needs; write a copy of the "
             "bundle with `python -m training fit BUNDLE VALIDATION --calibration TILES`, or set "
             "ROOFTRACE_PRECISION to bf16 or auto"
         )
-    if not has_int8():
-        raise DeviceError(
-            "this CPU can't compute in int8 without loss; "
-            "set ROOFTRACE_PRECISION to fp32, bf16 or auto"
-        )
-
-
-def _fold(graph: ov.Model) -> None:
-    """Compute what is constant, in place: weights are stored as fp16, and cast."""
-    folding = Manager()
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(graph)
-
-
-def _convolutions(graph: ov.Model) -> Iterator[tuple[ov.Output, ov.Node]]:
-    """Find the convolutions of constant weights and what they take, in a folded graph."""
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() in ("Convolution", "GroupConvolution"):
-            taken, weights = node.input_value(0), node.input_value(1).get_node()
-            if taken.get_names() and weights.get_type_name() == "Constant":
-                yield taken, node
-
-
-def _quantize(member: str, graph: ov.Model, ranges: Ranges) -> None:
-    """Round what convolutions take to 8 bits, in place, so that OpenVINO multiplies in int8.
-
-    A tensor without negative values has 256 levels from 0 up to the end of its range, others as
-    many about 0. Weights have 127 about 0, scaled for each output channel. Between convolutions
-    nothing is rounded: that was measured to be hardly slower, and loses less.
-
-    Source: Jacob et al., Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference, 2018; OpenVINO, FakeQuantize-1.
-
-    Raises:
-        BundleError: a range of a tensor that no convolution takes.
-    """
-    rounded: dict[str, ov.Output] = {}
-    for taken, node in list(_convolutions(graph)):
-        name = next((name for name in sorted(taken.get_names()) if name in ranges), None)
-        if name is None:
-            continue
-        if name not in rounded:
-            low, high = ranges[name]
-            end = max(-low, high)
-            low, high = (0.0, high) if low >= 0 else (-end, end * 127 / 128)
-            rounded[name] = _rounded(taken, np.float32(low), np.float32(high), 256)
-        weights = node.input_value(1).get_node().get_data()
-        of_channel = tuple(range(1 if node.get_type_name() == "Convolution" else 2, weights.ndim))
-        largest = np.abs(weights).max(of_channel, keepdims=True)
-        # A channel may be all zeros. OpenVINO stores what has 255 levels; these use half of them.
-        end = np.maximum(largest, np.float32(1e-8)) * np.float32(127 / _LARGEST_WEIGHT)
-        node.input(0).replace_source_output(rounded[name])
-        node.input(1).replace_source_output(_rounded(opset.constant(weights), -end, end, 255))
-    if unknown := ranges.keys() - rounded.keys():
-        raise BundleError(
-            f"the manifest has int8 ranges for {len(unknown)} tensors that no convolution of "
-            f"member {member!r} takes, such as {min(unknown)}; calibrate the bundle again"
-        )
-
-
-def _rounded(
-    value: ov.Output | ov.Node,
-    low: NDArray[np.float32] | np.float32,
-    high: NDArray[np.float32] | np.float32,
-    levels: int,
-) -> ov.Output:
-    ends = opset.constant(low), opset.constant(high)
-    return opset.fake_quantize(value, *ends, *ends, levels).output(0)
-
-
-def _convolved_in(compiled: ov.CompiledModel) -> set[str]:
-    """Name the types that the convolutions of a network really take, such as "u8" or "bf16"."""
-    described = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
-    return {
-        of["runtimePrecision"].astype(str)
-        for of in described
-        if of["layerType"].astype(str) == "Convolution"
-    }
 
 
 def _read(core: ov.Core, member: str, model: bytes, patch: int) -> ov.Model:

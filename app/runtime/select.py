@@ -1,11 +1,10 @@
 """Which runtime predicts, and in which precision: the fastest that keeps the masks."""
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from app.bundle.manifest import Lower, Manifest
+from app.bundle.manifest import Manifest
 from app.errors import DeviceError
 from app.runtime.onnxruntime import (
     ComputedIn,
@@ -90,15 +89,15 @@ def _choose(
         return "fp32", "GPUs are ONNX Runtime's"
     if find_spec("openvino") is None:
         return "fp32", "for int8 and bf16, install the `openvino` extra"
-    from app.runtime.openvino import has_bf16, has_int8
+    from app.runtime import capabilities  # here, as it imports OpenVINO
 
     passed_over: list[str] = []
-    faster: dict[Lower, Callable[[], bool]] = {"int8": has_int8, "bf16": has_bf16}
-    for name, in_cpu in faster.items():
+    fastest_first: tuple[Literal["int8", "bf16"], ...] = ("int8", "bf16")
+    for name in fastest_first:
         cost = manifest.precisions.get(name)
         if cost is None:
             reason = "the manifest does not say what it does to this bundle's masks"
-        elif not in_cpu():
+        elif name not in capabilities.native_precisions():
             reason = "this CPU has none"
         else:
             reason = f"it changes micro Dice by {cost.dice_micro_change:+.4f} on {cost.measured_on}"

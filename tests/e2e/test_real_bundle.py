@@ -14,6 +14,7 @@ from app.imaging.decode import decode_image
 from app.runtime.select import Backend, Precision
 from app.segmentation.segmenter import load_segmenter
 from app.settings import Settings
+from tests.cpus import pretend
 from tests.data import DATA, needs_data
 from tests.e2e.conftest import Server, running_server
 from tests.serving import decoded
@@ -88,18 +89,11 @@ def test_served_masks_are_the_scored_ones(server: Server) -> None:
 @pytest.mark.parametrize(
     ("precision", "agreement"), [("fp32", 0.99999), ("bf16", 0.998), ("int8", 0.995)]
 )
-def test_backends_agree_on_real_imagery(precision: Precision, agreement: float) -> None:
+def test_backends_agree_on_real_imagery(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, agreement: float
+) -> None:
     """Below fp32, the share of pixels that differ is about that of outlines' stray pixels."""
-    module = pytest.importorskip(
-        "app.runtime.openvino", reason="the `openvino` extra is not installed"
-    )
-    if precision == "bf16" and not module.has_bf16():
-        pytest.skip("this CPU has no bf16")
-    if precision == "int8":
-        if not any(member.int8 for member in load_manifest(BUNDLE).members):
-            pytest.skip("the shipped bundle has no ranges for int8")
-        if not module.has_int8():
-            pytest.skip("this CPU has no int8")
+    pretend(monkeypatch, "bf16", "int8")
     paths = sorted(VALIDATION.glob("images/*"), key=lambda path: path.stat().st_size)[:TILES]
     images = [decode_image(path.read_bytes(), max_pixels=10**8) for path in paths]
     masks = []

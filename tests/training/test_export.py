@@ -170,9 +170,9 @@ def test_a_bundle_is_fitted_anew(
 
 
 def test_what_precisions_do_to_the_masks_is_measured(bundle: Path, manifest: Manifest) -> None:
-    module = pytest.importorskip("app.runtime.openvino")
+    module = pytest.importorskip("app.runtime.capabilities")
     card = (bundle / "MODEL_CARD.md").read_text()
-    assert ("bf16" in manifest.precisions) == module.has_bf16()
+    assert ("bf16" in manifest.precisions) == ("bf16" in module.native_precisions())
     for precision, cost in manifest.precisions.items():
         assert cost.measured_on == "val (2 images)"
         assert f"In {precision}" in card

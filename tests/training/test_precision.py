@@ -10,6 +10,7 @@ import pytest
 
 from app.runtime import select as backends
 from app.segmentation.segmenter import load_segmenter
+from tests.cpus import pretend
 from tests.factories import convolution_graph, write_toy_bundle
 from training.data import Tile, list_tiles
 from training.precision import compare_masks, costs
@@ -48,23 +49,37 @@ def test_the_cost_is_counted_in_pixels(tiles: list[Tile], tmp_path: Path) -> Non
     assert (none.agreement, none.iou, none.dice_micro_change) == (1, 1, 0)
 
 
-def test_bf16_is_measured_where_the_cpu_has_it(tiles: list[Tile], tmp_path: Path) -> None:
-    module = pytest.importorskip(
-        "app.runtime.openvino", reason="the `openvino` extra is not installed"
-    )
+CPUS = pytest.mark.parametrize(
+    "native",
+    [[], ["bf16"], ["int8"], ["bf16", "int8"]],
+    ids=lambda native: "+".join(["fp32", *native]),
+)
+
+
+@CPUS
+def test_bf16_is_measured_where_the_cpu_has_it(
+    tiles: list[Tile],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    native: list[str],
+) -> None:
+    pretend(monkeypatch, *native)
     bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
     with closing(load_segmenter(bundle, device="cpu")) as exact:
         found = costs(bundle, exact, tiles, "val")
-    assert found.keys() == ({"bf16"} if module.has_bf16() else set())
+    assert found.keys() == {"bf16"} & set(native)
+    assert ("this CPU can't compute in bf16" in caplog.text) == ("bf16" not in native)
     for cost in found.values():
         assert cost.agreement == 1  # no probability lies near the threshold
 
 
-def test_int8_is_measured_where_members_have_ranges(tiles: list[Tile], tmp_path: Path) -> None:
+@CPUS
+def test_int8_is_measured_where_members_have_ranges(
+    tiles: list[Tile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: list[str]
+) -> None:
     """Ranges that end below the threshold hide what is labelled."""
-    module = pytest.importorskip("app.runtime.openvino")
-    if not module.has_int8():
-        pytest.skip("this CPU has no int8")
+    pretend(monkeypatch, *native)
     bundle = write_toy_bundle(
         tmp_path / "toy",
         {"convolved": 1.0},
@@ -75,9 +90,10 @@ def test_int8_is_measured_where_members_have_ranges(tiles: list[Tile], tmp_path:
     )
     with closing(load_segmenter(bundle, device="cpu", precision="fp32")) as exact:
         found = costs(bundle, exact, tiles, "val")
-    assert ("bf16" in found) == module.has_bf16()
-    assert found["int8"].dice_micro_change == -1
-    assert found["int8"].agreement == 0.75
+    assert found.keys() == set(native)
+    if "int8" in native:
+        assert found["int8"].dice_micro_change == -1
+        assert found["int8"].agreement == 0.75
 
 
 def test_what_can_not_be_measured_is_not_claimed(

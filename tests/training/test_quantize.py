@@ -9,6 +9,7 @@ import pytest
 
 from app.bundle.manifest import Manifest, load_manifest
 from tests import factories
+from tests.cpus import pretend
 from tests.factories import write_toy_bundle
 from training import quantize
 from training.__main__ import main
@@ -20,12 +21,8 @@ PATCH = 32
 
 @pytest.fixture
 def _int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU with int8, on which a network of noise counts as fast and faithful enough."""
-    module = pytest.importorskip(
-        "app.runtime.openvino", reason="the `openvino` extra is not installed"
-    )
-    if not module.has_int8():
-        pytest.skip("this CPU has no int8")
+    """A CPU with bf16 and int8, on which a network of noise counts as fast and faithful enough."""
+    pretend(monkeypatch, "bf16", "int8")
     monkeypatch.setattr(quantize, "LEAST_GAIN", 0)
     monkeypatch.setattr(quantize, "LEAST_IOU", 0.9)
 
@@ -99,16 +96,17 @@ class TestCalibrate:
         manifest = calibrated(bundle, tiles)
         assert manifest == load_manifest(bundle)
 
+    @pytest.mark.parametrize("native", [["int8"], ["bf16", "int8"]], ids="+".join)
     def test_fit_adds_int8_to_a_bundle(
         self,
         tiny: Path,
         checkpoint: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
+        native: list[str],
     ) -> None:
         """What `calibrate` chose is measured along the served path, and described."""
-        from app.runtime.openvino import has_bf16
-
+        pretend(monkeypatch, *native)
         monkeypatch.setattr(quantize, "LEAST_IOU", 0)
         monkeypatch.setattr(quantize, "PATCHES", 8)
         plain, out = tmp_path / "plain", tmp_path / "in_int8"
@@ -119,12 +117,24 @@ class TestCalibrate:
         assert main(["fit", str(plain), val, *options]) == 0
         manifest = load_manifest(out)
         assert chosen(manifest) == {"tiny"}
-        assert list(manifest.precisions) == [*(["bf16"] if has_bf16() else []), "int8"]
+        assert list(manifest.precisions) == native
         cost = manifest.precisions["int8"]
         card = (out / "MODEL_CARD.md").read_text()
         said = f"In int8 (tiny; the rest in bf16 where the CPU has it), {cost.agreement:.3%}"
         assert said in card
         assert "The ranges for int8 were measured on 8 patches of train (4 images)." in card
+
+
+def test_a_cpu_without_int8_calibrates_nothing_and_says_so(
+    bundle: Path,
+    tiles: list[Tile],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pretend(monkeypatch, "bf16")
+    assert calibrated(bundle, tiles) == load_manifest(bundle)
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert "not calibrated for int8: this CPU has none" in caplog.text
 
 
 def test_what_can_not_be_calibrated_is_said(

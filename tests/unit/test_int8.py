@@ -1,24 +1,30 @@
 """Members in int8: the same ONNX files, rounded where the manifest has ranges for it."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+pytest.importorskip("openvino", reason="the `openvino` extra is not installed")
+
 from app.bundle.manifest import load_manifest
 from app.errors import BundleError, DeviceError
 from app.imaging.image import Image
+from app.runtime.capabilities import float_precision, native_precisions
 from app.runtime.onnxruntime import Predictor
+from app.runtime.openvino import OpenvinoPredictor, measure_ranges
+from app.runtime.quantization import convolution_types
 from app.segmentation.options import SegmentOptions
 from app.segmentation.segmenter import load_segmenter
 from tests import factories
+from tests.cpus import pretend
 from tests.factories import write_toy_bundle
 
 PATCH = 32
@@ -28,15 +34,10 @@ ROUNDING = 2**-7  # what is not int8 is in bf16 where the CPU has it: eight bits
 Ranges = Mapping[str, tuple[float, float]]
 
 
-@pytest.fixture
-def module() -> ModuleType:
-    """The module, on a CPU that has int8."""
-    found: ModuleType = pytest.importorskip(
-        "app.runtime.openvino", reason="the `openvino` extra is not installed"
-    )
-    if not found.has_int8():
-        pytest.skip("this CPU has no int8")
-    return found
+@pytest.fixture(params=[("int8",), ("bf16", "int8")], ids=["without bf16", "with bf16"])
+def int8(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with int8, without bf16 and with it."""
+    pretend(monkeypatch, *request.param)
 
 
 def patches(n: int) -> NDArray[np.uint8]:
@@ -54,22 +55,20 @@ def write(folder: Path, ranges: Ranges, shift: float = 0) -> Path:
     )
 
 
-def load(module: ModuleType, bundle: Path, precision: str = "int8") -> Predictor:
-    predictor: Predictor = module.OpenvinoPredictor(
-        bundle, load_manifest(bundle), precision=precision, lanes=1
-    )
-    return predictor
+def load(bundle: Path, precision: str = "int8") -> Predictor:
+    return OpenvinoPredictor(bundle, load_manifest(bundle), precision=precision, lanes=1)
 
 
-def red(module: ModuleType, bundle: Path) -> NDArray[np.float32]:
+def red(bundle: Path) -> NDArray[np.float32]:
     """Load a bundle in int8, and return what its convolution makes of every value of red."""
     batch = np.zeros((1, PATCH, PATCH, 3), np.uint8)
     batch[0, :8, :, 0] = np.arange(256).reshape(8, 32)
-    with closing(load(module, bundle)) as predictor:
+    with closing(load(bundle)) as predictor:
         found: NDArray[np.float32] = predictor.predict(batch, ("convolved",))[0, 0, :8].ravel()
     return found
 
 
+@pytest.mark.usefixtures("int8")
 @pytest.mark.parametrize(
     ("shift", "ends", "expected"),
     [
@@ -81,29 +80,35 @@ def red(module: ModuleType, bundle: Path) -> NDArray[np.float32]:
     ],
 )
 def test_what_convolutions_take_is_rounded_to_the_range(
-    module: ModuleType,
     tmp_path: Path,
     shift: float,
     ends: tuple[float, float],
     expected: NDArray[np.float64],
 ) -> None:
-    found = red(module, write(tmp_path / "toy", {"taken": ends}, shift))
+    found = red(write(tmp_path / "toy", {"taken": ends}, shift))
     np.testing.assert_allclose(found, expected / 255, rtol=0, atol=ROUNDING)
 
 
-def test_convolutions_really_run_in_int8(module: ModuleType, tmp_path: Path) -> None:
+def test_convolutions_compute_in_what_is_said(tmp_path: Path) -> None:
+    """What this CPU is said to have is what its convolutions do, whichever CPU it is."""
     bundle = write(tmp_path / "toy", {"taken": (0, 255)})
-    for precision, types in (("int8", {"u8"}), ("fp32", {"f32"})):
-        with closing(load(module, bundle, precision)) as predictor:
-            compiled = vars(predictor)["_compiled"]["convolved"]
-            assert module._convolved_in(compiled) == types
+    native = native_precisions()
+    for precision, type in (("fp32", "f32"), ("bf16", "bf16"), ("int8", "u8")):
+        if precision in native:
+            with closing(load(bundle, precision)) as predictor:
+                compiled = vars(predictor)["_compiled"]["convolved"]
+                assert convolution_types(compiled) == {type}
+        else:
+            with pytest.raises(DeviceError, match=f"this CPU can't compute in {precision}"):
+                load(bundle, precision)
 
 
-def test_members_without_ranges_stay_as_they_were(module: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("int8")
+def test_members_without_ranges_stay_as_they_were(tmp_path: Path) -> None:
     bundle = write(tmp_path / "toy", {"taken": (0, 127.5)})
-    rest = "bf16" if module.has_bf16() else "fp32"
+    rest = float_precision()
     batch = patches(3)
-    with closing(load(module, bundle)) as int8, closing(load(module, bundle, rest)) as other:
+    with closing(load(bundle)) as int8, closing(load(bundle, rest)) as other:
         assert int8.providers == {
             "convolved": "OpenVINO CPU int8",
             "blue": f"OpenVINO CPU {rest}",
@@ -115,21 +120,21 @@ def test_members_without_ranges_stay_as_they_were(module: ModuleType, tmp_path: 
     assert np.abs(np.subtract(*convolved)).max() > 0.4
 
 
-def test_the_rest_is_in_fp32_where_the_cpu_has_no_bf16(
-    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_rest_is_exact_where_the_cpu_has_no_bf16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "has_bf16", lambda: False)
+    pretend(monkeypatch, "int8")
     batch = patches(2)
-    with closing(load(module, write(tmp_path / "toy", {"taken": (0, 255)}))) as predictor:
-        assert predictor.providers["blue"] == "OpenVINO CPU fp32"
+    with closing(load(write(tmp_path / "toy", {"taken": (0, 255)}))) as predictor:
         (found,) = predictor.predict(batch, ("convolved",))
     # Exact but for the last bits: a level for each value, and nothing in bf16.
     np.testing.assert_allclose(found, batch[..., 0] / 255, rtol=0, atol=1e-6)
 
 
-def test_a_network_in_int8_finds_what_it_finds_in_fp32(module: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("int8")
+def test_a_network_in_int8_finds_what_it_finds_in_fp32(tmp_path: Path) -> None:
     graph = factories.network_graph(PATCH)
-    ranges = module.measure_ranges("network", graph, patches(8))
+    ranges = measure_ranges("network", graph, patches(8))
     assert set(ranges) == {"pixels", "r1", "sum", "both"}
     bundle = write_toy_bundle(
         tmp_path / "toy",
@@ -149,41 +154,42 @@ def test_a_network_in_int8_finds_what_it_finds_in_fp32(module: ModuleType, tmp_p
     assert 0.97 < np.mean(masks[0] == masks[1]) < 1
 
 
-def test_ranges_are_the_mean_of_what_patches_show(module: ModuleType) -> None:
+@pytest.mark.usefixtures("int8")
+def test_ranges_are_the_mean_of_what_patches_show() -> None:
     batch = np.zeros((2, PATCH, PATCH, 3), np.uint8)
     batch[0, 3, 4], batch[1] = 100, 50
     graph = factories.convolution_graph(PATCH, shift=128)
-    assert module.measure_ranges("toy", graph, batch) == {"taken": (-103, -53)}
-    assert module.measure_ranges("toy", factories.channel_graph("red", PATCH), batch) == {}
+    assert measure_ranges("toy", graph, batch) == {"taken": (-103, -53)}
+    assert measure_ranges("toy", factories.channel_graph("red", PATCH), batch) == {}
 
 
-def test_ranges_that_are_not_of_this_graph_are_refused(module: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("int8")
+def test_ranges_that_are_not_of_this_graph_are_refused(tmp_path: Path) -> None:
     bundle = write(tmp_path / "toy", {"taken": (0, 255), "given": (0, 1)})
-    with pytest.raises(BundleError, match=r"1 tensors .* 'convolved' takes, such as given"):
-        load(module, bundle)
+    with pytest.raises(BundleError, match=r"1 tensors .* 'convolved', such as given"):
+        load(bundle)
 
 
-def test_int8_without_ranges_is_refused(module: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("int8")
+def test_int8_without_ranges_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"no member of toy-\w+ has the ranges .* --calibration"):
-        load(module, write(tmp_path / "toy", {}))
+        load(write(tmp_path / "toy", {}))
 
 
-def test_int8_that_loses_sums_is_refused(
-    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "has_int8", lambda: False)
+def test_int8_that_loses_sums_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "bf16")
     with pytest.raises(DeviceError, match="can't compute in int8 without loss"):
-        load(module, write(tmp_path / "toy", {"taken": (0, 255)}))
+        load(write(tmp_path / "toy", {"taken": (0, 255)}))
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="ONEDNN_MAX_CPU_ISA is of x86")
 @pytest.mark.parametrize(("largest", "without_loss"), [(63, True), (127, False)])
-def test_sums_on_a_cpu_without_vnni(module: ModuleType, largest: int, without_loss: bool) -> None:
+def test_sums_on_a_cpu_without_vnni(largest: int, without_loss: bool) -> None:
     """OpenVINO is told that this is one. With weights of 8 bits it would lose sums in silence."""
     code = (
-        "import openvino, app.runtime.openvino as module\n"
-        f"module._LARGEST_WEIGHT = {largest}\n"
-        "print(openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))\n"
-        "print('without loss:', module.has_int8())"
+        "from app.runtime import capabilities, quantization\n"
+        f"quantization._LARGEST_WEIGHT = {largest}\n"
+        "print(*sorted(capabilities.native_precisions()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -193,5 +199,4 @@ def test_sums_on_a_cpu_without_vnni(module: ModuleType, largest: int, without_lo
         text=True,
         check=True,
     )
-    assert "INT8" in done.stdout
-    assert f"without loss: {without_loss}" in done.stdout
+    assert done.stdout.split() == ["fp32", *(["int8"] if without_loss else [])]

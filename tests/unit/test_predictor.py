@@ -30,6 +30,7 @@ from app.runtime.onnxruntime import (
 )
 from app.runtime.select import load_predictor
 from tests import factories
+from tests.cpus import pretend
 from tests.factories import write_toy_bundle
 
 PATCH = 32
@@ -296,18 +297,37 @@ def test_a_run_that_fails_leaves_the_lanes_working(toy: Predictor) -> None:
 class TestPrecision:
     """OpenVINO computes in what it was told to, or not at all."""
 
-    def test_bf16_is_bf16_or_a_refusal(self, bundle: Path) -> None:
-        module = pytest.importorskip("app.runtime.openvino")
-        if not module.has_bf16():
-            with pytest.raises(DeviceError, match="can't compute in bf16"):
-                load_openvino(bundle, precision="bf16")
-            return
+    def test_bf16_is_bf16(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend(monkeypatch, "bf16")
         with closing(load_openvino(bundle, precision="bf16")) as predictor:
             assert set(predictor.providers.values()) == {"OpenVINO CPU bf16"}
             batch = patches(3)
             (found,) = predictor.predict(batch, ("red",))
         # Eight bits of mantissa, rounded once or twice.
         np.testing.assert_allclose(found, batch[..., 0] / 255, atol=2**-8)
+
+    @pytest.mark.parametrize(
+        ("native", "precision", "remedy"),
+        [
+            (["int8"], "bf16", r"in bf16; set ROOFTRACE_PRECISION to fp32, int8 or auto"),
+            ([], "bf16", r"in bf16; set ROOFTRACE_PRECISION to fp32 or auto"),
+            (["bf16"], "int8", r"in int8 without loss; set ROOFTRACE_PRECISION to bf16, fp32 or"),
+        ],
+    )
+    def test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_read(
+        self,
+        bundle: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        native: list[str],
+        precision: str,
+        remedy: str,
+    ) -> None:
+        """OpenVINO would emulate it, or compute in another, and not say so."""
+        pretend(monkeypatch, *native)
+        module = pytest.importorskip("app.runtime.openvino")
+        monkeypatch.setattr(module, "read_model", None)
+        with pytest.raises(DeviceError, match=rf"this CPU can't compute {remedy}"):
+            load_openvino(bundle, precision=precision)
 
     def test_equal_patches_get_equal_bits(self, bundle: Path) -> None:
         with closing(load_openvino(bundle, lanes=2)) as predictor:
