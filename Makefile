@@ -19,7 +19,7 @@ TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=171798691
 .PHONY: serve test check hostile soak fuzz sbom train bench bench-gpu clean
 
 serve: $(VENV)/.serve-$(DEVICE)
-	@echo "Rooftrace: the $(DEVICE) build, http://127.0.0.1:8000"
+	@echo "Rooftrace, the $(DEVICE) build; it says where it listens once it does"
 	$(BIN)/rooftrace serve
 
 test: $(VENV)/.dev-$(DEVICE)
