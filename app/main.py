@@ -33,7 +33,7 @@ def load_models(settings: Settings) -> Segmenter:
     return load_segmenter(
         settings.bundle,
         device=settings.device,
-        lanes=settings.lanes,
+        workers=settings.workers,
         backend=settings.backend,
         precision=settings.precision,
         gpu=Gpu(settings.gpu_batch, settings.cuda_graphs, settings.tensorrt),
@@ -66,7 +66,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         segmenter = load(settings)
-        concurrency = settings.concurrency or (settings.lanes or usable_cores()) + 1
+        concurrency = settings.concurrency or (settings.workers or usable_cores()) + 1
         admission = Admission(
             concurrency=concurrency, max_waiting=settings.max_waiting, memory=memory
         )

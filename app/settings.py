@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         description="auto: int8, else bf16, where the CPU has it and the manifest says that masks "
         "keep; fp32, bf16, int8 or, on GPUs, fp16: that one or no start",
     )
-    lanes: PositiveInt | None = Field(
+    workers: PositiveInt | None = Field(
         None, description="CPU threads that predict, one patch each; unset: one per usable core"
     )
     gpu_batch: PositiveInt = Field(16, description="patches that a GPU gets at once, at most")
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         "time; unset: CUDA alone; not measured yet",
     )
     concurrency: PositiveInt | None = Field(
-        None, description="requests at work at once; unset: one more than there are lanes"
+        None, description="requests at work at once; unset: one more than there are workers"
     )
     max_waiting: int = Field(32, ge=0, description="requests that may wait for their turn")
     max_upload_bytes: PositiveInt = Field(64 * 2**20, description="bytes of one request's body")

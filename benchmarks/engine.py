@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Patches, uint8 (N, S, S, 3), to weighted mean probabilities, float32 (N, S, S)."""
 
-EXACT = "ONNX Runtime fp32, one-thread lanes"
+EXACT = "ONNX Runtime fp32, one-thread workers"
 _BATCH = 8
 _PATIENCE = 300  # seconds
 
@@ -60,7 +60,7 @@ class Job:
         return np.array([member.weight for member in self.manifest.members], np.float32)
 
 
-def _lanes(backend: Backend, precision: Precision) -> Callable[[Job], Predict]:
+def _workers(backend: Backend, precision: Precision) -> Callable[[Job], Predict]:
     """Arrange as the service does."""
 
     def build(job: Job) -> Predict:
@@ -133,10 +133,10 @@ ARRANGEMENTS: dict[str, Callable[[Job], Predict]] = {
     f"ONNX Runtime fp32, default sessions, batch {_BATCH}": _sessions(_BATCH),
     f"torch eager fp32, batch {_BATCH}": _torch("fp32"),
     f"torch eager bf16, batch {_BATCH}": _torch("bf16"),
-    EXACT: _lanes("onnxruntime", "fp32"),
-    "OpenVINO fp32, one-thread lanes": _lanes("openvino", "fp32"),
-    "OpenVINO bf16, one-thread lanes": _lanes("openvino", "bf16"),
-    "OpenVINO int8, one-thread lanes": _lanes("openvino", "int8"),
+    EXACT: _workers("onnxruntime", "fp32"),
+    "OpenVINO fp32, one-thread workers": _workers("openvino", "fp32"),
+    "OpenVINO bf16, one-thread workers": _workers("openvino", "bf16"),
+    "OpenVINO int8, one-thread workers": _workers("openvino", "int8"),
 }
 
 

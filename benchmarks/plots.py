@@ -19,7 +19,7 @@ _OURS, _THEIRS = "#1b6ca8", "#9a9a9a"
 def engine(arrangements: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Draw milliseconds per patch, as bars."""
     names = list(arrangements)[::-1]
-    colours = [_OURS if "lanes" in name else _THEIRS for name in names]
+    colours = [_OURS if "workers" in name else _THEIRS for name in names]
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(names) + 1), layout="constrained")
     bars = axes.barh(names, [arrangements[n]["milliseconds"] for n in names], color=colours)
     axes.bar_label(bars, fmt="%.0f", padding=3)

@@ -82,7 +82,7 @@ def _ceiling(engine: Found) -> str:
     return (
         f"A patch takes {operations / 1e9:.1f} GFLOP. In products of large square matrices, ONNX "
         f"Runtime computes {most / 1e9:.0f} GFLOP/s in fp32 on all cores here, and the networks in "
-        f"one-thread lanes reach {reached / most:.0%} of that."
+        f"one-thread workers reach {reached / most:.0%} of that."
     )
 
 
@@ -103,7 +103,7 @@ def _engine(arrangements: Mapping[str, Found], operations: int) -> str:
         for name, one in arrangements.items()
     ]
     header = (
-        "arrangement", "ms/patch", "patches/s", "speed against lanes in fp32", "GFLOP/s",
+        "arrangement", "ms/patch", "patches/s", "speed against workers in fp32", "GFLOP/s",
         "peak GiB", "load s", "masks agree", "change of micro Dice",
     )  # fmt: skip
     return table(header, rows)
@@ -186,7 +186,7 @@ def _share_of_engine(
     said = []
     for name, cells in _ours(services).items():
         precision = name.split()[-1]
-        engine = arrangements.get(f"OpenVINO {precision}, one-thread lanes")
+        engine = arrangements.get(f"OpenVINO {precision}, one-thread workers")
         if engine is None and precision == "fp32":
             engine = arrangements[EXACT]  # without OpenVINO, the service runs on these
         for cell in cells:

@@ -21,7 +21,7 @@ from training.metrics import count
 
 _COLUMNS = ("img_id", "mask_rle")
 _WAITING = 64
-"""Tiles under way at most: lanes stay busy, memory stays small."""
+"""Tiles under way at most: workers stay busy, memory stays small."""
 
 
 def submit(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from app.bundle.manifest import Manifest
 from app.bundle.verification import read_model
 from app.errors import BundleError, DeviceError
-from app.runtime.workers import Lanes, check_signature, reason, spell
+from app.runtime.workers import Workers, check_signature, reason, spell
 
 # From 1.29 on, ONNX Runtime reports to its makers unless it is told not to before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -135,10 +135,10 @@ class Predictor(Protocol):
 class OnnxPredictor:
     """Run a bundle's networks, one session each, on the CPU or on one GPU.
 
-    On a CPU, `lanes` threads (default: one per usable core) take one patch at a time through all
+    On a CPU, `workers` threads (default: one per usable core) take one patch at a time through all
     members, shared by every caller: measured to be faster than any batch size and than ONNX
     Runtime's own threads, whose pools spin against each other, and it needs the least memory.
-    On a GPU there is one lane, and up to `gpu.batch` patches at a time, of whoever waits, in
+    On a GPU there is one worker, and up to `gpu.batch` patches at a time, of whoever waits, in
     buffers of a few sizes. Where its memory does not hold these, batches are half as large from
     then on. A member of which it does not hold a single patch moves to the CPU for good, if
     `device` left that open, and is said to be there.
@@ -152,7 +152,7 @@ class OnnxPredictor:
         manifest: Manifest,
         *,
         device: Device = "auto",
-        lanes: int | None = None,
+        workers: int | None = None,
         gpu: Gpu = Gpu(),
         precision: Literal["fp32", "fp16"] = "fp32",
         choice: str = "fp32, as asked",
@@ -183,21 +183,21 @@ class OnnxPredictor:
         self._bound = {member: _Bound(self._sessions[member], gpu.batch) for member in on_gpu}
         self.ahead = bool(on_gpu)
         if on_gpu:
-            lanes, chunk, self.batch_size = 1, gpu.batch, gpu.batch
+            workers, chunk, self.batch_size = 1, gpu.batch, gpu.batch
         else:
-            lanes = usable_cores() if lanes is None else lanes
-            # Two rounds a call: a whole number of them, so that no lane idles at the end, and few,
-            # so that callers who share the lanes, or want to stop, need not wait for long.
-            chunk, self.batch_size = 1, 2 * lanes
-        self._lanes = Lanes(lanes, chunk)
+            workers = usable_cores() if workers is None else workers
+            # Two rounds a call: a whole number, so that no worker idles at the end, and few,
+            # so that callers who share the workers, or want to stop, need not wait for long.
+            chunk, self.batch_size = 1, 2 * workers
+        self._workers = Workers(workers, chunk)
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
-        return self._lanes.predict(self._run, patches, members)
+        return self._workers.predict(self._run, patches, members)
 
     def close(self) -> None:
         """Wait for what is running and let go of the threads."""
-        self._lanes.close()
+        self._workers.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         done: list[NDArray[np.float32]] = []

@@ -22,9 +22,9 @@ from app.runtime.capabilities import float_precision, require_native
 from app.runtime.onnxruntime import ComputedIn, usable_cores
 from app.runtime.quantization import Ranges, convolutions, fold_constants, quantize
 from app.runtime.winograd import rearrange
-from app.runtime.workers import Lanes, check_signature, reason, spell
+from app.runtime.workers import Workers, check_signature, reason, spell
 
-# The first of these calls fills a table. Two threads that make it at once, as lanes do, wait for
+# The first of these calls fills a table. Two threads that make it at once, as workers do, wait for
 # each other for ever: one for the table, one for the interpreter (seen in OpenVINO 2026.4.1).
 ov.Type.u8.to_dtype()
 
@@ -42,7 +42,7 @@ class OpenvinoPredictor:
 
     In int8, that is where the manifest has ranges: all else is in bf16 where the CPU has it.
 
-    As in `OnnxPredictor`, `lanes` threads (default: one per usable core) take one patch at a time.
+    As in `OnnxPredictor`, `workers` threads (default: one per usable core) take a patch at a time.
     Networks are compiled for exactly one patch, so memory does not depend on what is asked.
     """
 
@@ -55,7 +55,7 @@ class OpenvinoPredictor:
         manifest: Manifest,
         *,
         precision: ComputedIn = "fp32",
-        lanes: int | None = None,
+        workers: int | None = None,
         choice: str = "as asked",
     ) -> None:
         """Verify, load and check every member of the bundle in the folder `bundle`.
@@ -64,7 +64,7 @@ class OpenvinoPredictor:
             BundleError: a file, or the graph in it, is not what the manifest describes.
             DeviceError: the CPU can't compute in `precision`, or no member has int8 ranges.
         """
-        lanes = usable_cores() if lanes is None else lanes
+        workers = usable_cores() if workers is None else workers
         require_native(precision)
         in_int8: dict[str, Ranges] = {}
         if precision == "int8":
@@ -81,32 +81,32 @@ class OpenvinoPredictor:
                 quantize(name, graph, in_int8[name])
             elif rest == "fp32":
                 rearrange(graph)  # not in bf16, which would round its sums before they are used
-            return _compile(core, name, graph, rest, lanes)
+            return _compile(core, name, graph, rest, workers)
 
         # Compiling lets go of the interpreter: a second core takes a third off the time.
-        with ThreadPoolExecutor(lanes) as threads:
+        with ThreadPoolExecutor(workers) as threads:
             loaded = threads.map(load, manifest.members)
             names = (member.name for member in manifest.members)
             self._compiled = dict(zip(names, loaded, strict=True))
-        self._lanes = Lanes(lanes)
-        self._of_lane = threading.local()
+        self._workers = Workers(workers)
+        self._of_worker = threading.local()
         self.choice = choice
         self.members = tuple(self._compiled)
         self.providers: Mapping[str, str] = {
             name: f"OpenVINO CPU {'int8' if name in in_int8 else rest}" for name in self.members
         }
-        self.batch_size, self.ahead = 2 * lanes, False  # as `OnnxPredictor` has them
+        self.batch_size, self.ahead = 2 * workers, False  # as `OnnxPredictor` has them
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
-        return self._lanes.predict(self._run, patches, members)
+        return self._workers.predict(self._run, patches, members)
 
     def close(self) -> None:
         """Wait for what is running and let go of the threads."""
-        self._lanes.close()
+        self._workers.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        requests: dict[str, ov.InferRequest] = self._of_lane.__dict__
+        requests: dict[str, ov.InferRequest] = self._of_worker.__dict__
         if member not in requests:
             requests[member] = self._compiled[member].create_infer_request()
         request = requests[member]
@@ -114,7 +114,7 @@ class OpenvinoPredictor:
         # the stream's copy of the network free.
         request.start_async([patches], share_inputs=True)
         request.wait()
-        # The next run of this lane overwrites it; `Lanes` copies it before.
+        # The next run of this worker overwrites it; `Workers` copies it before.
         probability: NDArray[np.float32] = request.get_output_tensor(0).data
         return probability
 
@@ -181,9 +181,9 @@ def _read(core: ov.Core, member: str, model: bytes, patch: int) -> ov.Model:
 
 
 def _compile(
-    core: ov.Core, member: str, graph: ov.Model, precision: Literal["fp32", "bf16"], lanes: int
+    core: ov.Core, member: str, graph: ov.Model, precision: Literal["fp32", "bf16"], workers: int
 ) -> ov.CompiledModel:
-    """Compile a network for `lanes` threads that call it.
+    """Compile a network for `workers` threads that call it.
 
     Raises:
         BundleError: OpenVINO can't run the graph.
@@ -191,8 +191,8 @@ def _compile(
     """
     options = {
         "INFERENCE_PRECISION_HINT": _TYPES[precision],
-        "NUM_STREAMS": lanes,
-        "INFERENCE_NUM_THREADS": lanes,
+        "NUM_STREAMS": workers,
+        "INFERENCE_NUM_THREADS": workers,
         # Other processes would be pinned to the same cores, and a container's are not the first.
         "ENABLE_CPU_PINNING": False,
     }

@@ -27,7 +27,7 @@ def load_predictor(
     manifest: Manifest,
     *,
     device: Device = "auto",
-    lanes: int | None = None,
+    workers: int | None = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
     gpu: Gpu = Gpu(),
@@ -64,12 +64,18 @@ def load_predictor(
         backend = "openvino" if on_cpu else "onnxruntime"
     if chosen == "fp16" or (chosen == "fp32" and backend == "onnxruntime"):
         return OnnxPredictor(
-            bundle, manifest, device=device, lanes=lanes, gpu=gpu, precision=chosen, choice=choice
+            bundle,
+            manifest,
+            device=device,
+            workers=workers,
+            gpu=gpu,
+            precision=chosen,
+            choice=choice,
         )
     # Here, because it need not be installed, and takes its time.
     from app.runtime.openvino import OpenvinoPredictor
 
-    return OpenvinoPredictor(bundle, manifest, precision=chosen, lanes=lanes, choice=choice)
+    return OpenvinoPredictor(bundle, manifest, precision=chosen, workers=workers, choice=choice)
 
 
 def _on_gpu(device: Device) -> bool:

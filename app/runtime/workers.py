@@ -31,19 +31,19 @@ class _Part:
     done: Future[None] = field(default_factory=Future)
 
 
-class Lanes:
+class Workers:
     """Run members on patches in threads that all callers share, up to `chunk` patches at a time.
 
     A chunk holds what several callers wait for, of the same members, so that small images need not
     go one by one where a device takes many patches at once. No caller waits for others to come.
 
-    What runs a member is given with each call, and not kept: a predictor that holds its lanes and
+    What runs a member is given with each call, and not kept: a predictor that holds its workers and
     is held by them would stay, with its threads, until the garbage collector comes by.
     """
 
-    def __init__(self, lanes: int, chunk: int = 1) -> None:
+    def __init__(self, workers: int, chunk: int = 1) -> None:
         self._chunk = chunk
-        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._waiting: list[_Part] = []
         self._lock = Lock()
 

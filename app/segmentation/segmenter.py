@@ -373,7 +373,7 @@ def load_segmenter(
     bundle: Path,
     *,
     device: Device = "auto",
-    lanes: int | None = None,
+    workers: int | None = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
     gpu: Gpu = Gpu(),
@@ -386,7 +386,13 @@ def load_segmenter(
     """
     manifest = load_manifest(bundle)
     predictor = load_predictor(
-        bundle, manifest, device=device, lanes=lanes, backend=backend, precision=precision, gpu=gpu
+        bundle,
+        manifest,
+        device=device,
+        workers=workers,
+        backend=backend,
+        precision=precision,
+        gpu=gpu,
     )
     black = np.zeros((1, manifest.patch_size, manifest.patch_size, 3), np.uint8)
     try:

@@ -154,7 +154,7 @@ def test_what_is_in_flight_is_answered_before_it_ends(
 
 
 def test_a_full_queue_sheds_load_and_says_when_to_come_back(serve: Serve, exact: Path) -> None:
-    server = serve(exact, concurrency=1, max_waiting=1, lanes=1)
+    server = serve(exact, concurrency=1, max_waiting=1, workers=1)
 
     def post(_: int) -> httpx2.Response:
         files = {"file": ("a.png", SLOW_IMAGE)}

@@ -42,7 +42,7 @@ LIMITS = {
     "max_pixels": 2_000_000,
     "max_upload_bytes": 8 * 2**20,
     "concurrency": 2,
-    "lanes": 1,
+    "workers": 1,
 }
 ROOM = 34
 """Requests that these limits let in at once: two at work and 32 behind them."""

@@ -190,8 +190,8 @@ class TestNotHttp:
 
 
 class TestLeaving:
-    def test_a_client_that_leaves_frees_the_lanes(self, serve: Serve, exact: Path) -> None:
-        server = serve(exact, concurrency=1, lanes=1, max_waiting=0)
+    def test_a_client_that_leaves_frees_the_workers(self, serve: Serve, exact: Path) -> None:
+        server = serve(exact, concurrency=1, workers=1, max_waiting=0)
         image = encoded(scene(1500, 1500))  # a minute of work
         with connect(server) as connection:
             target = b"/segment?overlap=0.75&tta=d4"

@@ -36,7 +36,7 @@ def test_a_burst(serve: Serve, exact: object, number: int, side: int) -> None:
 
 
 def test_clients_that_come_back_when_told_all_finish(serve: Serve, exact: object) -> None:
-    server = serve(exact, concurrency=1, max_waiting=2, lanes=1)
+    server = serve(exact, concurrency=1, max_waiting=2, workers=1)
     pixels = scene(400, 400)
     image, expected, told = encoded(pixels), toy_mask(pixels), threading.Event()
 

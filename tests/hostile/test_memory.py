@@ -56,7 +56,7 @@ def _resident() -> int:
 
 def measure(bundle: Path, kind: str, format: str) -> float:
     """Segment and encode, and return the growth of this process at its peak, in bytes a pixel."""
-    segmenter = load_segmenter(bundle, device="cpu", lanes=1)
+    segmenter = load_segmenter(bundle, device="cpu", workers=1)
     data = _file(kind)
     # All buildings of two pixels or more; one of the GeoTIFF is a quarter of a square metre.
     options = SegmentOptions(overlap=0, min_area=0.3 if kind == "geotiff" else 1.5, resample="off")

@@ -293,17 +293,17 @@ class TestDeparture:
         self, bundle: Path, path: str, headers: dict[str, str], body: bytes
     ) -> None:
         async def go() -> tuple[Exchange, float]:
-            async with running(bundle, concurrency=1, lanes=1) as app:
+            async with running(bundle, concurrency=1, workers=1) as app:
                 admission = app.state.service.admission
                 exchange = Exchange(app, "POST", f"{path}?overlap=0.75&tta=d4", headers)
                 exchange.body(body)
                 task = asyncio.create_task(exchange.run())
-                await until(lambda: not idle("lane"))  # minutes of work have begun
+                await until(lambda: not idle("worker"))  # minutes of work have begun
                 assert admission.memory.reserved >= BYTES_PER_PIXEL * 1_000_000
                 left = time.perf_counter()
                 exchange.leave()
                 await task
-                await until(lambda: idle("lane") and idle("request"))
+                await until(lambda: idle("worker") and idle("request"))
                 assert (admission.inside, admission.memory.reserved) == (0, 0)
                 return exchange, time.perf_counter() - left
 
@@ -338,7 +338,7 @@ class TestDeadline:
 
     def test_504_and_the_work_stops(self, bundle: Path) -> None:
         async def be_late() -> tuple[Exchange, float, float]:
-            async with running(bundle, deadline=0.3, concurrency=1, lanes=1) as app:
+            async with running(bundle, deadline=0.3, concurrency=1, workers=1) as app:
                 exchange = Exchange(app, "POST", self.SLOW, RAW)
                 exchange.body(encoded(scene(1000, 1000)))
                 started = time.perf_counter()
@@ -348,7 +348,7 @@ class TestDeadline:
                 nxt = waiting_body(app)
                 nxt.body(PNG)
                 assert (await nxt.run()).response.status_code in (200, 504)
-                await until(lambda: idle("lane") and idle("request"))
+                await until(lambda: idle("worker") and idle("request"))
                 return exchange, answered, time.perf_counter() - started
 
         exchange, answered, stopped = asyncio.run(be_late())
@@ -359,7 +359,7 @@ class TestDeadline:
 
     def test_work_that_waits_past_it_never_begins(self, bundle: Path) -> None:
         async def queue_up() -> httpx2.Response:
-            async with running(bundle, deadline=0.3, concurrency=1, lanes=1) as app:
+            async with running(bundle, deadline=0.3, concurrency=1, workers=1) as app:
                 admission, release = app.state.service.admission, threading.Event()
                 busy = asyncio.create_task(admission.run(release.wait, Deadline(30)))
                 await asyncio.sleep(0)  # it has the only thread before the request comes
@@ -409,7 +409,7 @@ def idle(prefix: str) -> bool:
 
 def test_the_event_loop_stays_free_while_networks_run(bundle: Path) -> None:
     async def ask_meanwhile() -> list[float]:
-        async with running(bundle, lanes=1) as app:
+        async with running(bundle, workers=1) as app:
             exchange = Exchange(app, "POST", "/segment?overlap=0.75", RAW)
             exchange.body(encoded(scene(400, 400)))
             task: asyncio.Task[Exchange] = asyncio.create_task(exchange.run())

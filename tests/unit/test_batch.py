@@ -265,7 +265,7 @@ def test_a_member_that_fails_on_one_file_loses_no_other(
 
 def test_the_deadline_is_of_the_whole_batch(tmp_path_factory: pytest.TempPathFactory) -> None:
     bundle = exact_bundle(tmp_path_factory.mktemp("late"), patch_size=32)
-    with serving(bundle, deadline=2, concurrency=1, lanes=1) as client:
+    with serving(bundle, deadline=2, concurrency=1, workers=1) as client:
         slow = ("files", ("slow.png", encoded(scene(1500, 1500))))
         quick = ("files", ("quick.png", encoded(BLACK)))
         params = {"overlap": 0.75, "tta": "d4"}

@@ -310,11 +310,11 @@ def cell(label: str, rate: float, **values: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("load", "gated"), [(0.0, True), (0.5, False)])
 def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> None:
-    lanes = {
+    workers = {
         "milliseconds": 50.0, "peak_bytes": 2**29, "load_seconds": 1.5, "agreement": 1.0,
         "dice_micro_change": 0.0,
     }  # fmt: skip
-    slow = lanes | {"milliseconds": 125.0, "dice_micro_change": -0.0012}
+    slow = workers | {"milliseconds": 125.0, "dice_micro_change": -0.0012}
     found = {
         "machine": {"processor": "A Processor", "cores": "2"},
         "load": load,
@@ -325,7 +325,7 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
             "rounds": 3,
             "operations_per_patch": 2 * 10**9,
             "ceiling": 50e9,
-            "arrangements": {"slow": slow, engine.EXACT: lanes},
+            "arrangements": {"slow": slow, engine.EXACT: workers},
             "left_out": {"torch": "not installed"},
         },
         "precisions": {
@@ -368,7 +368,7 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
     assert "$" not in page
     assert "| slow | 125 | 8.0 | 0.40 | 16 |" in page
     assert "takes 2.0 GFLOP." in page
-    assert "one-thread lanes reach 80% of that" in page  # 40 of 50 GFLOP/s
+    assert "one-thread workers reach 80% of that" in page  # 40 of 50 GFLOP/s
     assert "| 1024², 4 clients | 0.50 (2.50 ×) | 0.20 (1.00 ×) |" in page
     assert "Rooftrace fp32, 1024², 4 clients: 90%" in page  # 0.5 x 36 of 20 patches per second
     with_gate = "2.00 | 4.50 | 70% | 0.050%" if gated else "– | – | – | –"

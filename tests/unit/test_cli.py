@@ -218,7 +218,7 @@ def test_settings_lists_each_with_value_default_and_meaning(
     assert f"ROOFTRACE_BUNDLE={bundle}" in lines
     at = lines.index("ROOFTRACE_DEADLINE=7.0")
     assert lines[at + 1] == "    seconds for a request, from its arrival; default: 120.0"
-    assert "ROOFTRACE_LANES=" in lines
+    assert "ROOFTRACE_WORKERS=" in lines
     assert len(lines) == 2 * len(Settings.model_fields)
 
 

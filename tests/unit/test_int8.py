@@ -56,7 +56,7 @@ def write(folder: Path, ranges: Ranges, shift: float = 0) -> Path:
 
 
 def load(bundle: Path, precision: str = "int8") -> Predictor:
-    return OpenvinoPredictor(bundle, load_manifest(bundle), precision=precision, lanes=1)
+    return OpenvinoPredictor(bundle, load_manifest(bundle), precision=precision, workers=1)
 
 
 def red(bundle: Path) -> NDArray[np.float32]:

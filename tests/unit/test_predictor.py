@@ -40,16 +40,18 @@ ROOT = Path(__file__).parents[2]
 Load = Callable[..., Predictor]
 
 
-def load_onnx(bundle: Path, *, device: Device = "cpu", lanes: int | None = None) -> OnnxPredictor:
-    return OnnxPredictor(bundle, load_manifest(bundle), device=device, lanes=lanes)
+def load_onnx(bundle: Path, *, device: Device = "cpu", workers: int | None = None) -> OnnxPredictor:
+    return OnnxPredictor(bundle, load_manifest(bundle), device=device, workers=workers)
 
 
-def load_openvino(bundle: Path, *, precision: str = "fp32", lanes: int | None = None) -> Predictor:
+def load_openvino(
+    bundle: Path, *, precision: str = "fp32", workers: int | None = None
+) -> Predictor:
     module = pytest.importorskip(
         "app.runtime.openvino", reason="the `openvino` extra is not installed"
     )
     predictor: Predictor = module.OpenvinoPredictor(
-        bundle, load_manifest(bundle), precision=precision, lanes=lanes
+        bundle, load_manifest(bundle), precision=precision, workers=workers
     )
     return predictor
 
@@ -89,7 +91,7 @@ def load(backend: str) -> Load:
 
 @pytest.fixture(scope="module")
 def toy(bundle: Path, load: Load) -> Iterator[Predictor]:
-    with closing(load(bundle, lanes=2)) as predictor:
+    with closing(load(bundle, workers=2)) as predictor:
         yield predictor
 
 
@@ -103,12 +105,12 @@ def test_each_member_answers_each_patch(toy: Predictor, backend: str, n: int) ->
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING[backend])
 
 
-def test_callers_share_the_lanes_and_not_their_answers(
+def test_callers_share_the_workers_and_not_their_answers(
     bundle: Path, load: Load, backend: str
 ) -> None:
     batches = [patches(5, seed) for seed in range(24)]
     before = set(threading.enumerate())
-    with closing(load(bundle, lanes=2)) as toy:
+    with closing(load(bundle, workers=2)) as toy:
         with ThreadPoolExecutor(8) as callers:
             found = list(callers.map(lambda batch: toy.predict(batch, ("red",)), batches))
         assert len(set(threading.enumerate()) - before) == 2
@@ -143,19 +145,19 @@ def test_a_containers_quota_is_seen(tmp_path: Path, files: dict[str, str], cores
     assert cpu_quota(tmp_path) == cores
 
 
-def test_lanes_default_to_the_usable_cores(bundle: Path, load: Load) -> None:
+def test_workers_default_to_the_usable_cores(bundle: Path, load: Load) -> None:
     with closing(load(bundle)) as predictor:
         assert predictor.batch_size == 2 * usable_cores()
 
 
-def test_no_lanes_is_an_error_and_not_the_default(bundle: Path, load: Load) -> None:
+def test_no_workers_is_an_error_and_not_the_default(bundle: Path, load: Load) -> None:
     with pytest.raises(ValueError, match="greater than 0"):
-        load(bundle, lanes=0)
+        load(bundle, workers=0)
 
 
 def test_a_closed_predictor_leaves_no_thread(bundle: Path, load: Load) -> None:
     before = set(threading.enumerate())
-    predictor = load(bundle, lanes=3)
+    predictor = load(bundle, workers=3)
     predictor.predict(patches(6), ("red",))
     assert set(threading.enumerate()) - before
     predictor.close()
@@ -175,7 +177,7 @@ from app.runtime.onnxruntime import CPU, OnnxPredictor
 count = lambda: len(list(Path("/proc/self/task").iterdir()))
 bundle = Path(sys.argv[1])
 before = count()
-predictor = OnnxPredictor(bundle, load_manifest(bundle), device="cpu", lanes=1)
+predictor = OnnxPredictor(bundle, load_manifest(bundle), device="cpu", workers=1)
 predictor.predict(np.zeros((2, 32, 32, 3), np.uint8), predictor.members)
 ours = count()
 default = ort.InferenceSession(bundle / "red.onnx", providers=[CPU])
@@ -288,7 +290,7 @@ def test_a_run_that_fails_names_its_member(toy: Predictor) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_that_fails_leaves_the_lanes_working(toy: Predictor) -> None:
+def test_a_run_that_fails_leaves_the_workers_working(toy: Predictor) -> None:
     with pytest.raises(InferenceError):
         toy.predict(np.zeros((9, PATCH, PATCH + 1, 3), np.uint8), ("green",))
     assert toy.predict(patches(3), ("green",)).shape == (1, 3, PATCH, PATCH)
@@ -330,7 +332,7 @@ class TestPrecision:
             load_openvino(bundle, precision=precision)
 
     def test_equal_patches_get_equal_bits(self, bundle: Path) -> None:
-        with closing(load_openvino(bundle, lanes=2)) as predictor:
+        with closing(load_openvino(bundle, workers=2)) as predictor:
             (found,) = predictor.predict(patches(9), ("red",))
             again = [predictor.predict(patches(9), ("red",))[0] for _ in range(8)]
         assert all(np.array_equal(found, other) for other in again)

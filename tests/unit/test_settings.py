@@ -45,8 +45,8 @@ def test_what_the_command_line_says_goes_before_both(monkeypatch: pytest.MonkeyP
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROOFTRACE_LANES", "")
-    assert load_settings().lanes is None
+    monkeypatch.setenv("ROOFTRACE_WORKERS", "")
+    assert load_settings().workers is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Lanes: threads that callers share, and chunks that hold what several of them wait for."""
+"""Workers: threads that callers share, and chunks that hold what several of them wait for."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InferenceError
-from app.runtime.workers import Lanes, one_ahead
+from app.runtime.workers import Workers, one_ahead
 
 BAD = 255
 """The value of a patch that makes a network fail, or say what is no probability."""
@@ -46,26 +46,26 @@ def network() -> Network:
 
 @contextmanager
 def busy(
-    network: Network, lanes: Lanes, calls: Sequence[tuple[NDArray[np.uint8], tuple[str, ...]]]
+    network: Network, workers: Workers, calls: Sequence[tuple[NDArray[np.uint8], tuple[str, ...]]]
 ) -> Iterator[list[Future[NDArray[np.float32]]]]:
-    """Keep the only lane at work until all calls wait for it, one after the other."""
+    """Keep the only worker at work until all calls wait for it, one after the other."""
     network.go_on.clear()
     with ThreadPoolExecutor(1 + len(calls)) as callers:
-        callers.submit(lanes.predict, network, patches(1, 0), ("first",))
+        callers.submit(workers.predict, network, patches(1, 0), ("first",))
         assert network.begun.wait(30)
         waiting = []
         for i, (these, members) in enumerate(calls):
-            waiting.append(callers.submit(lanes.predict, network, these, members))
-            while len(lanes._waiting) <= i:
+            waiting.append(callers.submit(workers.predict, network, these, members))
+            while len(workers._waiting) <= i:
                 time.sleep(0.001)
         network.go_on.set()
         yield waiting
-    lanes.close()
+    workers.close()
 
 
 def test_a_chunk_is_filled_from_all_who_wait(network: Network) -> None:
     calls = [(patches(1, value), ("a", "b")) for value in range(1, 7)]
-    with busy(network, Lanes(1, chunk=4), calls) as answers:
+    with busy(network, Workers(1, chunk=4), calls) as answers:
         for (these, _), answer in zip(calls, answers, strict=True):
             np.testing.assert_array_equal(answer.result(), [these[..., 0] / np.float32(BAD)] * 2)
     assert network.batches == [("first", 1), ("a", 4), ("b", 4), ("a", 2), ("b", 2)]
@@ -73,13 +73,13 @@ def test_a_chunk_is_filled_from_all_who_wait(network: Network) -> None:
 
 def test_only_with_those_who_want_the_same_members(network: Network) -> None:
     calls = [(patches(1, 1), ("a",)), (patches(1, 2), ("b",)), (patches(1, 3), ("a",))]
-    with busy(network, Lanes(1, chunk=4), calls) as answers:
+    with busy(network, Workers(1, chunk=4), calls) as answers:
         assert [answer.result()[0, 0, 0, 0] * BAD for answer in answers] == [1, 2, 3]
     assert network.batches[1:] == [("a", 2), ("b", 1)]
 
 
 def test_chunks_of_one_are_never_filled(network: Network) -> None:
-    with busy(network, Lanes(1), [(patches(1, 1), ("a",))] * 2) as answers:
+    with busy(network, Workers(1), [(patches(1, 1), ("a",))] * 2) as answers:
         assert [len(answer.result()[0]) for answer in answers] == [1, 1]
     assert network.batches[1:] == [("a", 1), ("a", 1)]
 
@@ -89,7 +89,7 @@ def test_chunks_of_one_are_never_filled(network: Network) -> None:
 )
 def test_one_callers_fault_is_not_anothers(network: Network, member: str, words: str) -> None:
     calls = [(patches(1, value), (member,)) for value in (1, BAD, 2)]
-    with busy(network, Lanes(1, chunk=4), calls) as (before, at_fault, after):
+    with busy(network, Workers(1, chunk=4), calls) as (before, at_fault, after):
         with pytest.raises(InferenceError, match=words):
             at_fault.result()
         assert (before.result()[0, 0, 0, 0], after.result()[0, 0, 0, 0]) == (
@@ -104,15 +104,15 @@ def test_a_failure_ends_the_call_and_what_is_left_of_it() -> None:
 
     def fail(member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         batches.append(len(patches))
-        time.sleep(0.02)  # or the lane would be through before the caller hears of the first
+        time.sleep(0.02)  # or the worker would be through before the caller hears of the first
         raise RuntimeError("out of luck")
 
-    lanes = Lanes(1)
+    workers = Workers(1)
     with pytest.raises(InferenceError, match="out of luck"):
-        lanes.predict(fail, patches(50, BAD), ("fails",))
-    lanes.close()
+        workers.predict(fail, patches(50, BAD), ("fails",))
+    workers.close()
     assert len(batches) < 50
-    assert lanes._waiting == []
+    assert workers._waiting == []
 
 
 class TestOneAhead:
