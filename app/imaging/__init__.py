@@ -7,5 +7,8 @@ the rest is theirs.
            ├─ picture      PNG, JPEG, WebP, by Pillow
            │  └─ png, jpeg    is the file whole? only what makes pixels goes on
            └─ raster       TIFF, by GDAL; from a path too, a few rows at a time
-              └─ bands, scaling   which bands are the picture, and how they become 8 bits
+              ├─ checks          can it be read, and is it the picture that is meant?
+              ├─ bands, scaling  which bands are the picture, and how they become 8 bits
+              └─ place           where it lies
+    files ── decode or raster, and the files beside the one that is named
 """

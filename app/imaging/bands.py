@@ -1,34 +1,85 @@
-"""Which bands of a TIFF make the picture, by what the file says of them."""
+"""Which bands of a TIFF make the picture, by what the client or the file says of them."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
-from app.errors import UnsupportedImage
+from app.errors import InvalidOption, UnsupportedImage
 
+Rgb = tuple[int, int, int]
+"""Which bands, counted from 1, are red, green and blue."""
+
+_COLOURS = ("red", "green", "blue")
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _UNSAID = {ColorInterp.gray, ColorInterp.undefined}
+_OTHER_BANDS = {
+    *("near", "infra", "infrared", "nir", "swir", "mwir", "lwir", "tir", "thermal"),
+    *("edge", "rededge", "coastal", "aerosol", "cirrus", "yellow", "pan", "panchromatic"),
+}
+"""Words of descriptions that name bands which no eye sees, or none of the three."""
+_CLASSES = 64
+"""Colours below which a palette is more likely to be one of classes than of a photograph."""
+_ENOUGH = 4096
+"""Samples from which on that is judged."""
 
 
-def choose_bands(source: DatasetReader, *, grey: bool) -> tuple[int, ...]:
-    """Choose the bands, counted from 1, that make the picture: three, or one grey or palette.
-
-    `grey`: accept a single band of a georeferenced raster. It may be anything, of panchromatic
-    light to heights, and to the models it would look like a picture all the same.
+def parse_rgb(text: str) -> Rgb:
+    """Read three band numbers, counted from 1, such as `3,2,1`.
 
     Raises:
+        InvalidOption: anything else.
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,4},[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
+        raise InvalidOption(
+            "rgb must be three band numbers, counted from 1, of red, green and blue, such as "
+            f"rgb=3,2,1, got {text[:80]!r}"
+        )
+    red, green, blue = map(int, text.split(","))
+    return red, green, blue
+
+
+def check_rgb(rgb: Rgb, count: int) -> None:
+    """Check that an image has the bands that the client names.
+
+    Raises:
+        InvalidOption: it has fewer.
+    """
+    if max(rgb) > count:
+        raise InvalidOption(f"rgb names band {max(rgb)}, and the image has {count}")
+
+
+def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -> tuple[int, ...]:
+    """Choose the bands, counted from 1, that make the picture: three, or one grey or palette.
+
+    They are those that the client names, else those with the colour interpretation, else those
+    whose descriptions name red, green and blue, else the first three of three or four. `grey`:
+    accept a single band of a georeferenced raster. It may be anything, of panchromatic light to
+    heights, and to the models it would look like a picture all the same.
+
+    Raises:
+        InvalidOption: the client names a band that is not there.
         UnsupportedImage: bands that can't be told apart, or a single one that is no picture.
     """
+    if rgb is not None:
+        check_rgb(rgb, source.count)
+        return rgb
     meanings: Sequence[ColorInterp] = source.colorinterp
     if all(meanings.count(colour) == 1 for colour in _RGB):
         return tuple(meanings.index(colour) + 1 for colour in _RGB)
     eight_bits = source.dtypes[0] == "uint8"
     if meanings[0] is ColorInterp.palette and eight_bits:
         return (1,)
+    described = _described(source.descriptions)
+    if len(described) == 3:
+        return tuple(described[colour] for colour in _COLOURS)
     unsaid = tuple(band for band, meaning in enumerate(meanings, 1) if meaning in _UNSAID)
     if len(unsaid) + meanings.count(ColorInterp.alpha) == len(meanings):
-        if len(unsaid) in (3, 4):
+        if len(unsaid) in (3, 4) and not described and not _names_others(source.descriptions):
             return unsaid[:3]
         if len(unsaid) == 1:
             placed = source.crs is not None or not source.transform.is_identity
@@ -38,30 +89,137 @@ def choose_bands(source: DatasetReader, *, grey: bool) -> tuple[int, ...]:
                 f"The {'GeoTIFF' if placed else 'TIFF'} has a single band, of {source.dtypes[0]}: "
                 "the models look at colour. "
                 "Send red, green and blue, such as the pan-sharpened product. "
-                "If its grey is meant all the same, save it as 8-bit RGB of three equal bands."
+                "If its grey is meant all the same, ask for rgb=1,1,1."
             )
+    names = [label(source, band) for band in range(1, source.count + 1)]
     raise UnsupportedImage(
-        f"The TIFF's bands are {', '.join(meaning.name for meaning in meanings)}. "
-        "Expected are RGB, or bands that say which of them are red, green and blue."
+        f"The TIFF's bands are {', '.join(names)}. Expected are RGB, or bands that say which of "
+        "them are red, green and blue: name them, such as rgb=3,2,1."
     )
 
 
-def band_notices(source: DatasetReader, bands: tuple[int, ...]) -> list[str]:
+def label(source: DatasetReader, band: int) -> str:
+    """Say what a file calls a band: its description, else its colour interpretation."""
+    description = source.descriptions[band - 1]
+    return _quoted(description) if description else str(source.colorinterp[band - 1].name)
+
+
+def band_notices(
+    source: DatasetReader, bands: tuple[int, ...], rgb: Rgb | None = None
+) -> list[str]:
     """Say what was made of bands that were not plainly red, green, blue or alpha."""
     notices = []
     meanings = source.colorinterp
-    if meanings[bands[0] - 1] in _UNSAID:
-        notices.append(
-            "The image is greyscale: its band was used as red, green and blue."
-            if len(bands) == 1
-            else "The TIFF does not name its bands: the first three were used as RGB."
-        )
+    if rgb is None:
+        notices += _order_notices(source, bands)
     space = source.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE")
     if space in ("CMYK", "CIELAB"):
         notices.append(f"The image is {space}: it was converted to RGB without a colour profile.")
     notices += [
-        f"Band {band} ({meaning.name}) is neither red, green, blue nor alpha: it was ignored."
+        f"Band {band} ({label(source, band)}) is neither red, green, blue nor alpha: it was "
+        "ignored."
         for band, meaning in enumerate(meanings, 1)
-        if band not in bands and meaning is not ColorInterp.alpha
+        if band not in bands and meaning is not ColorInterp.alpha and rgb is None
     ]
     return notices
+
+
+def _order_notices(source: DatasetReader, bands: tuple[int, ...]) -> list[str]:
+    """Say which bands were taken, where the file does not plainly say so, or says two things."""
+    unsaid = source.colorinterp[bands[0] - 1] in _UNSAID
+    if len(bands) == 1:
+        return ["The image is greyscale: its band was used as red, green and blue."] * unsaid
+    described = _described(source.descriptions)
+    named = tuple(described[colour] for colour in _COLOURS) if len(described) == 3 else ()
+    shown = ", ".join(_quoted(text or "") for text in source.descriptions[:8])
+    if named == bands:
+        if bands == (1, 2, 3):
+            return []
+        return [f"Bands {_listed(bands)} were used as red, green and blue, as they are described."]
+    if named:
+        return [
+            f"The TIFF's colour interpretation and its band descriptions ({shown}) differ: the "
+            f"interpretation was used. rgb={','.join(map(str, named))} takes the bands that are "
+            "described as red, green and blue."
+        ]
+    if not unsaid:
+        return []
+    if any(source.descriptions):
+        return [
+            f"The TIFF's band descriptions ({shown}) do not name red, green and blue: the first "
+            "three were used as RGB. rgb=3,2,1 takes them the other way round."
+        ]
+    return ["The TIFF does not name its bands: the first three were used as RGB."]
+
+
+def _listed(bands: tuple[int, ...]) -> str:
+    *most, last = map(str, bands)
+    return f"{', '.join(most)} and {last}"
+
+
+def _quoted(description: str) -> str:
+    """Quote a text of the file's in ASCII, on one line and at no length."""
+    return ascii(description[:24])
+
+
+def _described(descriptions: Sequence[str | None]) -> dict[str, int]:
+    """Find which band is described as which colour; what two bands claim, neither has.
+
+    A band called just that goes before one that is called more, as `green` before `green_i`.
+    """
+    found = {}
+    words = [_words(text) for text in descriptions]
+    for colour in _COLOURS:
+        alone = [band for band, of in enumerate(words, 1) if of in ({colour}, {colour[0]})]
+        among = [
+            band
+            for band, of in enumerate(words, 1)
+            if of & {*_COLOURS} == {colour} and not of & _OTHER_BANDS
+        ]
+        for bands in (alone, among):
+            if len(bands) == 1:
+                found[colour] = bands[0]
+                break
+    return found
+
+
+def _names_others(descriptions: Sequence[str | None]) -> bool:
+    """Tell whether one of the first three bands is described as none of the three."""
+    return any(_words(text) & _OTHER_BANDS for text in descriptions[:3])
+
+
+def _words(description: str | None) -> set[str]:
+    return set(re.findall(r"[a-z]+", (description or "").lower()))
+
+
+def alpha_notices(alpha: NDArray[Any], band: int) -> list[str]:
+    """Say so where a band that is called alpha takes pixels away and looks like a picture.
+
+    `alpha` are samples of it. Where an image is not transparent, alpha has one value nearly
+    everywhere, its greatest; near infrared, which some publishers flag as alpha, has many.
+    """
+    shown = alpha[alpha > 0]
+    if shown.size == alpha.size:
+        return []
+    if not shown.size:
+        return ["The image is transparent all over: it is invalid, and holds no building."]
+    _, counts = np.unique(shown, return_counts=True)
+    if counts.max() * 2 >= shown.size:
+        return []
+    return [
+        f"Band {band} is called alpha, and is 0 in {1 - shown.size / alpha.size:.2%} of the "
+        "pixels: they are invalid, and hold no building. Elsewhere it has many values, as a "
+        "picture has: if it is near infrared, send red, green and blue alone, or a TIFF after "
+        f"gdal_edit.py -colorinterp_{band} undefined."
+    ]
+
+
+def palette_notices(indices: NDArray[Any]) -> list[str]:
+    """Say so where a palette has as few colours as a map of classes. `indices` are samples."""
+    used = np.unique(indices).size
+    if used >= _CLASSES or indices.size < _ENOUGH:
+        return []
+    return [
+        f"The image has a palette, of which it uses {used} colours: if they are classes, such as "
+        "land cover, it is no picture, and its buildings mean nothing."
+    ]

@@ -6,7 +6,7 @@ lies on them.
 | the file has              | the image gets                                                    |
 | ------------------------- | ----------------------------------------------------------------- |
 | EXIF orientation          | nothing: pixels stay as stored; a notice unless upright           |
-| a palette                 | its colours                                                       |
+| a palette                 | its colours; a notice where they are fewer than 64                |
 | one grey band             | that band three times, and a notice; in a GeoTIFF, or of more     |
 |                           | than 8 bits: `UnsupportedImage`, for it may be anything           |
 | 16 bits, in a PNG         | `UnsupportedImage`                                                |
@@ -22,10 +22,12 @@ lies on them.
 | uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205; a   |
 |                           | notice tells the limits                                           |
 | a soft image              | sharpened, and a notice tells by how many per cent                |
-| frames, pages             | the first, and a notice                                           |
-| TIFF bands                | red, green and blue by their colour interpretation; else, of three|
-|                           | or four, the first three; alpha is what the file calls so; a      |
-|                           | notice for each band left out                                     |
+| frames, pages             | the first, and a notice; `UnsupportedImage` where it is a preview |
+| TIFF bands                | red, green and blue by their colour interpretation; else by their |
+|                           | descriptions, and a notice; else, of three or four whose          |
+|                           | descriptions name no colour, the first three, and a notice; alpha |
+|                           | is what the file calls so, with a notice where it takes pixels    |
+|                           | away and looks like a picture; a notice for each band left out    |
 | TIFF blocks never written | `valid` False there, and a notice                                 |
 | a transform               | `georeference`, with the CRS if it is named; a notice where the   |
 |                           | transform is of no use; and the GSD on the ground                 |
@@ -36,6 +38,7 @@ column. A `rescale` of the client takes their place, and spreads 8-bit samples a
 
 from dataclasses import replace
 
+from app.imaging.bands import Rgb, check_rgb
 from app.imaging.image import Image
 from app.imaging.picture import decode_picture
 from app.imaging.raster import decode_raster
@@ -50,12 +53,15 @@ def decode_image(
     max_pixels: int,
     rescale: Limits | None = None,
     sharpen: int | None = None,
+    rgb: Rgb | None = None,
     grey: bool = False,
 ) -> Image:
     """Decode a whole PNG, JPEG, WebP or TIFF file.
 
     `rescale`: what of red, green and blue becomes 0 and what 255. `sharpen`: by how many per cent.
-    `grey`: read a label, whose samples stay as they are, and may be the single band of a GeoTIFF.
+    `rgb`: which bands are red, green and blue, counted from 1; of a PNG, JPEG or WebP, which of
+    these three. `grey`: read a label, whose samples stay as they are, and may be the single band of
+    a GeoTIFF.
     Memory is bounded by `len(data)` and `max_pixels`; safe in threads.
 
     Raises:
@@ -64,12 +70,16 @@ def decode_image(
         UploadTooLarge: more than `max_pixels`, decided before pixels are decoded.
         DamagedImage: an accepted format, but truncated, corrupt or without pixels.
         UnsupportedImage: whole, but its bands or samples can't be read as 8-bit RGB.
+        InvalidOption: `rgb` names a band that is not there.
     """
     kind = sniff(data)
     if kind is Format.TIFF:
-        image = decode_raster(data, max_pixels=max_pixels, rescale=rescale, grey=grey)
+        image = decode_raster(data, max_pixels=max_pixels, rescale=rescale, rgb=rgb, grey=grey)
     else:
         image = decode_picture(data, kind, max_pixels=max_pixels)
+        if rgb is not None:
+            check_rgb(rgb, 3)
+            image = replace(image, pixels=image.pixels[..., [band - 1 for band in rgb]])
         if rescale is not None:
             image = replace(image, pixels=spread(image.pixels, rescale))
         elif not grey:

@@ -118,12 +118,15 @@ class GeoReference:
         In degrees and in Web Mercator, pixels of the northernmost and southernmost rows differ.
         None where `gsd` is None.
         """
-        if self.gsd(height, width) is None:
+        gsd = self.gsd(height, width)
+        if gsd is None:
             return None
         reach = self._reach(height, width)
         rows = np.linspace(reach, height - reach, min(height, _SAMPLED_ROWS))
         areas = self.pixel_area(rows, np.full_like(rows, width / 2), reach=reach)
         inside = np.isfinite(areas)
+        if not inside.any():  # only the very middle is valid
+            return np.full(height, gsd[0] * gsd[1])
         every = np.arange(height) + 0.5
         return np.asarray(np.interp(every, rows[inside], areas[inside]), np.float64)
 

@@ -69,16 +69,3 @@ class Image:
     def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
         """Return which pixels of these rows are valid, as a view."""
         return None if self.valid is None else self.valid[start:stop]
-
-
-def pixel_areas(image: RowSource, gsd: float | None = None) -> NDArray[np.float64] | None:
-    """Return the area on the ground of a pixel of each row: float64 (height,), in m².
-
-    `gsd` is the client's, in metres per pixel, and takes the place of the file's own. None where
-    the GSD is not known.
-    """
-    if gsd is not None:
-        return np.full(image.height, gsd * gsd)
-    if image.georeference is not None:
-        return image.georeference.row_areas(image.height, image.width)
-    return None if image.gsd is None else np.full(image.height, image.gsd[0] * image.gsd[1])

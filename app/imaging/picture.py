@@ -13,11 +13,13 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from app.errors import DamagedImage, UploadTooLarge
+from app.imaging.bands import alpha_notices, palette_notices
 from app.imaging.ifd import orientation
 from app.imaging.image import Image
 from app.imaging.jpeg import read_jpeg
 from app.imaging.limits import check_pixel_count
 from app.imaging.png import read_png
+from app.imaging.scaling import sampling_step
 from app.imaging.sniff import Format
 from app.imaging.stored import Stored
 
@@ -65,7 +67,8 @@ def decode_picture(data: bytes, kind: Format, *, max_pixels: int) -> Image:
                 )
             picture.load()
             pixels, valid = _to_rgb(picture)
-            return Image(pixels, valid, notices=tuple(_notices(picture.mode, stored)))
+            notices = (*_notices(picture.mode, stored), *_sample_notices(picture))
+            return Image(pixels, valid, notices=notices)
     except DecompressionBombError as error:  # WebP only, and only with a limit above Pillow's
         raise UploadTooLarge("The image has more pixels than a WebP file is read with.") from error
     except _DAMAGE as error:
@@ -99,6 +102,17 @@ def _to_rgb(picture: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | 
             pixels[rows] = rgba[..., :3]
             valid[rows] = rgba[..., 3] > 0
     return pixels, None if valid is None or valid.all() else valid
+
+
+def _sample_notices(picture: ImageFile) -> list[str]:
+    """Say what samples tell of a palette and of alpha."""
+    step = sampling_step(picture.height, picture.width)
+    if picture.mode == "P":
+        return palette_notices(np.asarray(picture)[::step, ::step])
+    if picture.mode in ("RGBA", "LA"):
+        alpha = np.asarray(picture.getchannel("A"))[::step, ::step]
+        return alpha_notices(alpha.ravel(), len(picture.mode))
+    return []
 
 
 def _notices(mode: str, stored: Stored) -> list[str]:

@@ -2,23 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from app.errors import DamagedImage, UnsupportedFormat, UnsupportedImage
-from app.imaging.bands import band_notices, choose_bands
-from app.imaging.gdal import GDAL_ERRORS, open_in_memory, open_path
-from app.imaging.georeference import GeoReference, Gsd
-from app.imaging.ifd import directory_offsets, orientation
+from app.errors import UnsupportedFormat
+from app.imaging.bands import Rgb, alpha_notices, band_notices, choose_bands, palette_notices
+from app.imaging.checks import (
+    check_blocks,
+    check_directories,
+    check_first_page,
+    check_samples,
+    damage_told,
+    is_interleaved,
+)
+from app.imaging.gdal import open_in_memory, open_path
+from app.imaging.ifd import orientation, pages
 from app.imaging.image import Image
 from app.imaging.limits import check_pixel_count
+from app.imaging.place import read_place
 from app.imaging.scaling import (
     RULE,
     Limits,
@@ -32,17 +39,19 @@ from app.imaging.scaling import (
 from app.imaging.sharpness import sharpen_rows, sharpening_for, soft_notice
 from app.imaging.sniff import Format, sniff_file
 
-_DTYPES = ("uint8", "uint16", "int16", "float32")
-_MAX_BANDS = 16
 _MAX_BLOCKS = 500_000
 _MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
-_MAX_DIRECTORIES = 1_000  # pages, overviews and masks; GDAL takes seconds to list 65,535
 _PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
 _COLLAR = 0.01  # share of black pixels that hardly is imagery
 
 
 def decode_raster(
-    data: bytes, *, max_pixels: int, rescale: Limits | None = None, grey: bool = False
+    data: bytes,
+    *,
+    max_pixels: int,
+    rescale: Limits | None = None,
+    rgb: Rgb | None = None,
+    grey: bool = False,
 ) -> Image:
     """Decode a TIFF file's first page.
 
@@ -53,11 +62,12 @@ def decode_raster(
     Raises:
         DamagedImage, UnsupportedImage, UploadTooLarge: as in `decode_image`.
     """
-    _check_directories(data)
-    with _damage_told(), open_in_memory(data, "GTiff") as source:
+    check_directories(data)
+    check_first_page(data)
+    with damage_told(data), open_in_memory(data, "GTiff") as source:
         check_pixel_count(source.height, source.width, max_pixels)
-        _check_blocks(source, 4 * max_pixels, _MAX_BLOCKS)
-        raster = Raster(source, orientation(data), rescale=rescale, grey=grey)
+        check_blocks(source, 4 * max_pixels, _MAX_BLOCKS)
+        raster = Raster(source, data, rescale=rescale, rgb=rgb, grey=grey)
         pixels = raster.read_pixels(0, raster.height)
         valid = raster.read_valid(0, raster.height)
     image = Image(pixels, valid, raster.georeference, raster.notices, raster.gsd)
@@ -66,7 +76,11 @@ def decode_raster(
 
 @contextmanager
 def open_raster(
-    path: Path, *, rescale: Limits | None = None, sharpen: int | None = None
+    path: Path,
+    *,
+    rescale: Limits | None = None,
+    sharpen: int | None = None,
+    rgb: Rgb | None = None,
 ) -> Iterator["Raster"]:
     """Open the first page of a TIFF file of any size, to be read a few rows at a time.
 
@@ -80,14 +94,17 @@ def open_raster(
     """
     if (kind := sniff_file(path)) is not Format.TIFF:
         raise UnsupportedFormat(f"The file is a {kind} image. A TIFF is expected.")
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        _check_directories(data)
-        turned = orientation(data)
     with ExitStack() as stack:
-        with _damage_told():
+        with (
+            path.open("rb") as file,
+            mmap(file.fileno(), 0, access=ACCESS_READ) as data,
+            damage_told(data),
+        ):
+            check_directories(data)
+            check_first_page(data)
             source = stack.enter_context(open_path(path, "GTiff"))
-            _check_blocks(source, _MAX_BLOCK_SAMPLES, None)
-            raster = Raster(source, turned, rescale=rescale)
+            check_blocks(source, _MAX_BLOCK_SAMPLES, None)
+            raster = Raster(source, data, rescale=rescale, rgb=rgb)
             raster.correct_light()
             raster.sharpen_soft(sharpen)
         yield raster  # what goes wrong out there is no fault of the file
@@ -96,11 +113,12 @@ def open_raster(
 class Raster:
     """The first page of an open TIFF, as 8-bit RGB: a `RowSource`.
 
-    `orientation`: the one that the file states. `rescale`: limits that take the place of
-    percentiles; without them, samples of 8 bits stay as they are until `correct_light`. Nothing is
-    sharpened until `sharpen_soft`.
+    `data` is the file, of which only directories are read. `rescale`: limits that take the place of
+    percentiles; without them, samples of 8 bits stay as they are until `correct_light`. `rgb`: the
+    bands to use, in place of those that the file names. Nothing is sharpened until `sharpen_soft`.
 
     Raises:
+        InvalidOption: `rgb` names a band that is not there.
         DamagedImage: rows that can't be read, now or later.
         UnsupportedImage: bands or samples that can't be read as 8-bit RGB.
     """
@@ -108,31 +126,37 @@ class Raster:
     def __init__(
         self,
         source: DatasetReader,
-        orientation: int = 1,
+        data: bytes | mmap,
         *,
         rescale: Limits | None = None,
+        rgb: Rgb | None = None,
         grey: bool = False,
     ) -> None:
-        _check_samples(source)
+        check_samples(source)
         self._source = source
         self.height, self.width = int(source.height), int(source.width)
-        self._bands = choose_bands(source, grey=grey)
+        self._bands = choose_bands(source, grey=grey, rgb=rgb)
         self._palette = _palette(source, self._bands)
         self._inverted = source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-        notices = band_notices(source, self._bands)
+        notices = band_notices(source, self._bands, rgb)
 
         flags = source.mask_flag_enums[self._bands[0] - 1]
         self._masked: tuple[int, ...] = ()
         if MaskFlags.all_valid not in flags:
             self._masked = self._bands[:1] if MaskFlags.per_dataset in flags else self._bands
         # GDAL knows one kind of mask at a time: with nodata, or not 8 or 16 bits, no alpha.
-        meanings = source.colorinterp
-        self._alpha = None
-        if ColorInterp.alpha in meanings and MaskFlags.alpha not in flags:
-            self._alpha = meanings.index(ColorInterp.alpha) + 1
+        alpha = _alpha_band(source, self._bands)
+        self._alpha = alpha if MaskFlags.alpha not in flags else None
+        if alpha is None and MaskFlags.alpha in flags:  # it was asked for as a colour
+            self._masked = ()
         self._unwritten = _unwritten_blocks(source, self._bands)
         if self._unwritten is not None:
             notices.append("The TIFF has blocks that were never written: they are invalid.")
+
+        if alpha is not None:
+            notices += alpha_notices(self._sampled(alpha), alpha)
+        if self._palette is not None and not grey:
+            notices += palette_notices(self._sampled(self._bands[0]))
 
         self._limits = rescale
         self._sharpened = 0
@@ -153,21 +177,9 @@ class Raster:
                 f"rescale={format_rescale(self._limits)}, {by}."
             )
 
-        self.georeference = _read_georeference(source, notices)
-        self.gsd: Gsd | None = None
-        if self.georeference is not None and self.georeference.has_grid:
-            self.gsd = self.georeference.gsd(self.height, self.width)
-            if self.gsd is None:
-                notices.append(
-                    "The TIFF's georeference does not tell its GSD: give gsd= in metres per pixel."
-                )
-        if len(source.subdatasets) > 1:
-            notices.append(f"The TIFF has {len(source.subdatasets)} pages: the first was used.")
-        if orientation != 1:
-            notices.append(
-                f"TIFF orientation {orientation} was not applied: "
-                "the result lies on the pixels as they are stored."
-            )
+        self.georeference, self.gsd, said = read_place(source, "TIFF")
+        notices += said
+        notices += _page_notices(source, data)
         self.notices = tuple(notices)
 
     @property
@@ -199,7 +211,7 @@ class Raster:
 
     def _read(self, start: int, stop: int) -> NDArray[np.uint8]:
         pixels = np.empty((stop - start, self.width, 3), np.uint8)
-        with _damage_told():
+        with damage_told():
             if self._limits is None and len(self._bands) == 3:
                 out = np.moveaxis(pixels, 2, 0)
                 self._source.read(self._bands, out=out, window=self._window(start, stop))
@@ -225,7 +237,7 @@ class Raster:
         if not (self._masked or self._alpha or floats or self._unwritten is not None):
             return None
         valid = np.ones((stop - start, self.width), np.bool_)
-        with _damage_told():
+        with damage_told():
             for top, end in self._strips(start, stop):
                 rows, window = valid[top - start : end - start], self._window(top, end)
                 if self._masked:
@@ -260,6 +272,16 @@ class Raster:
             return np.moveaxis(self._palette[samples[0]], 2, 0)
         return 255 - samples if self._inverted else samples
 
+    def _sampled(self, band: int) -> NDArray[np.generic]:
+        """Return stored samples of one band, (N,), valid or not: of every n-th row and column."""
+        step = sampling_step(self.height, self.width)
+        with damage_told():
+            rows = [
+                self._source.read(band, window=self._window(row, row + 1))[0, ::step]
+                for row in range(0, self.height, step)
+            ]
+        return np.concatenate(rows)
+
     def _sample(self) -> tuple[NDArray[np.generic], int]:
         """Return stored samples, (N, 1 or 3), and n.
 
@@ -275,65 +297,30 @@ class Raster:
         return np.concatenate(sampled[1:] or sampled), step
 
 
-@contextmanager
-def _damage_told() -> Iterator[None]:
-    """Turn what GDAL raises while it reads into `DamagedImage`."""
-    try:
-        yield
-    except GDAL_ERRORS as error:
-        raise DamagedImage(
-            "The TIFF is damaged: its directory or image data can't be read. It may be cut short."
-        ) from error
+def _alpha_band(source: DatasetReader, bands: tuple[int, ...]) -> int | None:
+    """Return the band that is called alpha, unless it is a colour."""
+    meanings = source.colorinterp
+    alpha = meanings.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in meanings else None
+    return None if alpha in bands else alpha
 
 
-def _check_directories(data: bytes | mmap) -> None:
-    directories = sum(1 for _ in islice(directory_offsets(data), _MAX_DIRECTORIES + 1))
-    if directories > _MAX_DIRECTORIES:
-        raise UnsupportedImage(
-            f"The TIFF has more than {_MAX_DIRECTORIES} pages. Send the page that is meant."
+def _page_notices(source: DatasetReader, data: bytes | mmap) -> list[str]:
+    """Say which page was used, and how it is stored."""
+    notices = []
+    if len(source.subdatasets) > 1:
+        largest = max(pages(data), key=lambda page: page.height * page.width)
+        notices.append(
+            f"The TIFF has {len(source.subdatasets)} pages: the first was used."
+            if largest.height * largest.width <= source.height * source.width
+            else f"The TIFF has {len(source.subdatasets)} pages: the first, of {source.width} x "
+            f"{source.height}, was used. Another is of {largest.width} x {largest.height}."
         )
-
-
-def _check_samples(source: DatasetReader) -> None:
-    """Refuse samples that 8 bits can't stand for."""
-    if (dtype := source.dtypes[0]) not in _DTYPES:
-        *most, last = _DTYPES
-        raise UnsupportedImage(
-            f"The TIFF's samples are {dtype}; {', '.join(most)} or {last} is expected. "
-            "Save it as one of these."
+    if (turned := orientation(data)) != 1:
+        notices.append(
+            f"TIFF orientation {turned} was not applied: "
+            "the result lies on the pixels as they are stored."
         )
-    bits = source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
-    if dtype == "uint8" and bits != "8" and source.colorinterp[0] is not ColorInterp.palette:
-        raise UnsupportedImage(
-            f"The TIFF has {bits} bits a sample; 8 or more are expected. Save it with 8 bits."
-        )
-
-
-def _check_blocks(source: DatasetReader, max_samples: int, max_blocks: int | None) -> None:
-    """Refuse what could only be read with memory or time out of measure."""
-    if source.count > _MAX_BANDS:
-        raise UnsupportedImage(
-            f"The TIFF has {source.count} bands; at most {_MAX_BANDS} are read. "
-            "Send red, green and blue."
-        )
-    height, width = source.block_shapes[0]
-    interleaved = source.count if _is_interleaved(source) else 1
-    if height * width * interleaved > max_samples:
-        raise UnsupportedImage(
-            f"The TIFF is stored in blocks of {width} x {height} pixels, too large to be read. "
-            "Rewrite it with tiles of 256 x 256."
-        )
-    blocks = -(-source.height // height) * -(-source.width // width)
-    if max_blocks is not None and blocks > max_blocks:
-        raise UnsupportedImage(
-            f"The TIFF is stored in {blocks} blocks, too many to be read. "
-            "Rewrite it with tiles of 256 x 256."
-        )
-
-
-def _is_interleaved(source: DatasetReader) -> bool:
-    """Tell whether a block holds all bands."""
-    return source.interleaving is Interleaving.pixel
+    return notices
 
 
 def _palette(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
@@ -348,7 +335,7 @@ def _palette(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8]
 
 def _unwritten_blocks(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.bool_] | None:
     """Mark the blocks that the file does not hold, bool (down, across); None when it holds all."""
-    asked = bands[:1] if _is_interleaved(source) else bands
+    asked = bands[:1] if is_interleaved(source) else bands
     height, width = source.block_shapes[0]
     blocks = np.zeros((-(-source.height // height), -(-source.width // width)), np.bool_)
     for row, column in np.ndindex(blocks.shape):
@@ -357,17 +344,3 @@ def _unwritten_blocks(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[
             for band in asked
         )
     return blocks if blocks.any() else None
-
-
-def _read_georeference(source: DatasetReader, notices: list[str]) -> GeoReference | None:
-    """Return the georeference if there is one; if its transform is of no use, add a notice."""
-    transform = source.transform
-    control_points, _ = source.gcps
-    if transform.is_identity and source.crs is None and not control_points:
-        return None
-    crs: str | None = source.crs.to_wkt() if source.crs is not None else None
-    a, b, c, d, e, f = transform[:6]
-    georeference = GeoReference(crs, (a, b, c, d, e, f))
-    if not georeference.has_grid:
-        notices.append("The TIFF's georeference has no usable transform: it was ignored.")
-    return georeference

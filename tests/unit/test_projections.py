@@ -10,7 +10,6 @@ from rasterio.transform import Affine
 
 from app.imaging.decode import decode_image
 from app.imaging.georeference import GeoReference
-from app.imaging.image import pixel_areas
 from app.outputs.earth import area_on_earth, to_earth
 from tests.geotiff import tiff
 from tests.sweep_projections import BANDS, GRIDS, outcome, projected, sweep
@@ -62,9 +61,10 @@ def test_where_the_grid_is_sheared_a_pixel_is_no_product_of_two_lengths(crs: str
     to_map = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     x, y = to_map.transform(140, 60)
     image = decode_image(tiff(BANDS, crs=crs, transform=Affine(1, 0, x, 0, -1, y)), max_pixels=9999)
-    areas = pixel_areas(image)
-    assert areas is not None
+    assert image.georeference is not None
     assert image.gsd is not None
+    areas = image.georeference.row_areas(image.height, image.width)
+    assert areas is not None
     assert areas == pytest.approx(1, rel=5e-3)  # they keep areas, of a sphere
     assert np.prod(image.gsd) > 1.2
 
@@ -92,16 +92,6 @@ def test_a_row_whose_areas_differ_is_noticed() -> None:
     notice = GeoReference("EPSG:3857", transform).area_notice(100, 100)
     assert notice is not None
     assert "along a row" in notice
-
-
-def test_what_the_client_says_of_the_gsd_counts() -> None:
-    image = decode_image(
-        tiff(BANDS, crs="EPSG:32633", transform=Affine(1, 0, 5e5, 0, -1, 4e6)), max_pixels=9999
-    )
-    areas = pixel_areas(image, 0.3)
-    assert areas is not None
-    assert (areas == 0.3 * 0.3).all()
-    assert pixel_areas(decode_image(tiff(BANDS), max_pixels=9999)) is None
 
 
 def test_a_datum_that_is_not_known_is_noticed() -> None:

@@ -1,0 +1,100 @@
+"""Open an image file of the operator's own, with all that lies beside it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from app.errors import UnsupportedFormat
+from app.imaging.bands import Rgb
+from app.imaging.decode import decode_image
+from app.imaging.gdal import GDAL_ERRORS, open_path
+from app.imaging.image import Image, RowSource
+from app.imaging.place import read_place
+from app.imaging.raster import open_raster
+from app.imaging.scaling import Limits
+from app.imaging.sniff import Format, sniff_file
+
+_DRIVERS = {Format.PNG: "PNG", Format.JPEG: "JPEG", Format.WEBP: "WEBP"}
+
+
+@contextmanager
+def open_image(
+    path: Path,
+    *,
+    max_pixels: int,
+    rescale: Limits | None = None,
+    sharpen: int | None = None,
+    rgb: Rgb | None = None,
+) -> Iterator[RowSource]:
+    """Open a file as rows: a TIFF of any size as it lies there, any other whole.
+
+    A world file (such as .jgw), .aux.xml and .prj beside it tell its place; a mask (.msk) beside a
+    TIFF tells which pixels are valid.
+
+    Raises:
+        OSError: the file can't be read.
+        InputError: as `decode_image`; only other files than TIFFs have a limit of pixels.
+    """
+    check_name(path)
+    if (kind := sniff_file(path)) is Format.TIFF:
+        with open_raster(path, rescale=rescale, sharpen=sharpen, rgb=rgb) as raster:
+            yield raster
+        return
+    image = decode_image(
+        path.read_bytes(), max_pixels=max_pixels, rescale=rescale, sharpen=sharpen, rgb=rgb
+    )
+    yield _placed(image, path, kind)
+
+
+def read_image(
+    path: Path,
+    *,
+    max_pixels: int,
+    rescale: Limits | None = None,
+    sharpen: int | None = None,
+    rgb: Rgb | None = None,
+) -> Image:
+    """Read a file whole, as `open_image` opens it.
+
+    Raises:
+        As `open_image`.
+    """
+    with open_image(
+        path, max_pixels=max_pixels, rescale=rescale, sharpen=sharpen, rgb=rgb
+    ) as source:
+        if isinstance(source, Image):
+            return source
+        return Image(
+            source.read_pixels(0, source.height),
+            source.read_valid(0, source.height),
+            source.georeference,
+            source.notices,
+            source.gsd,
+        )
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that GDAL can't be told.
+
+    Raises:
+        UnsupportedFormat: it is no UTF-8.
+    """
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError:
+        raise UnsupportedFormat(
+            "The file's name, or its folder's, is not UTF-8 (it may be Latin-1), and can't be "
+            "opened. Rename it, such as with convmv -f latin1 -t utf8 --notest."
+        ) from None
+
+
+def _placed(image: Image, path: Path, kind: Format) -> Image:
+    """Return an image with the place that files beside its own tell."""
+    try:
+        with open_path(path, _DRIVERS[kind]) as source:
+            place, gsd, notices = read_place(source, kind, beside=path)
+    except GDAL_ERRORS:
+        # The decoder reads it and GDAL does not: whatever lies beside it can't be known.
+        return image
+    return replace(image, georeference=place, gsd=gsd, notices=(*image.notices, *notices))
