@@ -20,7 +20,7 @@ from app.api.middleware import Head, RequestLog
 from app.api.service import Service
 from app.api.tracing import Traces
 from app.imaging.proj import check_proj
-from app.outputs.pipeline import BYTES_PER_PIXEL
+from app.outputs.formats import BYTES_PER_PIXEL
 from app.runtime.onnxruntime import Gpu, usable_cores
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.settings import Settings, load_settings

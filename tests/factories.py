@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,6 @@ TOY_WEIGHTS = {"red": 0.5, "green": 0.3, "blue": 0.2}
 EXACTLY: Mapping[str, Any] = {"device": "cpu", "backend": "onnxruntime"}
 """How a bundle must be loaded for its answers to be known to the last bit: OpenVINO multiplies with
 1 / 255 where a graph divides by 255."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of a segmentation, as a `SegmentedBand` holds them, all (h, W)."""
-
-    row: int
-    mask: NDArray[np.bool_]
-    probability: NDArray[np.float32]
-    disagreement: NDArray[np.float32]
 
 
 def scene(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -206,13 +195,14 @@ def write_toy_bundle(
     threshold: float = 0.5,
     patch_size: int = 224,
     graphs: Mapping[str, bytes] | None = None,
-    gate: tuple[str, float] | None = None,
+    cascade: dict[str, Any] | None = None,
+    min_confidence: float = 0.0,
     ranges: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> Path:
     """Write a bundle into `folder`: real ONNX files with known answers, and a true manifest.
 
     A member's graph is the one of its name in `graphs`, else that of the channel of its name.
-    `gate` is a member and a threshold. Those in `ranges` are to compute in int8.
+    `cascade` is as `toy_cascade` describes it. Those in `ranges` are to compute in int8.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graphs = graphs or {}
@@ -223,8 +213,9 @@ def write_toy_bundle(
     for name, model in files.items():
         (folder / f"{name}.onnx").write_bytes(model)
     manifest = toy_manifest(files, weights, threshold=threshold, patch_size=patch_size)
-    if gate is not None:
-        manifest["gate"] = toy_gate(*gate)
+    if cascade is not None:
+        manifest["cascade"] = cascade
+    manifest["threshold"]["min_confidence"] = min_confidence
     for member in manifest["members"]:
         if of_member := (ranges or {}).get(member["name"]):
             member["int8"] = {"ranges": of_member, "calibrated_on": "nothing: a toy"}
@@ -232,16 +223,15 @@ def write_toy_bundle(
     return folder
 
 
-def toy_gate(member: str, threshold: float) -> dict[str, Any]:
-    """Describe a gate as a manifest's JSON; nothing of it is true but its rule."""
+def toy_cascade(member: str, low: float, high: float = 1.0, share: float = 0.0) -> dict[str, Any]:
+    """Describe a cascade as a manifest's JSON; nothing of it is true but its rule."""
     return {
         "member": member,
-        "threshold": threshold,
-        "lost": 0.0008,
+        "doubt": [low, high],
+        "share": share,
+        "alone": 0.4,
         "dice_micro_change": -0.0001,
-        "cleared": 0.1,
-        "cleared_empty": 0.4,
-        "fitted_on": "val (4 images, 36 patches, 9 of them empty)",
+        "fitted_on": "val (4 images), 36 patches",
     }
 
 

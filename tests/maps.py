@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from app.outputs.findings import OutputOptions
+from app.imaging.decode import decode_image
 from app.outputs.formats import FORMATS
-from app.outputs.pipeline import Pipeline, Stages
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
+from app.segmentation.stream import Cancelled, SegmentedStream, never
 
 UTM = "EPSG:32633"
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)
@@ -68,18 +68,20 @@ def geotiff(
         return bytes(file.read())
 
 
-def pipeline(
-    segmenter: Segmenter, format: str, *, output: OutputOptions = OutputOptions(), **options: Any
-) -> Pipeline:
-    """Make a pipeline that looks at an image as it is."""
-    options = {"resample": "off"} | options
-    return Pipeline(segmenter, SegmentOptions(**options), 10**8, FORMATS[format], output=output)
+def stream_of(
+    segmenter: Segmenter, data: bytes, format: str, cancelled: Cancelled = never, **options: Any
+) -> SegmentedStream:
+    """Return the stream of an image file, seen as it is, for a format's writer."""
+    chosen = Options.parse({"resample": "off"} | options)
+    image = decode_image(data, max_pixels=10**8)
+    of = FORMATS[format]
+    plan = segmenter.plan(image, chosen, buildings=of.buildings, notices=of.check(image))
+    return segmenter.segment(plan, image, cancelled, name="map.tif")
 
 
 def encode(segmenter: Segmenter, data: bytes, format: str, **options: Any) -> bytes:
-    """Segment an image file, whole."""
-    line = pipeline(segmenter, format, **options)
-    return line.encode(line.segment("map.tif", data, Stages()), Stages())
+    """Segment an image file, and encode the result."""
+    return FORMATS[format].encode(stream_of(segmenter, data, format, **options))
 
 
 def polygons(collection: dict[str, Any]) -> list[Any]:

@@ -20,17 +20,17 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from app.segmentation.options import SegmentOptions
+    from app.segmentation.options import Options
     from training.data import list_tiles
     from training.evaluate import SEAM_TILES, Gate, examine
     from training.export import served
 
-    options = SegmentOptions(
+    options = Options(
         threshold=args.threshold,
         overlap=args.overlap,
         tta=args.tta,
         combine=args.combine,
-        members=args.models and tuple(args.models.split(",")),
+        models=args.models,
     )
     gates = [Gate.parse(text) for text in args.gate]
     tiles = [tile for path in args.data for tile in list_tiles(path)]
@@ -115,13 +115,11 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from app.segmentation.options import SegmentOptions
+    from app.segmentation.options import Options
     from training.competition import submit
     from training.export import served
 
-    options = SegmentOptions(
-        threshold=args.threshold, tta=args.tta, combine=args.combine, gsd=args.gsd
-    )
+    options = Options(threshold=args.threshold, tta=args.tta, combine=args.combine, gsd=args.gsd)
     with served(args.model) as segmenter:
         new = submit(
             segmenter,

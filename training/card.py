@@ -25,7 +25,7 @@ def model_card(
     runs = [RunConfig.model_validate(run) for run in manifest.training.values()]
     sections = {
         "Members": _members(manifest),
-        "Gate": _gate(manifest),
+        "Cascade": _cascade(manifest),
         "Training data": _data(manifest),
         "Recipe": _recipe(runs),
         "Scores": _scores(manifest.evaluation),
@@ -76,8 +76,8 @@ def _members(manifest: Manifest) -> str:
     ]
     header = ("member", "architecture", "encoder", "weight", "MB", "max. difference")
     parity = manifest.members[0].parity
-    sure = manifest.threshold.sure
-    certainty = f", if its component's mean is {sure:.2f} or more" if sure else ""
+    bound = manifest.threshold.min_confidence
+    certainty = f", if its component's mean is {bound:.2f} or more" if bound else ""
     return (
         f"{_table(header, rows)}\n\n"
         f"A pixel is building at a weighted mean probability of {manifest.threshold.value:.2f} or "
@@ -109,17 +109,17 @@ def _precisions(manifest: Manifest) -> Iterator[str]:
         yield f"The ranges for int8 were measured on {on}."
 
 
-def _gate(manifest: Manifest) -> str:
-    gate = manifest.gate
-    if gate is None:
-        return "There is no gate: every mask is decided by all members."
+def _cascade(manifest: Manifest) -> str:
+    cascade = manifest.cascade
+    if cascade is None:
+        return "There is no cascade: all members decide every pixel."
+    low, high = cascade.doubt
     return (
-        f"Where only a mask is asked for, {gate.member} alone clears patches in which its largest "
-        f"probability lies below {gate.threshold:g}, unless `gate=off`. On {gate.fitted_on}, "
-        f"where this was fitted, it clears {gate.cleared:.1%} of the patches and "
-        f"{gate.cleared_empty:.1%} of those without a labelled building; the masks lose "
-        f"{gate.lost:.3%} of their building pixels, or of their correct ones if that is more, and "
-        f"micro Dice changes by {gate.dice_micro_change:+.5f}."
+        f"{cascade.member} decides a patch alone where at most {cascade.share:.1%} of its "
+        f"probabilities lie from {low:g} to {high:g}; all members decide the other patches, and "
+        f"with `cascade=off` every patch. On {cascade.fitted_on}, where this was fitted, it "
+        f"decides {cascade.alone:.0%} of the patches alone, and micro Dice changes by "
+        f"{cascade.dice_micro_change:+.4f} on the split that loses most."
     )
 
 

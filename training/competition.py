@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from app.errors import RooftraceError
 from app.outputs.rle import EMPTY_CSV, decode_rle, encode_rle
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from training.config import PATCH_SIZE
 from training.data import read_image, read_rows
@@ -28,7 +28,7 @@ def submit(
     segmenter: Segmenter,
     tiles: Path,
     out: Path,
-    options: SegmentOptions = SegmentOptions(),
+    options: Options = Options(),
     *,
     resume: bool = False,
     progress: bool = False,
@@ -55,7 +55,7 @@ def submit(
     def one(row: tuple[str, Path]) -> tuple[str, str]:
         img_id, path = row
         try:
-            mask = segmenter.segment(read_image(path), options).mask
+            mask = segmenter.segment_image(read_image(path), options).mask
         except RooftraceError as error:
             raise ValueError(f"{path}: {error}") from error
         return img_id, encode_rle(mask, "row") or EMPTY_CSV

@@ -20,10 +20,12 @@ from app.imaging.image import Image
 from app.imaging.resample import resample
 from app.imaging.scaling import correct_light
 from app.imaging.sharpness import sharpen_soft
-from app.segmentation.blending import Band
-from app.segmentation.options import Combine, SegmentOptions
+from app.segmentation.blending import MemberBand
+from app.segmentation.options import Combine, Options
+from app.segmentation.plan import Plan
 from app.segmentation.resampling import Size, seen_size
-from app.segmentation.segmenter import Segmenter
+from app.segmentation.segmenter import Segmenter, combine, stream
+from app.segmentation.stream import Segmentation, collect
 from app.segmentation.tta import Tta
 from training.conditions import CONDITIONS
 from training.data import Label, Tile, read_image
@@ -162,7 +164,7 @@ class Evaluated:
 def evaluate(
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions = SegmentOptions(),
+    options: Options = Options(),
     *,
     tell_gsd: bool = False,
     progress: bool = False,
@@ -172,8 +174,8 @@ def evaluate(
     With `tell_gsd`, the GSD of a tile is told where it is known, as a client may tell it; without,
     the scores are those of uploads that say nothing of it.
 
-    The networks run once: a member alone is its own part of the bands of the ensemble, combined
-    by the segmenter itself, so that every score belongs to a mask that the service would return.
+    A member alone is its own part of the bands of all members, combined as the service does, so
+    every score belongs to a mask that the service would return.
 
     Raises:
         ValueError: no tiles, or two of one name.
@@ -182,15 +184,15 @@ def evaluate(
     return examine(segmenter, tiles, options, tell_gsd=tell_gsd, progress=progress).report
 
 
-def told(options: SegmentOptions, tile: Tile, *, tell_gsd: bool) -> SegmentOptions:
+def told(options: Options, tile: Tile, *, tell_gsd: bool) -> Options:
     """Return the options with which a tile is scored."""
-    return replace(options, gsd=tile.gsd) if tell_gsd else options
+    return options.model_copy(update={"gsd": tile.gsd}) if tell_gsd else options
 
 
 def examine(
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions = SegmentOptions(),
+    options: Options = Options(),
     *,
     tell_gsd: bool = False,
     at_gsd: Sequence[float] = (),
@@ -305,7 +307,7 @@ def _that_can_be_brought_to(gsd: float, tiles: Sequence[Tile]) -> list[Tile]:
 def _compare_all(
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions,
+    options: Options,
     *,
     tell_gsd: bool,
     progress: bool,
@@ -318,33 +320,43 @@ def _compare_all(
             raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
         image, label = tile.read()
         scored = told(options, tile, tell_gsd=tell_gsd)
-        bands = list(segmenter.bands(image, scored))
-        together = segmenter.combine(image, bands, scored)
+        everyone = scored.model_copy(update={"cascade": "off"})
+        plan = segmenter.plan(image, everyone)
+        bands = list(segmenter.member_bands(plan, image))
+        if segmenter.plan(image, scored).cascade:
+            together = segmenter.segment_image(image, scored)
+        else:
+            together = from_members(plan, image, bands)
         ensemble[tile.name] = compare(together.mask, together.probability, label)
-        for i, member in enumerate(together.members):
-            alone = segmenter.combine(
+        for i, member in enumerate(plan.members):
+            alone = from_members(
+                segmenter.plan(image, everyone.model_copy(update={"models": member})),
                 image,
-                [Band(band.row, band.members[i : i + 1]) for band in bands],
-                replace(scored, members=(member,)),
+                [MemberBand(band.row, band.members[i : i + 1]) for band in bands],
             )
             members[member][tile.name] = compare(alone.mask, alone.probability, label)
     return ensemble, members
+
+
+def from_members(plan: Plan, image: Image, bands: Sequence[MemberBand]) -> Segmentation:
+    """Segment an image whose members have been asked: as served, without asking them again."""
+    return collect(stream(plan, image, combine(plan, image, bands)))
 
 
 def _scores_at(
     gsd: float,
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions,
+    options: Options,
     *,
     progress: bool,
 ) -> Scores:
     """Score the ensemble on tiles brought to a GSD, which it is told."""
-    at = replace(options, gsd=gsd)
+    at = options.model_copy(update={"gsd": gsd})
     compared = []
     for tile in tqdm(tiles, desc=f"at {gsd:g} m", unit="tile", disable=not progress):
         image, label = _bring_to(gsd, tile)
-        found = segmenter.segment(image, at)
+        found = segmenter.segment_image(image, at)
         compared.append(compare(found.mask, found.probability, label))
     return summarise(compared)
 
@@ -353,7 +365,7 @@ def _scores_under(
     condition: str,
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions,
+    options: Options,
     *,
     tell_gsd: bool,
     progress: bool,
@@ -364,7 +376,7 @@ def _scores_under(
     for tile in tqdm(tiles, desc=f"under {condition}", unit="tile", disable=not progress):
         image, label = tile.read()
         seen = sharpen_soft(correct_light(replace(image, pixels=change(image.pixels))))
-        found = segmenter.segment(seen, told(options, tile, tell_gsd=tell_gsd))
+        found = segmenter.segment_image(seen, told(options, tile, tell_gsd=tell_gsd))
         compared.append(compare(found.mask, found.probability, label))
     return summarise(compared)
 
@@ -372,7 +384,7 @@ def _scores_under(
 def _seam_difference(
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions,
+    options: Options,
     count: int,
     *,
     progress: bool,
@@ -380,7 +392,7 @@ def _seam_difference(
     """Cut the first `count` tiles that have seams twice: the share of building that differs."""
     patch = segmenter.manifest.patch_size
     shift = round(_SHIFT * patch)
-    unknown = replace(options, gsd=None)
+    unknown = options.model_copy(update={"gsd": None})
     agreed, measured = Share(), 0
     with tqdm(total=count, desc="seams", unit="tile", disable=not (progress and count)) as bar:
         for tile in tiles:

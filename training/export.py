@@ -36,22 +36,22 @@ from app.bundle.manifest import (
 )
 from app.bundle.verification import verify_files
 from app.runtime.onnxruntime import OnnxPredictor, Predictor
-from app.segmentation.options import SegmentOptions
+from app.runtime.select import load_predictor
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from training.card import model_card
+from training.cascade import fit_cascade
 from training.checkpoints import load_network
 from training.config import PATCH_SIZE, RunConfig
-from training.data import list_tiles
+from training.data import Tile, list_tiles
 from training.evaluate import evaluate
-from training.fit import WEIGHT_STEPS, fit, held_out, tally_sources
-from training.gate import LOSS_LIMIT, fit_gate
+from training.fit import WEIGHT_STEPS, Fit, fit, held_out, tally_sources
+from training.min_confidence import fit_min_confidence
 from training.network import ProbabilityNetwork, SegmentationNetwork
-from training.order import choose_order
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.precision import costs
 from training.provenance import git_commit, tool_versions
 from training.quantize import calibrate
-from training.unsure import fit_sure
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ def export(
         with closing(OnnxPredictor(folder, manifest, device="cpu")) as predictor:
             manifest = _with_parity(manifest, trained, predictor, parity_patches(tiles))
         manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
+        _write_manifest(folder, manifest)
         (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
     return manifest
 
@@ -178,6 +179,7 @@ def refit(
             }
         )
         manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
+        _write_manifest(folder, manifest)
         card = model_card(manifest, notes=notes, validation=validation, calibration=calibration)
         (folder / CARD).write_text(card)
     return manifest
@@ -341,49 +343,35 @@ def _fitted_and_scored(
     *,
     progress: bool,
 ) -> Manifest:
-    """Fit weights and threshold, score the outcome, and write the manifest into the bundle."""
-    _write_manifest(folder, manifest)
-    tiles = [tile for path in validation for tile in list_tiles(path)]
+    """Return the manifest with everything that is fitted to, and measured on, labelled tiles."""
+    splits = {path.stem: list_tiles(path) for path in validation}
+    tiles = [tile for of in splits.values() for tile in of]
     if not tiles:
         return manifest
-    split = " + ".join(path.stem for path in validation)
-    with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
-        sources = tally_sources(segmenter, tiles, SegmentOptions(), progress=progress)
-    fitted = fit(list(sources.values()))
-    members = tuple(
-        member.model_copy(update={"weight": weight})
-        for member, weight in zip(manifest.members, fitted.weights, strict=True)
-    )
-    chosen_by = (
-        f"highest dice_micro on {split} ({len(tiles)} images), over weights in steps of "
-        f"{1 / WEIGHT_STEPS} and thresholds in steps of 0.01"
-    )
-    threshold = Threshold(value=fitted.threshold, chosen_by=chosen_by)
-    manifest = manifest.model_copy(update={"members": members, "threshold": threshold})
-    _write_manifest(folder, manifest)
-    with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
-        sure = fit_sure(segmenter, tiles, progress=progress)
-    threshold = Threshold(
-        value=fitted.threshold,
-        sure=sure,
-        chosen_by=chosen_by if sure is None else f"{chosen_by}; sure: the highest that costs none",
-    )
-    manifest = manifest.model_copy(update={"threshold": threshold})
-    if calibration:
-        seen = [tile for path in calibration for tile in list_tiles(path)]
-        described = " + ".join(path.stem for path in calibration)
-        manifest = calibrate(folder, manifest, seen, tiles, described=described)
-    _write_manifest(folder, manifest)
+    described = " + ".join(splits)
+    predictor = load_predictor(folder, manifest, device="cpu", precision="fp32")
+    with closing(predictor):
 
-    with closing(load_segmenter(folder, device="cpu", precision="fp32")) as segmenter:
-        gate = fit_gate(segmenter, tiles, split, progress=progress)
-        report = evaluate(segmenter, tiles, progress=progress)
-        early_exit = choose_order(segmenter, tiles, split, progress=progress)
-        precisions = costs(folder, segmenter, tiles, split, progress=progress)
-    if gate is None:
-        logger.info("no gate: none clears a patch and loses %.1f %% or less", 100 * LOSS_LIMIT)
+        def segmenter() -> Segmenter:
+            return Segmenter(manifest, predictor)
+
+        sources = tally_sources(segmenter(), tiles, Options(cascade="off"), progress=progress)
+        manifest = _with_weights(manifest, fitted := fit(list(sources.values())), described, tiles)
+        bound = fit_min_confidence(segmenter(), tiles, progress=progress)
+        if bound:
+            manifest = _with_min_confidence(manifest, bound)
+        if calibration:
+            seen = [tile for path in calibration for tile in list_tiles(path)]
+            seen_in = " + ".join(path.stem for path in calibration)
+            manifest = calibrate(folder, manifest, seen, tiles, described=seen_in)
+        cascade = fit_cascade(segmenter(), splits, progress=progress)
+        if cascade is None:
+            logger.info("no cascade: no member decides a patch alone within the limits")
+        manifest = manifest.model_copy(update={"cascade": cascade})
+        report = evaluate(segmenter(), tiles, progress=progress)
+        precisions = costs(folder, segmenter(), tiles, described, progress=progress)
     evaluation = Evaluation(
-        split=split,
+        split=described,
         date=manifest.created.date(),
         images=report.images,
         ensemble=dict(report.ensemble),
@@ -396,17 +384,30 @@ def _fitted_and_scored(
         member.model_copy(update={"metrics": evaluation.members[member.name]})
         for member in manifest.members
     )
-    manifest = manifest.model_copy(
-        update={
-            "members": members,
-            "gate": gate,
-            "evaluation": evaluation,
-            "early_exit": early_exit,
-            "precisions": precisions,
-        }
+    return manifest.model_copy(
+        update={"members": members, "evaluation": evaluation, "precisions": precisions}
     )
-    _write_manifest(folder, manifest)
-    return manifest
+
+
+def _with_weights(
+    manifest: Manifest, fitted: Fit, described: str, tiles: Sequence[Tile]
+) -> Manifest:
+    members = tuple(
+        member.model_copy(update={"weight": weight})
+        for member, weight in zip(manifest.members, fitted.weights, strict=True)
+    )
+    threshold = Threshold(
+        value=fitted.threshold,
+        chosen_by=f"highest dice_micro on {described} ({len(tiles)} images, each source counted "
+        f"alike), over weights in steps of {1 / WEIGHT_STEPS} and thresholds in steps of 0.01",
+    )
+    return manifest.model_copy(update={"members": members, "threshold": threshold})
+
+
+def _with_min_confidence(manifest: Manifest, bound: float) -> Manifest:
+    chosen_by = f"{manifest.threshold.chosen_by}; min_confidence: the highest that costs none"
+    threshold = Threshold(value=manifest.threshold.value, min_confidence=bound, chosen_by=chosen_by)
+    return manifest.model_copy(update={"threshold": threshold})
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

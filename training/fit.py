@@ -2,9 +2,8 @@
 
 Every pixel takes part, none is sampled. A member's probability is rounded to one of 256 levels, and
 pixels on which all members have equal levels become one entry of a table; weights are twentieths
-and thresholds hundredths, so that what remains is exact arithmetic on whole numbers. The rounding
-(at most 1/510) decides which weights and threshold are chosen, never a score that is published:
-those come from `training.evaluate`, which rounds nothing.
+and thresholds hundredths. The rounding (at most 1/510) decides which weights and threshold are
+chosen, never a score that is published: those come from `training.evaluate`, which rounds nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.segmentation.options import Combine, SegmentOptions
+from app.segmentation.options import Combine, Options
 from app.segmentation.segmenter import Segmenter
 from training.data import Tile
 from training.evaluate import told
@@ -59,12 +58,12 @@ class Pixels:
 def tally_sources(
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions,
+    options: Options,
     *,
     tell_gsd: bool = False,
     progress: bool = False,
 ) -> dict[str, Pixels]:
-    """Segment every tile as the service would, and tally the pixels of each source.
+    """Ask all members about every tile as the service would, and tally the pixels of each source.
 
     With `tell_gsd`, the GSD of a tile is told where it is known.
 
@@ -77,8 +76,13 @@ def tally_sources(
     def maps(of: Sequence[Tile]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         for tile in of:
             image, label = tile.read()
-            for band in segmenter.bands(image, told(options, tile, tell_gsd=tell_gsd)):
-                yield band.members, label[band.rows]
+            plan = segmenter.plan(image, told(options, tile, tell_gsd=tell_gsd))
+            for band in segmenter.member_bands(plan, image):
+                valid = image.read_valid(band.rows.start, band.rows.stop)
+                yield (
+                    band.members if valid is None else np.where(valid, band.members, 0),
+                    label[band.rows],
+                )
             bar.update()
 
     with tqdm(total=len(tiles), desc="fitting", unit="tile", disable=not progress) as bar:
@@ -120,7 +124,8 @@ def tally(maps: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Pixe
 def fit(parts: Sequence[Pixels]) -> Fit:
     """Find the weights and the threshold with the highest micro Dice over all `parts`.
 
-    Of equal scores, the one nearest to equal weights wins, then the one nearest to 0.5.
+    Each part, such as a source, counts alike, whatever its number of pixels. Of equal scores, the
+    one nearest to equal weights wins, then the one nearest to 0.5.
     """
     pixels = _pooled(parts)
     candidates = sorted(_compositions(WEIGHT_STEPS, len(pixels.levels)), key=_inequality)
@@ -132,7 +137,7 @@ def fit(parts: Sequence[Pixels]) -> Fit:
 def fit_threshold(parts: Sequence[Pixels], combine: Combine = "average") -> Fit:
     """Find the threshold with the highest micro Dice over all `parts`; members weigh the same.
 
-    Of equal scores, the one nearest to 0.5 wins.
+    Each part counts alike, as in `fit`. Of equal scores, the one nearest to 0.5 wins.
     """
     pixels = _pooled(parts)
     members = len(pixels.levels)
@@ -145,10 +150,12 @@ def fit_threshold(parts: Sequence[Pixels], combine: Combine = "average") -> Fit:
 
 
 def _pooled(parts: Sequence[Pixels]) -> Pixels:
+    """Join parts, each with its pixels divided by their number."""
+    totals = [part.building.sum() + part.background.sum() for part in parts]
     return Pixels(
         np.concatenate([part.levels for part in parts], axis=1),
-        np.concatenate([part.building for part in parts]),
-        np.concatenate([part.background for part in parts]),
+        np.concatenate([p.building / total for p, total in zip(parts, totals, strict=True)]),
+        np.concatenate([p.background / total for p, total in zip(parts, totals, strict=True)]),
     )
 
 

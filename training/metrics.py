@@ -81,7 +81,8 @@ class Share:
 class Comparison:
     """Everything about one image that scores are made of.
 
-    `pixels`: see `count`. `objects`: connected components, of which a found one and a labelled one
+    `pixels`: see `count`. `objects`: connected components as the service counts them (pixels that
+    share a side), of which a found one and a labelled one
     agree when their IoU exceeds `OBJECT_IOU`; at most one can (Kirillov et al., "Panoptic
     Segmentation", CVPR 2019). `drawn` and `labelled`: pixels of the found and of the labelled
     boundary, and how many of them lie within `BOUNDARY_PIXELS` of the other (Perazzi et al., "A
@@ -116,7 +117,7 @@ def compare(
 
 def _objects(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> Counts:
     found, named = (
-        cv2.connectedComponentsWithStats(of.view(np.uint8), connectivity=8)[1:3]
+        cv2.connectedComponentsWithStats(of.view(np.uint8), connectivity=4)[1:3]
         for of in (mask, label)
     )
     both = mask & label

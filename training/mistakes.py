@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from training.data import Tile
 from training.evaluate import told
@@ -40,7 +40,7 @@ def draw_mistakes(
     segmenter: Segmenter,
     tiles: Sequence[Tile],
     images: Mapping[str, Comparison],
-    options: SegmentOptions,
+    options: Options,
     number: int,
     *,
     tell_gsd: bool = False,
@@ -70,7 +70,7 @@ def draw_mistakes(
     for tile, some in tqdm(wanted.items(), desc="mistakes", unit="tile", disable=not progress):
         image, label = tile.read()
         scored = told(options, tile, tell_gsd=tell_gsd)
-        mask = segmenter.segment(image, scored).mask
+        mask = segmenter.segment_image(image, scored).mask
         wrong = {KINDS[0]: np.argwhere(mask & ~label), KINDS[1]: np.argwhere(label & ~mask)}
         for kind, nth in some:
             row, col = wrong[kind][nth]

@@ -9,14 +9,15 @@ from tqdm import tqdm
 
 from app.bundle.manifest import Lower, PrecisionCost
 from app.errors import DeviceError
-from app.segmentation.options import SegmentOptions
-from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.runtime.select import load_predictor
+from app.segmentation.options import Options
+from app.segmentation.segmenter import Segmenter
 from training.data import Tile
 from training.metrics import Counts, count
 
 logger = logging.getLogger(__name__)
 
-_UNGATED = SegmentOptions(gate="off")
+_ALL_MEMBERS = Options(cascade="off")
 
 
 def costs(
@@ -32,11 +33,11 @@ def costs(
     found: dict[Lower, PrecisionCost] = {}
     for precision in precisions:
         try:
-            other = load_segmenter(bundle, device="cpu", precision=precision)
+            predictor = load_predictor(bundle, exact.manifest, device="cpu", precision=precision)
         except DeviceError as error:
             logger.warning("not measured, so nobody is served in it unasked: %s", error)
             continue
-        with closing(other):
+        with closing(Segmenter(exact.manifest, predictor)) as other:
             found[precision] = compare_masks(exact, other, tiles, split, progress=progress)
     return found
 
@@ -53,7 +54,7 @@ def compare_masks(
     in_fp32, in_other, shared, pixels = Counts(), Counts(), Counts(), 0
     for tile in tqdm(tiles, desc="precision", unit="tile", disable=not progress):
         image, label = tile.read()
-        one, two = (s.segment(image, _UNGATED, mask_only=True).mask for s in (exact, other))
+        one, two = (s.segment_image(image, _ALL_MEMBERS).mask for s in (exact, other))
         in_fp32 += count(one, label)
         in_other += count(two, label)
         shared += count(two, one)

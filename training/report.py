@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from training.data import Tile
 from training.evaluate import FINEST, AtGsd, Evaluated, Report, Scores, Under, told
@@ -63,7 +63,7 @@ def write_page(
     evaluated: Evaluated,
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions = SegmentOptions(),
+    options: Options = Options(),
     *,
     mistakes: int = 0,
     progress: bool = False,
@@ -79,7 +79,7 @@ def write_page(
     report, images = evaluated.report, evaluated.images
     by_source = _by_source(tiles, images)
     page = Page(f"Evaluation of {report.bundle}")
-    _add_scores(page, report, segmenter.chosen_members(options))
+    _add_scores(page, report, tuple(report.members))
     page.heading("Calibration")
     page.figure(
         _calibration_plot(images.values()),
@@ -250,7 +250,7 @@ def _add_worst(
     evaluated: Evaluated,
     segmenter: Segmenter,
     tiles: Sequence[Tile],
-    options: SegmentOptions,
+    options: Options,
     *,
     progress: bool,
 ) -> None:
@@ -272,7 +272,7 @@ def _add_worst(
             for name in names:
                 image, label = by_name[name].read()
                 scored = told(options, by_name[name], tell_gsd=evaluated.report.gsd_told)
-                found = segmenter.segment(image, scored)
+                found = segmenter.segment_image(image, scored)
                 page.picture(
                     outlined(image.pixels, label, found.mask, side=_SIDE),
                     _caption(name, evaluated.images[name]),

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 
 HEIGHT, WIDTH = 1500, 2000
@@ -12,7 +12,7 @@ HEIGHT, WIDTH = 1500, 2000
 
 
 def cut_twice(
-    segmenter: Segmenter, image: Image, options: SegmentOptions, shift: int
+    segmenter: Segmenter, image: Image, options: Options, shift: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Segment two cuts of a scene, one of them `shift` pixels further right and down.
 
@@ -21,7 +21,7 @@ def cut_twice(
 
     Raises:
         ValueError: the scene is too small for two cuts that share anything.
-        InvalidOption, InferenceError: as `Segmenter.segment`.
+        InvalidOption, InferenceError: as `Segmenter.segment_image`.
     """
     height, width = min(HEIGHT, image.height - shift), min(WIDTH, image.width - shift)
     if min(height, width) <= shift:
@@ -30,7 +30,7 @@ def cut_twice(
             f"the scene has {image.height} x {image.width}"
         )
     first, second = (
-        segmenter.segment(_cut(image, at, height, width), options).mask for at in (0, shift)
+        segmenter.segment_image(_cut(image, at, height, width), options).mask for at in (0, shift)
     )
     return first[shift:, shift:], second[:-shift, :-shift]
 

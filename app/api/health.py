@@ -59,7 +59,7 @@ async def models(service: Running) -> ModelsInfo:
         patch_size=manifest.patch_size,
         threshold=manifest.threshold,
         gsd=manifest.gsd,
-        gate=manifest.gate,
+        cascade=manifest.cascade,
         members=[
             MemberInfo(
                 name=member.name,

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import PurePath
@@ -20,13 +21,13 @@ from app.api.parameters import (
     BATCH_TYPES,
     RESULT_TYPES,
     BatchParameters,
-    Options,
     SegmentParameters,
     choose_formats,
 )
 from app.api.problems import problem_of, responses
 from app.api.schemas import BatchResult, FileProblem
 from app.api.service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
+from app.api.stages import Stages
 from app.api.uploads import (
     IMAGE_TYPES,
     Upload,
@@ -35,9 +36,13 @@ from app.api.uploads import (
     read_uploads,
     unless_gone,
 )
-from app.outputs.formats import FORMATS, Format, Result, RleResult, rle_result
-from app.outputs.pipeline import Pipeline, Stages, working_memory
+from app.api.work import Work, working_memory
+from app.outputs.formats import FORMATS, Format
+from app.outputs.mask_rle import RleResult, rle_result
 from app.outputs.rle import EMPTY_CSV
+from app.segmentation.options import Options
+from app.segmentation.plan import Plan
+from app.segmentation.stream import SegmentedStream
 
 T = TypeVar("T")
 
@@ -93,23 +98,23 @@ _IMAGE_FAILURES = (
                     "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
                     "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
                 ),
-                "X-Model-Version": _header("version of the bundle", "rooftrace-1-0123456789ab"),
+                "X-Model-Version": _header("version of the bundle", "rooftrace-8-0123456789ab"),
                 "X-Execution-Provider": _header("what it ran on", "CPUExecutionProvider"),
                 "X-Building-Fraction": _header(
                     "share of building among the valid pixels", 0.123456, "number"
                 ),
                 "X-Building-Count": _header(
-                    "buildings: pixels that touch at a side are one", 17, "integer"
+                    "buildings: pixels that share a side are one", 17, "integer"
                 ),
                 "X-Building-Area-M2": _header(
                     "area of the building pixels, where the GSD is known", 2318.4, "number"
                 ),
-                "X-Gate": _header(
-                    "what cleared patches, and how many; absent where the gate was off",
-                    "deeplabv3plus<0.2; cleared 34 of 49 patches",
+                "X-Cascade": _header(
+                    "how many patches the first member decided alone; absent without a cascade",
+                    "unet_lite decided 34 of 49 patches alone",
                 ),
                 "X-Notice": _header(
-                    "what the client should know about its own input; may come more than once",
+                    "a fact about its own input that the client should know; may repeat",
                     "The image is greyscale: its band was used as red, green and blue.",
                 ),
             },
@@ -146,28 +151,30 @@ async def segment(
     _refuse_repeated(request)
     names = choose_formats(parameters.format, _accept(request), RESULT_TYPES)
     deadline = Deadline(service.settings.deadline)
-    pipeline = _pipeline(parameters, service, deadline, *(FORMATS[name] for name in names))
+    formats = tuple(FORMATS[name] for name in names)
+    work = _work(parameters, formats, service, deadline)
     length = announced_length(request, service.settings)
     async with service.admission.admit(length) as place:
         upload = await read_upload(request, service.settings, place)
         stages = Stages()
         request.state.stages = stages.seconds
 
-        def work() -> tuple[Result, bytes, dict[str, str]]:
-            result = pipeline.segment(upload.filename, upload.data, stages)
-            return result, pipeline.encode(result, stages), _figures(result, stages)
+        def segmented() -> tuple[Format, bytes, SegmentedStream]:
+            format, stream = work.begin(upload.filename, upload.data, stages)
+            with stages.measure("encode"):
+                return format, format.encode(stream), stream
 
-        working = _run(service, upload, work, stages, deadline)
-        result, body, figures = await unless_gone(request, working)
-    service.metrics.pixels.inc(result.segmentation.mask.size)
+        running = _run(service, upload, segmented, stages, deadline)
+        format, body, stream = await unless_gone(request, running)
+    service.metrics.pixels.inc(math.prod(stream.plan.size))
     headers = {
         "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
-        "X-Model-Version": pipeline.segmenter.manifest.version,
-        "X-Execution-Provider": ", ".join(execution_providers(pipeline.segmenter)),
-        **figures,
+        "X-Model-Version": stream.plan.model,
+        "X-Execution-Provider": ", ".join(execution_providers(work.segmenter)),
+        **_figures(stream),
     }
-    response = Response(body, media_type=result.format.media_type, headers=headers)
-    _add_notices(response, result.notices)
+    response = Response(body, media_type=format.media_type, headers=headers)
+    _add_notices(response, stream.plan.notices)
     return response
 
 
@@ -203,7 +210,7 @@ async def segment_batch(
     _refuse_repeated(request)
     format, *_ = choose_formats(parameters.format, _accept(request), BATCH_TYPES)
     deadline = Deadline(service.settings.deadline)
-    pipeline = _pipeline(parameters, service, deadline, FORMATS["rle"])
+    work = _work(parameters.options(), (FORMATS["rle"],), service, deadline)
     request_id: str = request.state.request_id
     totals: dict[str, float] = {}
     request.state.stages = totals
@@ -213,12 +220,14 @@ async def segment_batch(
     async def one(upload: Upload) -> RleResult | FileProblem:
         stages = Stages()
 
-        def work() -> RleResult:
-            return rle_result(pipeline.segment(upload.filename, upload.data, stages))
+        def segmented() -> RleResult:
+            _, stream = work.begin(upload.filename, upload.data, stages)
+            with stages.measure("encode"):
+                return rle_result(stream)
 
         try:
             async with turns:
-                result = await _run(service, upload, work, stages, deadline)
+                result = await _run(service, upload, segmented, stages, deadline)
         except Exception as error:  # not even a fault of ours loses the other files
             problem = problem_of(error, request_id)
             return FileProblem(filename=upload.filename, error=problem)
@@ -228,16 +237,16 @@ async def segment_batch(
         service.metrics.pixels.inc(result.width * result.height)
         return result
 
-    version = pipeline.segmenter.manifest.version
+    version = work.segmenter.manifest.version
     headers = {"X-Model-Version": version}
     length = announced_length(request, service.settings)
     async with AsyncExitStack() as admitted:
         place = await admitted.enter_async_context(service.admission.admit(length))
         uploads = await read_uploads(request, service.settings, place)
-        work = map(one, uploads)
+        running = map(one, uploads)
         if format == "ndjson":
-            return _AdmittedStream(admitted.pop_all(), _lines(work), headers)
-        results = await unless_gone(request, _all(work))
+            return _AdmittedStream(admitted.pop_all(), _lines(running), headers)
+        results = await unless_gone(request, _all(running))
     if format == "csv":
         response = Response(_submission(results), media_type=BATCH_TYPES["csv"], headers=headers)
         left_out = [result for result in results if isinstance(result, FileProblem)]
@@ -284,7 +293,7 @@ async def _run(
     def timed() -> T:
         size = working_memory(upload.data, service.settings.max_pixels)
         with service.admission.memory.for_image(size, deadline):
-            stages.add("queue", submitted)
+            stages.add_since("queue", submitted)
             return work()
 
     outcome = "unfinished"
@@ -302,40 +311,28 @@ async def _run(
         service.traces.add(stages)
 
 
-def _pipeline(
-    parameters: Options, service: Service, deadline: Deadline, format: Format, *otherwise: Format
-) -> Pipeline:
+def _work(
+    options: Options, formats: tuple[Format, ...], service: Service, deadline: Deadline
+) -> Work:
     """Settle what can be settled before the body is read.
 
     Raises:
-        InvalidOption: options that no bundle, or not this one, can honour.
+        InvalidOption: options that this bundle can't honour.
     """
-    options = parameters.segment_options()
     segmenter = service.segmenter
-    segmenter.chosen_members(options)
-    return Pipeline(
-        segmenter,
-        options,
-        max_pixels=service.settings.max_pixels,
-        checkpoint=deadline.check,
-        format=format,
-        otherwise=otherwise,
-        output=parameters.output_options(),
-        rescale=parameters.limits(),
-        sharpen=parameters.sharpen,
-    )
+    Plan.check(segmenter.manifest, options)
+    return Work(segmenter, options, formats, service.settings.max_pixels, deadline.check)
 
 
-def _figures(result: Result, stages: Stages) -> dict[str, str]:
-    """Count and measure the buildings, which takes a moment, for the headers."""
-    with stages.measure("encode"):
-        area, gating = result.building_area, result.segmentation.gating
-        return {
-            "X-Building-Fraction": f"{result.building_fraction:.6f}",
-            "X-Building-Count": str(result.building_count),
-            **({} if area is None else {"X-Building-Area-M2": f"{area:.2f}"}),
-            **({} if gating is None else {"X-Gate": str(gating)}),
-        }
+def _figures(stream: SegmentedStream) -> dict[str, str]:
+    """Return what a stream that was read to its end counted, as headers."""
+    area, count = stream.building_area, stream.cascade_count
+    return {
+        "X-Building-Fraction": f"{stream.building_fraction:.6f}",
+        "X-Building-Count": str(stream.building_count),
+        **({} if area is None else {"X-Building-Area-M2": f"{area:.2f}"}),
+        **({} if count is None else {"X-Cascade": str(count)}),
+    }
 
 
 def _accept(request: Request) -> str:

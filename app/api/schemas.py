@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.bundle.manifest import Gate, GsdRange, Threshold
-from app.outputs.formats import RleResult
+from app.bundle.manifest import Cascade, GsdRange, Threshold
+from app.outputs.mask_rle import RleResult
 
 
 class Problem(BaseModel):
@@ -36,7 +36,7 @@ class FileProblem(BaseModel):
 class BatchResult(BaseModel):
     """The results of a batch, in upload order."""
 
-    model: str = Field(description="version of the bundle", examples=["rooftrace-1-0123456789ab"])
+    model: str = Field(description="version of the bundle", examples=["rooftrace-8-0123456789ab"])
     results: list[RleResult | FileProblem]
 
 
@@ -58,13 +58,13 @@ class MemberInfo(BaseModel):
 class ModelsInfo(BaseModel):
     """The loaded ensemble."""
 
-    name: str = Field(examples=["rooftrace-1"])
-    version: str = Field(examples=["rooftrace-1-0123456789ab"])
+    name: str = Field(examples=["rooftrace-8"])
+    version: str = Field(examples=["rooftrace-8-0123456789ab"])
     patch_size: int = Field(examples=[224])
     threshold: Threshold
     gsd: GsdRange
-    gate: Gate | None = Field(
-        description="what clears patches where only a mask is asked for; null without a gate"
+    cascade: Cascade | None = Field(
+        description="when a member decides a patch alone; null without a cascade"
     )
     members: list[MemberInfo]
     fallback: str | None = Field(
@@ -81,7 +81,7 @@ class Health(BaseModel):
 class Readiness(Health):
     """Ready, and on what."""
 
-    model: str = Field(examples=["rooftrace-1-0123456789ab"])
+    model: str = Field(examples=["rooftrace-8-0123456789ab"])
     execution_providers: list[str] = Field(examples=[["CPUExecutionProvider"]])
     fallback: str | None
     waiting: int = Field(description="requests that wait for their turn", examples=[0])

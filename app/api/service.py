@@ -120,7 +120,7 @@ async def _check(
 
 
 CHECKED = Security(_check)
-"""A dependency of whatever only those who may ask are answered."""
+"""FastAPI dependency: rejects requests without a valid API key."""
 
 
 class RoomFirst(APIRoute):

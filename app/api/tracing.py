@@ -12,8 +12,8 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 
 from app import __version__
+from app.api.stages import Stages
 from app.errors import SettingsError
-from app.outputs.pipeline import Stages
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -95,19 +95,13 @@ class Member(_Model):
 class Threshold(_Model):
     """The probability at and above which a pixel is building, and how it was chosen.
 
-    A component whose mean probability lies below `sure` is no building (`app.segmentation.unsure`);
-    None: whatever reaches `value` is.
+    A connected component whose mean probability lies below `min_confidence` is no building; 0: all
+    are.
     """
 
     value: Annotated[float, Field(gt=0, lt=1)]
-    sure: Annotated[float, Field(gt=0, lt=1)] | None = None
+    min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.0
     chosen_by: str
-
-    @model_validator(mode="after")
-    def _sure_lies_above(self) -> Self:
-        if self.sure is not None and self.sure <= self.value:
-            raise ValueError(f"sure must lie above value, {self.value}, got {self.sure}")
-        return self
 
 
 class GsdRange(_Model):
@@ -152,32 +146,19 @@ class GsdRange(_Model):
         return start * math.pow(self.reference / start, share)
 
 
-class EarlyExit(_Model):
-    """The order in which members are asked for a mask, and what it was worth where it was chosen.
+class Cascade(_Model):
+    """When a member decides a patch alone, and the effect of that on the masks of `fitted_on`.
 
-    `asked` is the share of the patches of `chosen_by` about which each member had to be asked.
-    """
-
-    order: tuple[_Name, ...]
-    asked: dict[str, Annotated[float, Field(ge=0, le=1)]]
-    chosen_by: str
-
-
-class Gate(_Model):
-    """A member that clears patches alone: those in which it sees nothing above `threshold`.
-
-    The rest says what that did on `fitted_on`, along the path that serves. `lost` is the share of
-    building pixels that the masks lost: of all of them or of the correct ones, whichever is more.
-    `dice_micro_change` is micro Dice less that without the gate. `cleared` and `cleared_empty` are
-    shares of all patches, and of those without a labelled building.
+    It does where at most a share `share` of its probabilities lies within `doubt`, a range that
+    holds the ensemble's threshold. `alone` is the share of patches that it decided so.
+    `dice_micro_change` is micro Dice less that of all members.
     """
 
     member: _Name
-    threshold: Annotated[float, Field(gt=0, lt=1)]
-    lost: Annotated[float, Field(ge=0, le=1)]
+    doubt: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+    share: Annotated[float, Field(ge=0, lt=1)]
+    alone: Annotated[float, Field(ge=0, le=1)]
     dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
-    cleared: Annotated[float, Field(ge=0, le=1)]
-    cleared_empty: Annotated[float, Field(ge=0, le=1)]
     fitted_on: str
 
 
@@ -231,8 +212,7 @@ class Manifest(_Model):
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     threshold: Threshold
     gsd: GsdRange
-    gate: Gate | None = None
-    early_exit: EarlyExit | None = None
+    cascade: Cascade | None = None
     precisions: dict[Lower, PrecisionCost] = {}
     sources: tuple[DataSource, ...]
     evaluation: Evaluation | None
@@ -252,15 +232,17 @@ class Manifest(_Model):
         total = math.fsum(member.weight for member in self.members)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the weights of the members must sum to 1, got {total:.7g}")
-        if self.gate and self.gate.member not in names:
-            raise ValueError(
-                f"gate.member must be one of {', '.join(names)}, got {self.gate.member}"
-            )
-        if self.early_exit and sorted(self.early_exit.order) != sorted(names):
-            raise ValueError(
-                f"early_exit.order must name each of {', '.join(names)} once, "
-                f"got {', '.join(self.early_exit.order)}"
-            )
+        if self.cascade:
+            if self.cascade.member not in names:
+                raise ValueError(
+                    f"cascade.member must be one of {', '.join(names)}, got {self.cascade.member}"
+                )
+            low, high = self.cascade.doubt
+            if not low <= self.threshold.value <= high:
+                raise ValueError(
+                    f"cascade.doubt must hold the threshold, {self.threshold.value}, "
+                    f"got {low} to {high}"
+                )
         if "int8" in self.precisions and not any(member.int8 for member in self.members):
             raise ValueError("precisions has int8, but no member has the ranges for it")
         return self

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import get_args
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
 
 from app import __version__, logs
 from app.api.server import Server
@@ -16,16 +19,12 @@ from app.commandline.resume import check_no_partial
 from app.commandline.runs import Run
 from app.errors import InvalidOption, StartupError
 from app.imaging.proj import check_proj
-from app.imaging.scaling import parse_rescale
 from app.main import create_app, load_models
-from app.outputs.findings import OutputOptions, RasterBand, Rectify, parse_bands
 from app.outputs.formats import FORMATS
-from app.outputs.pipeline import Pipeline
-from app.outputs.rle import PixelOrder
 from app.runtime.onnxruntime import Device
-from app.segmentation.options import Combine, Resample, SegmentOptions, Unsure, UseGate
-from app.segmentation.segmenter import Checkpoint
-from app.segmentation.tta import Tta
+from app.segmentation.options import Options
+from app.segmentation.plan import Plan
+from app.segmentation.stream import Cancelled
 from app.settings import PREFIX, Settings, load_settings
 
 _OK, _SOME_FAILED, _REFUSED, _INTERRUPTED = 0, 1, 2, 130
@@ -71,48 +70,30 @@ def _segment(args: argparse.Namespace, settings: Settings) -> int:
     if not args.resume:
         for target in targets.values():
             check_no_partial(target)
-    options = SegmentOptions(
-        threshold=args.threshold,
-        overlap=args.overlap,
-        tta=args.tta,
-        members=None if args.models is None else tuple(args.models.split(",")),
-        combine=args.combine,
-        gsd=args.gsd,
-        resample=args.resample,
-        min_area=args.min_area,
-        unsure=args.unsure,
-        gate=args.gate,
-    )
-    output = OutputOptions(
-        order=args.order,
-        simplify=args.simplify,
-        rectify=args.rectify,
-        bands=parse_bands(args.bands),
-    )
-    rescale = None if args.rescale is None else parse_rescale(args.rescale)
-    with closing(load_models(settings)) as segmenter, interruptible() as checkpoint:
-        segmenter.chosen_members(options)
-        pipeline = Pipeline(
+    given = {name: getattr(args, name) for name in Options.model_fields}
+    options = Options.parse({name: value for name, value in given.items() if value is not None})
+    with closing(load_models(settings)) as segmenter, interruptible() as cancelled:
+        Plan.check(segmenter.manifest, options)
+        failed = Run(
             segmenter,
             options,
-            settings.max_pixels,
             format,
-            checkpoint=checkpoint,
-            output=output,
-            rescale=rescale,
-            sharpen=args.sharpen,
-        )
-        failed = Run(pipeline, targets, resume=args.resume, quiet=args.quiet).segment()
+            targets,
+            settings.max_pixels,
+            cancelled,
+            resume=args.resume,
+            quiet=args.quiet,
+        ).segment()
     return _SOME_FAILED if failed else _OK
 
 
 @contextmanager
-def interruptible() -> Iterator[Checkpoint]:
-    """Have Ctrl-C end the work, at the checkpoint that follows at the latest.
+def interruptible() -> Iterator[Cancelled]:
+    """Have Ctrl-C end the work, at the next call of what is yielded at the latest.
 
     Python raises KeyboardInterrupt wherever it happens to be. Where that is a callback of C code or
-    a destructor, it is printed and forgotten. Who ignores Ctrl-C, as a shell's background job does,
-    goes on doing so.
+    a destructor, it is printed and forgotten. A process that ignores Ctrl-C, such as a shell's
+    background job, goes on ignoring it.
     """
     told = False
 
@@ -121,7 +102,7 @@ def interruptible() -> Iterator[Checkpoint]:
         told = True
         raise KeyboardInterrupt
 
-    def checkpoint() -> None:
+    def cancelled() -> None:
         if told:
             raise KeyboardInterrupt
 
@@ -129,7 +110,7 @@ def interruptible() -> Iterator[Checkpoint]:
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     try:
-        yield checkpoint
+        yield cancelled
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -139,19 +120,20 @@ def _models(_: argparse.Namespace, settings: Settings) -> int:
         manifest, predictor = segmenter.manifest, segmenter.predictor
         verify_files(settings.bundle, manifest)
         threshold = f"{manifest.threshold.value:g}"
-        if manifest.threshold.sure:
-            threshold += f" (and {manifest.threshold.sure:g} on average of a building)"
+        if manifest.threshold.min_confidence:
+            threshold += f", minimum confidence {manifest.threshold.min_confidence:g}"
         print(f"{manifest.version}  threshold {threshold}  {settings.bundle}")
         for member in manifest.members:
             print(
                 f"  {member.name:<16} weight {member.weight:.2f}  {member.bytes / 2**20:6.1f} MiB"
                 f"  {predictor.providers[member.name]}  SHA-256 {member.sha256[:12]}… verified"
             )
-        if gate := manifest.gate:
+        if cascade := manifest.cascade:
+            low, high = cascade.doubt
             print(
-                f"  gate {gate.member}<{gate.threshold:g}: clears {gate.cleared_empty:.0%} of the "
-                f"empty patches and loses {gate.lost:.3%} of the building pixels of "
-                f"{gate.fitted_on}"
+                f"  cascade: {cascade.member} decides a patch alone where at most "
+                f"{cascade.share:.0%} of its pixels lie from {low:g} to {high:g}: "
+                f"{cascade.alone:.0%} of the patches of {cascade.fitted_on}"
             )
         print(f"  {predictor.choice}")
         if predictor.fallback:
@@ -203,69 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--format", choices=tuple(FORMATS), help="default: by the ending of -o, else png"
     )
-    command.add_argument("--threshold", type=float, help="default: the bundle's")
-    command.add_argument("--overlap", type=float, default=SegmentOptions.overlap)
-    command.add_argument("--tta", choices=get_args(Tta), default=SegmentOptions.tta)
-    command.add_argument("--models", metavar="NAME,…", help="members that vote; default: all")
-    command.add_argument("--combine", choices=get_args(Combine), default=SegmentOptions.combine)
-    command.add_argument(
-        "--rescale",
-        metavar="LOW,HIGH",
-        help="samples that become 0 and 255, or three such pairs; default: 8 bits as they are, "
-        "corrected if they have a colour cast or little contrast, deeper ones by percentiles",
-    )
-    command.add_argument(
-        "--sharpen",
-        type=int,
-        metavar="PERCENT",
-        help="by unsharp masking; default: 0, or as many as a soft image calls for",
-    )
-    command.add_argument("--gsd", type=float, help="metres per pixel; default: the file's own")
-    command.add_argument(
-        "--resample",
-        choices=get_args(Resample),
-        default=SegmentOptions.resample,
-        help="auto: with a known GSD, run the models at the GSD they were trained at",
-    )
-    command.add_argument(
-        "--min-area",
-        type=float,
-        default=SegmentOptions.min_area,
-        help="drop smaller components: m² with a known GSD, else pixels",
-    )
-    command.add_argument(
-        "--unsure",
-        choices=get_args(Unsure),
-        default=SegmentOptions.unsure,
-        help="drop: a component whose mean probability lies below what the bundle calls sure is no "
-        "building",
-    )
-    command.add_argument(
-        "--gate",
-        choices=get_args(UseGate),
-        default=SegmentOptions.gate,
-        help="on: for a mask alone, the bundle's gate, if it has one, clears patches in which one "
-        "model sees nothing; off: all models decide every pixel",
-    )
-    command.add_argument("--order", choices=get_args(PixelOrder), default="row")
-    command.add_argument(
-        "--simplify",
-        type=float,
-        default=OutputOptions.simplify,
-        help="tolerance of outlines: metres with a known GSD, else pixels",
-    )
-    command.add_argument(
-        "--rectify",
-        choices=get_args(Rectify),
-        default=OutputOptions.rectify,
-        help="square up the corners of outlines",
-    )
-    command.add_argument(
-        "--bands",
-        metavar="NAME,…",
-        default=",".join(OutputOptions.bands),
-        help=f"what a GeoTIFF holds, of {', '.join(get_args(RasterBand))}",
-    )
+    for name, field in Options.model_fields.items():
+        _add_option(command, name, field)
     command.add_argument(
         "--resume",
         action="store_true",
@@ -282,6 +203,17 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("settings", help="list the settings, their values and meaning")
     command.set_defaults(command=_settings)
     return parser
+
+
+def _add_option(command: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    """Add a flag for a field of `Options`; left out, it is None."""
+    types = [kind for kind in (get_args(field.annotation) or [field.annotation]) if kind]
+    choices = types if all(isinstance(kind, str) for kind in types) else None
+    converter: Any = str if choices else next(kind for kind in types if kind is not NoneType)
+    help = (field.description or "").replace("`", "").replace("%", "%%")
+    if field.default is not None:
+        help += f" Default: {field.default}."
+    command.add_argument(f"--{name.replace('_', '-')}", type=converter, choices=choices, help=help)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def plan_targets(inputs: Sequence[Path], output: str, format: Format) -> dict[Pa
     if Path(output) == STANDARD:
         if len(inputs) > 1:
             raise InvalidOption(f"-o - takes the result of one input, got {len(inputs)}")
-        if format.encode is None:
+        if format.write is None:
             raise InvalidOption(f"{format.name} can't be written to -: name a file")
         return {inputs[0]: STANDARD}
     if _is_folder(output):

@@ -1,4 +1,4 @@
-"""What a long run has found so far, beside its output: an interrupted one goes on from there.
+"""The bands that a long run has finished, beside its output: an interrupted run goes on from there.
 
 While `out.tif` is made, the folder `out.tif.partial` holds the bands that are finished, each a file
 of raw rows, and in `run.json` what they were made of. Bands have the same bits whether or not those
@@ -22,16 +22,17 @@ from zipfile import BadZipFile
 import numpy as np
 
 from app.errors import InputError, InvalidOption
-from app.segmentation.stream import SegmentedBand
+from app.segmentation.stream import Band
 
 logger = logging.getLogger(__name__)
 
 _RUN = "run.json"
 _LOCK = "lock"
+_ARRAYS = ("probability", "mask", "valid", "disagreement")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 
 
-class Work:
+class PartialRun:
     """The folder of a run that is not finished."""
 
     def __init__(self, folder: Path, target: Path) -> None:
@@ -51,22 +52,17 @@ class Work:
             self.rows = band.rows.stop
             self._saved.append(path)
 
-    def bands(self) -> Iterator[SegmentedBand]:
+    def bands(self) -> Iterator[Band]:
         """Read the saved bands."""
         return map(_load, list(self._saved))
 
-    def save(self, bands: Iterable[SegmentedBand]) -> Iterator[SegmentedBand]:
+    def save(self, bands: Iterable[Band]) -> Iterator[Band]:
         """Pass on the bands that follow, each saved before it goes."""
         for band in bands:
             path = self._folder / f"{band.row:010}.npz"
             with path.with_suffix(".tmp").open("wb") as file:
-                np.savez(
-                    file,
-                    probability=band.probability,
-                    disagreement=band.disagreement,
-                    mask=band.mask,
-                    valid=np.zeros(0, np.bool_) if band.valid is None else band.valid,
-                )
+                arrays = {name: getattr(band, name) for name in _ARRAYS}
+                np.savez(file, **{name: of for name, of in arrays.items() if of is not None})
             path.with_suffix(".tmp").replace(path)
             yield band
 
@@ -77,15 +73,15 @@ def partial_folder(target: Path) -> Path:
 
 
 @contextmanager
-def working(target: Path, made_of: Mapping[str, str], *, resume: bool) -> Iterator[Work]:
-    """Open the work of an output, and put what was written to `result` in its place at the end.
+def partial_run(target: Path, made_of: Mapping[str, str], *, resume: bool) -> Iterator[PartialRun]:
+    """Open the unfinished run of an output, and move its `result` into place at the end.
 
-    `made_of` names all that decides the bits of the bands. An input at fault leaves nothing behind;
-    anything else that goes wrong leaves the work, for `resume`.
+    `made_of` names everything that decides the bits of the bands. An input at fault leaves nothing
+    behind; any other error leaves the bands, for `resume`.
 
     Raises:
-        InvalidOption: there is work that is not to be resumed, or was made of something else, or
-            that another run is at.
+        InvalidOption: there is an unfinished run that is not to be resumed, that was made of
+            something else, or that another process is at.
     """
     folder = partial_folder(target)
     with _locked(folder):
@@ -102,13 +98,13 @@ def working(target: Path, made_of: Mapping[str, str], *, resume: bool) -> Iterat
                 f"{folder} can't be resumed: its {name} was {before.get(name)} and is "
                 f"{made_of[name]} now. Delete the folder to start again."
             )
-        work = Work(folder, target)
+        partial = PartialRun(folder, target)
         try:
-            yield work
+            yield partial
         except InputError:
             _remove(folder)
             raise
-        work.result.replace(target)
+        partial.result.replace(target)
         _remove(folder)
 
 
@@ -119,7 +115,7 @@ def check_no_partial(target: Path) -> None:
         InvalidOption: one is, or is at work now.
     """
     folder = partial_folder(target)
-    with suppress(OSError):  # `working` says so
+    with suppress(OSError):  # `partial_run` says so
         if (lock := _lock(folder)) is not None:
             lock.close()
     if folder.exists():
@@ -195,13 +191,6 @@ def _made_of(folder: Path) -> dict[str, str] | None:
     return made_of
 
 
-def _load(path: Path) -> SegmentedBand:
+def _load(path: Path) -> Band:
     with path.open("rb") as file, np.load(file) as arrays:  # numpy leaves a bad file open
-        valid = arrays["valid"]
-        return SegmentedBand(
-            int(path.stem),
-            arrays["probability"],
-            arrays["disagreement"],
-            arrays["mask"],
-            valid if valid.size else None,
-        )
+        return Band(int(path.stem), **{name: arrays[name] for name in _ARRAYS if name in arrays})

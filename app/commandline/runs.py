@@ -1,12 +1,10 @@
 """Segment files: what `rooftrace segment` does once its arguments are settled."""
 
 import hashlib
-import math
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -14,20 +12,22 @@ from tqdm import tqdm
 
 from app import __version__
 from app.commandline.files import STANDARD
-from app.commandline.resume import Work, partial_folder, working
+from app.commandline.resume import PartialRun, partial_folder, partial_run
 from app.errors import RooftraceError, UploadTooLarge
 from app.imaging.decode import decode_image
 from app.imaging.header import tiff_size
 from app.imaging.image import RowSource
 from app.imaging.raster import open_raster
-from app.imaging.scaling import format_rescale
 from app.imaging.sniff import Format as FileFormat
 from app.imaging.sniff import sniff_file
-from app.outputs.formats import FORMATS
-from app.outputs.pipeline import BYTES_PER_PIXEL, Pipeline, Stages
-from app.segmentation.segmenter import used_gsd
-from app.segmentation.stream import SegmentedBand
+from app.outputs.formats import BYTES_PER_PIXEL, FORMATS, Format
+from app.segmentation.options import Options
+from app.segmentation.plan import Plan
+from app.segmentation.segmenter import Segmenter, stream
+from app.segmentation.stream import Band, Cancelled, SegmentedStream, never
 
+_AFTER_BANDS = {"min_area", "min_confidence", "order", "simplify", "rectify", "bands"}
+"""Options that act on finished bands: a run may go on with others."""
 _BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} [{elapsed}<{remaining}{postfix}]"
 )
@@ -40,15 +40,19 @@ class Run:
     `resume`: go on with what an earlier run left unfinished, and leave what it finished.
     """
 
-    pipeline: Pipeline
+    segmenter: Segmenter
+    options: Options
+    format: Format
     targets: Mapping[Path, Path]
+    max_pixels: int
+    cancelled: Cancelled = never
     resume: bool = False
     quiet: bool = False
 
     def segment(self) -> int:
         """Segment file by file; say what is wrong with one, go on, and return how many failed."""
         failed = 0
-        has_own_bar = self.pipeline.format.write is not None and len(self.targets) == 1
+        has_own_bar = len(self.targets) == 1
         files = tqdm(self.targets.items(), unit="image", disable=self.quiet or has_own_bar)
         for source, target in files:
             try:
@@ -60,22 +64,35 @@ class Run:
         return failed
 
     def _segment(self, source: Path, target: Path) -> tuple[str, ...]:
-        """Segment one file, and return what one should know about it."""
+        """Segment one file, and return its notices."""
         if self.resume and _is_done(source, target):
             return (f"{target} is there, and newer: it was left as it is.",)
-        write = self.pipeline.format.write
-        if write is None or target == STANDARD:
+        if self.format.whole or target == STANDARD:
             self._check_size(source)
-            stages = Stages()
-            result = self.pipeline.segment(source.name, _read(source), stages)
-            _write(target, self.pipeline.encode(result, stages))
-            return result.notices
-        with self._open(source) as (image, digest):
-            with working(target, self._made_of(digest), resume=self.resume) as work:
-                bands = self._with_bar(self._bands(image, work), image, work.rows, source.name)
-                found = self.pipeline.stream(source.name, image, bands)
-                write(found, work.result)
-            return found.notices
+        with self._open(source) as (image, fingerprint):
+            notices = self.format.check(image)
+            plan = self.segmenter.plan(
+                image, self.options, buildings=self.format.buildings, notices=notices
+            )
+            if target == STANDARD:
+                bands = self.segmenter.bands(plan, image, self.cancelled)
+                found = self._with_bar(bands, plan, 0, source.name)
+                sys.stdout.buffer.write(
+                    self.format.encode(self._stream(plan, image, found, source))
+                )
+                sys.stdout.buffer.flush()
+            else:
+                made_of = self._made_of(plan, fingerprint)
+                with partial_run(target, made_of, resume=self.resume) as partial:
+                    bands = self._bands(plan, image, partial)
+                    found = self._with_bar(bands, plan, partial.rows, source.name)
+                    self.format.save(self._stream(plan, image, found, source), partial.result)
+        return plan.notices
+
+    def _stream(
+        self, plan: Plan, image: RowSource, bands: Iterable[Band], source: Path
+    ) -> SegmentedStream:
+        return stream(plan, image, bands, self.cancelled, name=source.name)
 
     def _check_size(self, source: Path) -> None:
         """Refuse a raster that is too large to be held whole, before it is read.
@@ -84,70 +101,62 @@ class Run:
             UploadTooLarge: say what to do.
         """
         size = None if source == STANDARD else tiff_size(source)
-        if size is None or size[0] * size[1] <= (most := self.pipeline.max_pixels):
+        if size is None or size[0] * size[1] <= self.max_pixels:
             return
         height, width = size
-        streamed = ", ".join(format.name for format in FORMATS.values() if format.write)
+        streamed = ", ".join(format.name for format in FORMATS.values() if not format.whole)
         raise UploadTooLarge(
-            f"The TIFF has {width} x {height} pixels, and as {self.pipeline.format.name}, or to -, "
-            f"it would be held whole: that is for {most} pixels at most. Write {streamed} to a "
-            "file, which takes a TIFF of any size; or raise ROOFTRACE_MAX_PIXELS where there are "
-            f"{BYTES_PER_PIXEL} bytes of memory for each."
+            f"The TIFF has {width} x {height} pixels, and as {self.format.name}, or to -, "
+            f"it would be held whole: that is for {self.max_pixels} pixels at most. Write "
+            f"{streamed} to a file, which takes a TIFF of any size; or raise ROOFTRACE_MAX_PIXELS "
+            f"where there are {BYTES_PER_PIXEL} bytes of memory for each."
         )
 
     @contextmanager
     def _open(self, source: Path) -> Iterator[tuple[RowSource, str]]:
         """Open a file as rows: a TIFF of any size as it lies there, any other whole.
 
-        With it comes what tells it from any other file.
+        Also yields the file's fingerprint.
         """
-        pipeline = self.pipeline
+        decoding = self.options.decoding
         if source != STANDARD and sniff_file(source) is FileFormat.TIFF:
             status = source.stat()
-            with open_raster(source, rescale=pipeline.rescale, sharpen=pipeline.sharpen) as raster:
+            with open_raster(source, **decoding) as raster:
                 yield raster, f"of {status.st_size} bytes, changed {status.st_mtime_ns}"
         else:
-            data = _read(source)
-            image = decode_image(
-                data,
-                max_pixels=pipeline.max_pixels,
-                rescale=pipeline.rescale,
-                sharpen=pipeline.sharpen,
-            )
+            data = sys.stdin.buffer.read() if source == STANDARD else source.read_bytes()
+            image = decode_image(data, max_pixels=self.max_pixels, **decoding)
             yield image, hashlib.sha256(data).hexdigest()
 
-    def _bands(self, image: RowSource, work: Work) -> Iterator[SegmentedBand]:
-        """Give the bands that are saved, then those that are not."""
-        yield from work.bands()
-        if work.rows < image.height:
-            yield from work.save(self.pipeline.bands(image, first=work.rows))
+    def _bands(self, plan: Plan, image: RowSource, partial: PartialRun) -> Iterator[Band]:
+        """Yield the bands that are saved, then those that are not."""
+        yield from partial.bands()
+        if partial.rows < image.height:
+            yield from partial.save(
+                self.segmenter.bands(plan, image, self.cancelled, first=partial.rows)
+            )
 
-    def _made_of(self, digest: str) -> dict[str, str]:
-        """Name all that decides the bits of a file's bands."""
-        segmenter, rescale = self.pipeline.segmenter, self.pipeline.rescale
-        sharpen = self.pipeline.sharpen
+    def _made_of(self, plan: Plan, fingerprint: str) -> dict[str, str]:
+        """Name everything that decides the bits of a file's bands."""
+        options = self.options.model_dump(exclude=_AFTER_BANDS)
         return {
-            "input": digest,
+            "input": fingerprint,
             "rooftrace": __version__,
-            "model": segmenter.manifest.version,
-            "provider": ", ".join(sorted(set(segmenter.predictor.providers.values()))),
-            "answer": "a mask" if self.pipeline.mask_only else "probabilities",
-            "rescale": "none" if rescale is None else format_rescale(rescale),
-            "sharpen": "none" if sharpen is None else str(sharpen),
-            **{name: str(value) for name, value in asdict(self.pipeline.options).items()},
+            "model": plan.model,
+            "provider": ", ".join(sorted(set(self.segmenter.predictor.providers.values()))),
+            "disagreement": str(plan.disagreement),
+            **{name: str(value) for name, value in options.items()},
         }
 
-    def _with_bar(
-        self, bands: Iterable[SegmentedBand], image: RowSource, done: int, name: str
-    ) -> Iterator[SegmentedBand]:
+    def _with_bar(self, bands: Iterable[Band], plan: Plan, done: int, name: str) -> Iterator[Band]:
         """Show how much of an image has gone by: in km² where its GSD is known."""
-        gsd = used_gsd(image, self.pipeline.options)
-        unit = "km²" if gsd else "megapixels"
-        row = image.width * (math.prod(gsd) if gsd else 1) / 1e6
+        areas = plan.row_areas
+        unit = "megapixels" if areas is None else "km²"
+        row = plan.width * (1.0 if areas is None else float(areas.mean())) / 1e6
         started, before = perf_counter(), done
         with tqdm(
             desc=name,
-            total=image.height * row,
+            total=plan.height * row,
             initial=done * row,
             unit=unit,
             bar_format=_BAR,
@@ -167,21 +176,3 @@ def _is_done(source: Path, target: Path) -> bool:
     if partial_folder(target).exists() or not (source.exists() and target.exists()):
         return False
     return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
-
-
-def _read(source: Path) -> bytes:
-    return sys.stdin.buffer.read() if source == STANDARD else source.read_bytes()
-
-
-def _write(target: Path, data: bytes) -> None:
-    if target == STANDARD:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        # Whole or not there at all, and never a mixture of what two runs write at once.
-        part = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            part.write_bytes(data)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)

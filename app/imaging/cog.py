@@ -41,7 +41,7 @@ class Profile:
 
 
 class Draft:
-    """The file while it is being made: tiled, and open to changes."""
+    """The tiled file while it is being made."""
 
     def __init__(self, file: DatasetWriter) -> None:
         self._file = file
@@ -50,13 +50,6 @@ class Draft:
         """Write uint8 (bands, h, width) from row `row` on."""
         _, height, width = pixels.shape
         self._file.write(pixels, window=Window(0, row, width, height))
-
-    def fill(self, where: tuple[slice, slice], crop: NDArray[np.bool_], value: int) -> None:
-        """Set the pixels of the first band that `crop` marks, in rows that have been written."""
-        window = Window.from_slices(*where)
-        pixels = self._file.read(1, window=window)
-        pixels[crop] = value
-        self._file.write(pixels, 1, window=window)
 
 
 def write_cog(path: Path, profile: Profile, draw: Callable[[Draft], None]) -> None:
@@ -91,7 +84,7 @@ def _make(rows: str, made: str, profile: Profile, draw: Callable[[Draft], None])
     with environment(GDAL_CACHEMAX=_CACHE_BYTES):
         with DatasetWriter(
             rows,
-            "w+",
+            "w",
             driver="GTiff",
             width=profile.width,
             height=profile.height,

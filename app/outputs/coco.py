@@ -3,40 +3,41 @@
 from typing import IO
 
 from app.outputs.coco_rle import encode_coco_rle
-from app.outputs.findings import Findings
 from app.outputs.jsontext import write_json
-from app.segmentation.buildings import Building
+from app.outputs.provenance import provenance
+from app.outputs.totals import totals
+from app.segmentation.stream import Building, SegmentedStream
 
 
-def write_coco(findings: Findings, file: IO[bytes]) -> None:
+def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write a data set of one image, annotation by annotation as buildings are found.
 
     Raises:
-        Exception: whatever `findings` raises on the way.
+        Exception: whatever reading the stream raises.
     """
-    image = findings.image
+    image = stream.image
     head: dict[str, object] = {
-        "info": findings.provenance.fields(),
+        "info": provenance(stream.plan).fields(),
         "images": [
             {
                 "id": 1,
-                "file_name": findings.filename,
+                "file_name": stream.name,
                 "width": image.width,
                 "height": image.height,
             }
         ],
         "categories": [{"id": 1, "name": "building", "supercategory": "building"}],
-        "notices": findings.notices,
+        "notices": stream.plan.notices,
     }
     annotations = (
-        _annotation(number, building, findings)
-        for number, building in enumerate(findings.buildings(), 1)
+        _annotation(number, building, stream)
+        for number, building in enumerate(stream.buildings(), 1)
     )
-    write_json(file, head, "annotations", annotations, findings.totals)
+    write_json(file, head, "annotations", annotations, lambda: totals(stream))
 
 
-def _annotation(number: int, building: Building, findings: Findings) -> dict[str, object]:
-    height, width = findings.image.height, findings.image.width
+def _annotation(number: int, building: Building, stream: SegmentedStream) -> dict[str, object]:
+    height, width = stream.image.height, stream.image.width
     rows, cols = building.window
     return {
         "id": number,

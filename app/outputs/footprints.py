@@ -11,9 +11,9 @@ from app.imaging.georeference import GeoReference
 from app.imaging.image import RowSource
 from app.imaging.outline import outline
 from app.outputs.earth import Coordinates, Polygon, area_on_earth, to_earth
-from app.outputs.findings import Findings
 from app.outputs.rectify import rectify
-from app.segmentation.buildings import Building
+from app.segmentation.plan import Plan
+from app.segmentation.stream import Building, SegmentedStream
 
 # A run has up to four corners, and a corner takes about a hundred bytes until it is written.
 _MAX_RUNS = 2_000_000
@@ -55,16 +55,16 @@ def check_place(image: RowSource) -> None:
         )
 
 
-def footprints(findings: Findings) -> Iterator[Footprint]:
+def footprints(stream: SegmentedStream) -> Iterator[Footprint]:
     """Turn buildings into footprints, one by one as they are found.
 
     Raises:
         ImpossibleOutput: a building lies where the image's reference system is not valid, or is no
             building but a maze.
     """
-    place = findings.image.georeference
-    draw = _on_image_alone(findings) if place is None else _on_earth(place)
-    for building in findings.buildings():
+    place = stream.image.georeference
+    draw = _on_image_alone(stream.plan) if place is None else _on_earth(place)
+    for building in stream.buildings():
         if len(building.runs) > _MAX_RUNS:
             raise ImpossibleOutput(
                 "A building's outline is too long to be drawn: what was found hangs together over "
@@ -73,7 +73,7 @@ def footprints(findings: Findings) -> Iterator[Footprint]:
             )
         rows, cols = building.window
         polygon = outline(building.crop(), rows.start, cols.start)
-        shaped = _shaped(polygon, findings)
+        shaped = _shaped(polygon, stream.plan)
         footprint = draw(building, shaped)
         if shaped is not polygon and not _is_valid(footprint):
             # A corner that lies on another edge does so on the image alone.
@@ -81,22 +81,21 @@ def footprints(findings: Findings) -> Iterator[Footprint]:
         yield footprint
 
 
-def _shaped(polygon: shapely.Polygon, findings: Findings) -> shapely.Polygon:
+def _shaped(polygon: shapely.Polygon, plan: Plan) -> shapely.Polygon:
     """Simplify and square up, where asked to, as the building stands on the ground.
 
     Pixels may be longer than they are wide, and right angles are meant on the ground. What would
     not be a valid polygon stays as it was.
     """
-    options = findings.output
-    if not options.simplify and options.rectify == "none":
+    if not plan.simplify and plan.rectify == "none":
         return polygon
-    down, across = findings.gsd or (1.0, 1.0)
+    down, across = plan.gsd or (1.0, 1.0)
     shaped = on_ground = _scaled(polygon, across, down)
-    if options.simplify:
-        simpler = shapely.simplify(on_ground, options.simplify, preserve_topology=True)
+    if plan.simplify:
+        simpler = shapely.simplify(on_ground, plan.simplify, preserve_topology=True)
         if isinstance(simpler, shapely.Polygon) and simpler.is_valid and not simpler.is_empty:
             shaped = simpler
-    if options.rectify == "orthogonal":
+    if plan.rectify == "orthogonal":
         shaped = rectify(on_ground, max(down, across), otherwise=shaped)
     return _scaled(shaped, 1 / across, 1 / down)
 
@@ -112,8 +111,8 @@ def _scaled(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
     return shapely.transform(polygon, lambda points: points * (x, y))
 
 
-def _on_image_alone(findings: Findings) -> Callable[[Building, shapely.Polygon], Footprint]:
-    down, across = findings.gsd or (1.0, 1.0)
+def _on_image_alone(plan: Plan) -> Callable[[Building, shapely.Polygon], Footprint]:
+    down, across = plan.gsd or (1.0, 1.0)
 
     def draw(building: Building, polygon: shapely.Polygon) -> Footprint:
         area = polygon.area * down * across

@@ -7,9 +7,11 @@ import shapely
 
 from app.imaging.image import RowSource
 from app.outputs.earth import Polygon, area_on_earth
-from app.outputs.findings import Findings
 from app.outputs.footprints import Footprint, check_place, footprints
 from app.outputs.jsontext import write_json
+from app.outputs.provenance import provenance
+from app.outputs.totals import totals
+from app.segmentation.stream import SegmentedStream
 
 
 def check_coordinates(image: RowSource) -> tuple[str, ...]:
@@ -25,21 +27,22 @@ def check_coordinates(image: RowSource) -> tuple[str, ...]:
     return () if notice is None else (notice,)
 
 
-def write_geojson(findings: Findings, file: IO[bytes]) -> None:
+def write_geojson(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write a FeatureCollection, feature by feature as buildings are found.
 
     Raises:
-        Exception: whatever `findings` raises on the way.
+        Exception: whatever reading the stream raises.
     """
     head: dict[str, object] = {"type": "FeatureCollection"}
-    if findings.image.georeference is None:
-        head["coordinates"] = "pixel"
-    head |= {"provenance": findings.provenance.fields(), "notices": findings.notices}
-    features = (_feature(footprint, findings) for footprint in footprints(findings))
-    write_json(file, head, "features", features, findings.totals)
+    if stream.image.georeference is None:
+        # Not `coordinates`: RFC 7946, section 7.1, reserves that name for geometries.
+        head["coordinate_system"] = "pixel"
+    head |= {"provenance": provenance(stream.plan).fields(), "notices": stream.plan.notices}
+    features = (_feature(footprint, stream) for footprint in footprints(stream))
+    write_json(file, head, "features", features, lambda: totals(stream))
 
 
-def _feature(footprint: Footprint, findings: Findings) -> dict[str, object]:
+def _feature(footprint: Footprint, stream: SegmentedStream) -> dict[str, object]:
     if footprint.on_earth is None:
         polygon: Polygon = _rounded(footprint.on_image, decimals=2)
         area = footprint.area
@@ -51,7 +54,7 @@ def _feature(footprint: Footprint, findings: Findings) -> dict[str, object]:
         "type": "Feature",
         "geometry": _geometry(polygon),
         "properties": {
-            "area_pixels" if findings.gsd is None else "area_m2": round(area, 2),
+            "area_pixels" if stream.plan.gsd is None else "area_m2": round(area, 2),
             "confidence": round(footprint.confidence, 4),
             "agreement": round(footprint.agreement, 4),
         },

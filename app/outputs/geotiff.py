@@ -1,4 +1,4 @@
-"""What was found as a Cloud Optimized GeoTIFF on the image's own grid.
+"""The mask as a Cloud Optimized GeoTIFF on the image's own grid.
 
 Every band is uint8 with nodata 255 where the image is invalid. The mask is 1 and 0, under a colour
 table where it is alone. Probability and disagreement are 250 steps from 0 to 1: the band's scale of
@@ -7,6 +7,7 @@ table where it is alone. Probability and disagreement are 250 steps from 0 to 1:
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from app.errors import ImpossibleOutput
 from app.imaging.cog import Draft, Profile, encode_cog, write_cog
 from app.imaging.image import RowSource
-from app.outputs.findings import Findings, RasterBand
-from app.segmentation.buildings import Building
-from app.segmentation.stream import SegmentedBand
+from app.outputs.provenance import provenance
+from app.segmentation.options import RasterBand
+from app.segmentation.stream import Band, SegmentedStream
 
 _INVALID = 255
 _STEPS = 250
@@ -44,55 +45,50 @@ def check_grid(image: RowSource) -> tuple[str, ...]:
     return ()
 
 
-def write_geotiff(findings: Findings, path: Path) -> None:
+def save_geotiff(stream: SegmentedStream, path: Path) -> None:
     """Write a file at `path`, which is whole or not there at all.
 
     Raises:
         OSError: no room, or no right to write there.
-        Exception: whatever `findings` raises on the way.
+        Exception: whatever reading the stream raises.
     """
-    write_cog(path, _profile(findings), lambda draft: _draw(draft, findings))
+    write_cog(path, _profile(stream), lambda draft: _draw(draft, stream))
 
 
-def encode_geotiff(findings: Findings) -> bytes:
-    """Make the same in memory."""
-    return encode_cog(_profile(findings), lambda draft: _draw(draft, findings))
+def write_geotiff(stream: SegmentedStream, file: IO[bytes]) -> None:
+    """Write the same to an open file, by way of memory."""
+    file.write(encode_cog(_profile(stream), lambda draft: _draw(draft, stream)))
 
 
-def _profile(findings: Findings) -> Profile:
-    image, tags = findings.image, findings.provenance.tags()
+def _profile(stream: SegmentedStream) -> Profile:
+    image, tags = stream.image, provenance(stream.plan).tags()
     assert image.georeference is not None, "check_grid comes first"
     return Profile(
         image.height,
         image.width,
         image.georeference,
-        {name: _SCALES[name] for name in findings.output.bands},
+        {name: _SCALES[name] for name in stream.plan.bands},
         _INVALID,
         _COLOURS,
         {_TAGS.get(name, name): text for name, text in tags.items()},
     )
 
 
-def _draw(draft: Draft, findings: Findings) -> None:
-    def draw(band: SegmentedBand) -> None:
-        pixels = np.stack([_PIXELS[name](band) for name in findings.output.bands])
+def _draw(draft: Draft, stream: SegmentedStream) -> None:
+    for band in stream:
+        pixels = np.stack([_PIXELS[name](band) for name in stream.plan.bands])
         if band.valid is not None:
             pixels[:, ~band.valid] = _INVALID
         draft.write(band.row, pixels)
 
-    def erase(component: Building) -> None:
-        draft.fill(component.window, component.crop(), 0)
 
-    for _ in findings.buildings(on_band=draw, on_small=erase):
-        pass
-
-
-def _steps(share: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _steps(share: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    assert share is not None, "the plan asks for it"
     steps: NDArray[np.uint8] = np.rint(share * np.float32(_STEPS)).astype(np.uint8)
     return steps
 
 
-_PIXELS: dict[RasterBand, Callable[[SegmentedBand], NDArray[np.uint8]]] = {
+_PIXELS: dict[RasterBand, Callable[[Band], NDArray[np.uint8]]] = {
     "mask": lambda band: band.mask.astype(np.uint8),
     "probability": lambda band: _steps(band.probability),
     "disagreement": lambda band: _steps(band.disagreement),

@@ -5,13 +5,11 @@ runs along rows; many other competitions run down columns, so the order is alway
 """
 
 import re
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-PixelOrder = Literal["row", "column"]
-"""`row`: left to right, then down. `column`: top to bottom, then right."""
+from app.segmentation.options import PixelOrder
 
 EMPTY_CSV = "-1"
 """How the competition's CSV form writes an empty mask: there, an empty field would be missing."""

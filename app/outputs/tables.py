@@ -18,8 +18,9 @@ import shapely
 
 from app.errors import ImpossibleOutput, InvalidOption
 from app.imaging.image import RowSource
-from app.outputs.findings import Findings
 from app.outputs.footprints import Footprint, check_place, footprints
+from app.outputs.provenance import provenance
+from app.segmentation.stream import SegmentedStream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,52 +54,54 @@ def check_table(image: RowSource) -> tuple[str, ...]:
     return ()
 
 
-def write_geopackage(findings: Findings, path: Path) -> None:
+def save_geopackage(stream: SegmentedStream, path: Path) -> None:
     """Write a GeoPackage with one layer, `buildings`.
 
     Raises:
         OSError: no room, or no right to write there.
-        Exception: whatever `findings` raises on the way.
+        Exception: whatever reading the stream raises.
     """
-    provenance = json.dumps(findings.provenance.fields())
-    _write_by_gdal(findings, path, "GPKG", layer_metadata={"rooftrace": provenance})
+    described = json.dumps(provenance(stream.plan).fields())
+    _save_by_gdal(stream, path, "GPKG", layer_metadata={"rooftrace": described})
 
 
-def write_flatgeobuf(findings: Findings, path: Path) -> None:
+def save_flatgeobuf(stream: SegmentedStream, path: Path) -> None:
     """Write a FlatGeobuf, with a spatial index.
 
     Raises:
-        As `write_geopackage`.
+        As `save_geopackage`.
     """
-    provenance = json.dumps(findings.provenance.fields())
-    _write_by_gdal(findings, path, "FlatGeobuf", layer_options={"DESCRIPTION": provenance})
+    described = json.dumps(provenance(stream.plan).fields())
+    _save_by_gdal(stream, path, "FlatGeobuf", layer_options={"DESCRIPTION": described})
 
 
-def write_geoparquet(findings: Findings, path: Path) -> None:
+def save_geoparquet(stream: SegmentedStream, path: Path) -> None:
     """Write a GeoParquet file, as many row groups as batches come.
 
     Raises:
-        As `write_geopackage`.
+        As `save_geopackage`.
     """
     import pyarrow.parquet as pq
 
     geometry = {
         "encoding": "WKB",
         "geometry_types": ["Polygon"],
-        "crs": pyproj.CRS.from_user_input(_crs(findings)).to_json_dict(),
+        "crs": pyproj.CRS.from_user_input(_crs(stream)).to_json_dict(),
         "orientation": "counterclockwise",
         "edges": "planar",
     }
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     schema = _schema().with_metadata(
-        {"geo": json.dumps(geo), "rooftrace": json.dumps(findings.provenance.fields())}
+        {"geo": json.dumps(geo), "rooftrace": json.dumps(provenance(stream.plan).fields())}
     )
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
-        for batch in _batches(findings):
+        for batch in _batches(stream):
             file.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
-def _write_by_gdal(findings: Findings, path: Path, driver: str, **options: dict[str, str]) -> None:
+def _save_by_gdal(
+    stream: SegmentedStream, path: Path, driver: str, **options: dict[str, str]
+) -> None:
     import pyarrow as pa
     import pyogrio
 
@@ -107,7 +110,7 @@ def _write_by_gdal(findings: Findings, path: Path, driver: str, **options: dict[
     def batches() -> Iterator["pa.RecordBatch"]:
         # Arrow's stream would turn any error into one of its own, without its class.
         try:
-            yield from _batches(findings)
+            yield from _batches(stream)
         except BaseException as error:
             raised.append(error)
             raise
@@ -121,7 +124,7 @@ def _write_by_gdal(findings: Findings, path: Path, driver: str, **options: dict[
             driver=driver,
             geometry_name="geometry",
             geometry_type="Polygon",
-            crs=_crs(findings),
+            crs=_crs(stream),
             **options,
         )
     except Exception as error:
@@ -130,8 +133,8 @@ def _write_by_gdal(findings: Findings, path: Path, driver: str, **options: dict[
         raise OSError(f"{path} can't be written: {error}") from error
 
 
-def _crs(findings: Findings) -> str:
-    georeference = findings.image.georeference
+def _crs(stream: SegmentedStream) -> str:
+    georeference = stream.image.georeference
     assert georeference is not None, "check_table comes first"
     assert georeference.crs is not None
     return georeference.crs
@@ -150,10 +153,10 @@ def _schema() -> "pa.Schema":
     )
 
 
-def _batches(findings: Findings) -> Iterator["pa.RecordBatch"]:
+def _batches(stream: SegmentedStream) -> Iterator["pa.RecordBatch"]:
     import pyarrow as pa
 
-    found = footprints(findings)
+    found = footprints(stream)
     while batch := list(islice(found, _BATCH)):
         columns = zip(*map(_row, batch), strict=True)
         yield pa.record_batch([pa.array(column) for column in columns], schema=_schema())

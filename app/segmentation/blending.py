@@ -10,11 +10,11 @@ from app.segmentation.windows import WindowGrid
 
 
 @dataclass(frozen=True, eq=False)
-class Band:
-    """Finished rows of a map, from image row `row` on.
+class MemberBand:
+    """Finished rows of the members' probability maps, from image row `row` on.
 
-    `members` is float32 (M, h, W) in [0, 1]: one probability map per member, h rows high and as
-    wide as the image.
+    `members` is float32 (M, h, W) in [0, 1]: one map per member, h rows high and as wide as the
+    image.
     """
 
     row: int
@@ -25,13 +25,13 @@ class Band:
         """Rows of the image that the band holds."""
         return slice(self.row, self.row + self.members.shape[1])
 
-    def below(self, row: int) -> "Band":
-        """Return the band's part from image row `row` on, which may be none."""
+    def below(self, row: int) -> "MemberBand":
+        """Return the band's part from image row `row` on, which may have no rows."""
         cut = min(max(0, row - self.row), self.members.shape[1])
-        return Band(self.row + cut, self.members[:, cut:])
+        return MemberBand(self.row + cut, self.members[:, cut:])
 
 
-def drop_above(bands: Iterable[Band], row: int) -> Iterator[Band]:
+def drop_above(bands: Iterable[MemberBand], row: int) -> Iterator[MemberBand]:
     """Drop the rows above image row `row`, and the bands that have no others."""
     for band in bands:
         if band.rows.stop > row:
@@ -40,7 +40,7 @@ def drop_above(bands: Iterable[Band], row: int) -> Iterator[Band]:
 
 def blend(
     grid: WindowGrid, patches: Iterable[NDArray[np.float32]], first: int = 0
-) -> Iterator[Band]:
+) -> Iterator[MemberBand]:
     """Blend one float32 (M, patch, patch) prediction per window, in the grid's order, into bands.
 
     `first` is the first row that is wanted, and there are predictions for `grid.windows_from` it
@@ -72,7 +72,7 @@ def blend(
             finished = finished_rows[window.row]
             # The weights at a pixel sum to 1 but for rounding, which must not leave [0, 1].
             if window.row + finished > first:
-                yield Band(window.row, np.clip(pending[:, :finished], 0, 1)).below(first)
+                yield MemberBand(window.row, np.clip(pending[:, :finished], 0, 1)).below(first)
             pending[:, :-finished] = pending[:, finished:]
             pending[:, -finished:] = 0
 

@@ -1,74 +1,115 @@
-"""The lossy gate: one member alone clears patches in which it sees nothing.
+"""Which members are asked about a patch: all of them, none, or the first alone.
 
-A patch in which its largest probability lies below the gate's threshold counts as if every member
-had said 0, and no other is asked about it. Unlike early exit, this may change the mask: export fits
-the threshold so that hardly a building is lost (`app.bundle.manifest.Gate`). Whether a patch is
-cleared depends on no other patch.
+A patch without a valid pixel is not predicted. With a cascade, the first member decides a patch
+alone where it leaves little doubt. Whether it does depends on no other patch, so masks do not
+depend on where an image is cut or a run was resumed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Patch = TypeVar("_Patch")
+Patch: TypeAlias = NDArray[np.uint8]
+Ask = Callable[[Iterable[Patch], tuple[str, ...]], Iterator[NDArray[np.float32]]]
+"""Takes patches, uint8 (S, S, 3), and M members; yields a float32 (M, S, S) for each patch."""
 
-Ask = Callable[[Sequence[_Patch], int], Iterable[NDArray[np.float32]]]
-"""Patches and a member's index in; its answers, float32 (S, S), out in order."""
+
+@dataclass(frozen=True)
+class Cascade:
+    """When a member decides a patch alone.
+
+    It does where at most a share `share` of its probabilities lies from `low` to `high`.
+    """
+
+    member: str
+    low: float
+    high: float
+    share: float
+
+    def doubt(self, probability: NDArray[np.float32]) -> float:
+        """Return the share of a member's answer about a patch, float32 (S, S), that is in doubt."""
+        return float(np.mean((probability >= self.low) & (probability <= self.high)))
+
+    def decides(self, probability: NDArray[np.float32]) -> bool:
+        """Tell whether the first member's answer about a patch is enough."""
+        return self.doubt(probability) <= self.share
 
 
 @dataclass
-class Gating:
-    """The gate at work on one image, and how many patches it was asked about and cleared so far."""
+class CascadeCount:
+    """How many patches the first member was asked about, and how many it decided alone."""
 
     member: str
-    threshold: float
     asked: int = 0
-    cleared: int = 0
-
-    def clears(self, answer: NDArray[np.float32]) -> bool:
-        """Decide on a patch by what the gate's member said of it, float32 (S, S)."""
-        clear = bool(answer.max() < self.threshold)
-        self.asked += 1
-        self.cleared += clear
-        return clear
-
-    @property
-    def rule(self) -> str:
-        """Say what is cleared, such as `deeplabv3plus<0.05`."""
-        return f"{self.member}<{self.threshold:g}"
+    alone: int = 0
 
     def __str__(self) -> str:
-        return f"{self.rule}; cleared {self.cleared} of {self.asked} patches"
+        return f"{self.member} decided {self.alone} of {self.asked} patches alone"
 
 
-def predict_gated(
-    patches: Iterable[_Patch],
-    ask: Ask[_Patch],
-    members: Sequence[str],
-    gating: Gating,
+def predict_valid(
+    patches: Iterable[Patch | None],
+    predict: Callable[[Iterator[Patch]], Iterator[NDArray[np.float32]]],
+    shape: tuple[int, int, int],
+) -> Iterator[NDArray[np.float32]]:
+    """Yield a float32 prediction of `shape`, (M, S, S), for each patch: zeros for each None.
+
+    `predict` is given the other patches, and may read ahead of its answers.
+    """
+    skipped: deque[bool] = deque()
+
+    def valid() -> Iterator[Patch]:
+        for patch in patches:
+            skipped.append(patch is None)
+            if patch is not None:
+                yield patch
+
+    for prediction in predict(valid()):
+        while skipped.popleft():
+            yield np.zeros(shape, np.float32)
+        yield prediction
+    yield from (np.zeros(shape, np.float32) for _ in skipped)
+
+
+def predict_cascade(
+    patches: Iterable[Patch],
+    ask: Ask,
+    members: tuple[str, ...],
+    cascade: Cascade,
+    count: CascadeCount,
     *,
     at_once: int,
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield a float32 (M, S, S) prediction per patch, `members` in their order, for `blend`.
+    """Yield a float32 (M, S, S) prediction per patch, `members` in their order.
 
-    Members are asked about so many patches `at_once`, for a device to be busy.
+    Where the first member decides alone, its answer stands for every member's. Members are asked
+    about up to `at_once` patches together, to keep the device busy.
     """
-    first = members.index(gating.member)
-    others = [m for m in range(len(members)) if m != first]
+    first = members.index(cascade.member)
+    others = tuple(name for name in members if name != cascade.member)
     remaining = iter(patches)
     while few := list(islice(remaining, at_once)):
-        said = list(ask(few, first))
-        clear = [gating.clears(answer) for answer in said]
-        kept = [patch for patch, cleared in zip(few, clear, strict=True) if not cleared]
-        answers = [iter(ask(kept, m)) for m in others]
-        for cleared, answer in zip(clear, said, strict=True):
-            prediction = np.zeros((len(members), *answer.shape), np.float32)
-            if not cleared:
-                prediction[first] = answer
-                for m, of_member in zip(others, answers, strict=True):
-                    prediction[m] = next(of_member)
-            yield prediction
+        answers = [answer[0] for answer in ask(few, (cascade.member,))]
+        alone = [cascade.decides(answer) for answer in answers]
+        count.asked += len(few)
+        count.alone += sum(alone)
+        doubtful = [patch for patch, decided in zip(few, alone, strict=True) if not decided]
+        more = ask(doubtful, others)
+        for answer, decided in zip(answers, alone, strict=True):
+            yield _together(answer, None if decided else next(more), first, len(members))
+
+
+def _together(
+    first_answer: NDArray[np.float32],
+    others: NDArray[np.float32] | None,
+    first: int,
+    members: int,
+) -> NDArray[np.float32]:
+    if others is None:
+        return np.broadcast_to(first_answer, (members, *first_answer.shape))
+    return np.insert(others, first, first_answer, axis=0)

@@ -1,71 +1,246 @@
-"""What a client may choose about a segmentation: the options, their defaults and their ranges."""
+"""The options of a client: one model for query parameters, command-line flags and the reference.
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+`BatchOptions` decide the mask and its run-length encoding. `Options` add how maps are drawn.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.errors import InvalidOption
 from app.imaging.georeference import MAX_GSD, MIN_GSD
+from app.imaging.scaling import parse_rescale
+from app.imaging.sharpness import MAX_SHARPEN
 from app.segmentation.tta import Tta
 from app.segmentation.windows import MAX_OVERLAP
 
 Combine = Literal["average", "vote"]
 Resample = Literal["auto", "off"]
-UseGate = Literal["on", "off"]
-Unsure = Literal["drop", "keep"]
+Switch = Literal["on", "off"]
+PixelOrder = Literal["row", "column"]
+"""`row`: left to right, then down. `column`: top to bottom, then right."""
+Rectify = Literal["none", "orthogonal"]
+RasterBand = Literal["mask", "probability", "disagreement"]
 
 
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What a client may choose; parsed at the edge, unchanged from there on.
+class BatchOptions(BaseModel):
+    """Options that decide a mask."""
 
-    Raises:
-        InvalidOption: a value out of range.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    threshold: float | None = None
-    """Probability at and above which a pixel is building; None for the manifest's."""
-    overlap: float = 0.25
-    """Share of a patch that neighbours share, 0 to `MAX_OVERLAP`."""
-    tta: Tta = "none"
-    """Test-time augmentation: the mean over mirrored (`flips`) and also turned (`d4`) patches."""
-    members: tuple[str, ...] | None = None
-    """Which members vote, their weights renormalised; None for all."""
-    combine: Combine = "average"
-    """Weighted mean of the probabilities, or strict majority of the thresholded members."""
-    gsd: float | None = None
-    """Metres per pixel of the image; None for what the image says itself, if it does."""
-    resample: Resample = "auto"
-    """Show an image of known GSD to the members at the GSD that they were trained at, or `off`."""
-    min_area: float = 0.0
-    """Drop connected components smaller than this: in m² where the GSD is known, else pixels."""
-    unsure: Unsure = "drop"
-    """Drop or keep components whose mean probability lies below what the bundle calls sure."""
-    gate: UseGate = "on"
-    """Let the bundle's gate, if it has one, clear patches where a mask is all that is asked for."""
+    threshold: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="Probability at and above which a pixel is building. "
+            "Default: the manifest's.",
+            examples=[0.5],
+        ),
+    ] = None
+    min_confidence: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            description="A connected component whose mean probability is lower is no building; "
+            "0 keeps all. Default: the manifest's; 0 with `models`, with `combine=vote` or with a "
+            "`threshold` below the manifest's.",
+            examples=[0.5],
+        ),
+    ] = None
+    min_area: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="A smaller connected component is no building: in m² where the GSD is "
+            "known, else in pixels.",
+            examples=[20],
+        ),
+    ] = 0.0
+    overlap: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_OVERLAP,
+            description="Share of a patch that neighbours share. Overlapping probabilities are "
+            "blended, so no seam shows. The cost grows with 1 / (1 - overlap)².",
+            examples=[0.5],
+        ),
+    ] = 0.25
+    tta: Annotated[
+        Tta,
+        Field(
+            description="Test-time augmentation, averaged: `flips` costs 4 times as much, `d4` 8.",
+            examples=["flips"],
+        ),
+    ] = "none"
+    models: Annotated[
+        str | None,
+        Field(
+            description="Comma-separated members that vote, as `GET /models` lists them. Their "
+            "weights are renormalised. Default: all.",
+            examples=["unet,pspnet"],
+        ),
+    ] = None
+    combine: Annotated[
+        Combine,
+        Field(
+            description="`average`: weighted mean of the probabilities. `vote`: strict majority "
+            "of the thresholded members.",
+            examples=["vote"],
+        ),
+    ] = "average"
+    cascade: Annotated[
+        Switch,
+        Field(
+            description="`on`: the bundle's first member decides a patch alone where it leaves "
+            "little doubt; the others are asked about the rest. `X-Cascade` counts these patches. "
+            "`off`: all members decide every pixel, as they do with `models`, `tta`, "
+            "`combine=vote` or an unusual `threshold`.",
+            examples=["off"],
+        ),
+    ] = "on"
+    gsd: Annotated[
+        float | None,
+        Field(
+            ge=MIN_GSD,
+            le=MAX_GSD,
+            description="Metres per pixel of the upload. Default: what its georeference says.",
+            examples=[0.3],
+        ),
+    ] = None
+    resample: Annotated[
+        Resample,
+        Field(
+            description="`auto`: with a known GSD, run the models at the GSD that they were "
+            "trained at, and bring the result back to the upload's grid. `off`: run them on the "
+            "pixels as they are.",
+            examples=["off"],
+        ),
+    ] = "auto"
+    rescale: Annotated[
+        str | None,
+        Field(
+            description="`low,high` in the file's own samples: they become 0 and 255 before the "
+            "models run. Or three such pairs for red, green and blue. Default: 8-bit samples as "
+            "they are, corrected where the image has a colour cast or little contrast; deeper "
+            "samples by the 2nd and 98th percentile of each band. `X-Notice` says what was done.",
+            examples=["0,3000"],
+        ),
+    ] = None
+    sharpen: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_SHARPEN,
+            description="Per cent of unsharp masking with a Gaussian of 1.5 pixels before the "
+            "models run. Default: 0, or as much as a soft image needs, which `X-Notice` says.",
+            examples=[0],
+        ),
+    ] = None
+    order: Annotated[
+        PixelOrder,
+        Field(
+            description="Pixel order of run-length encodings: along rows, or down columns.",
+            examples=["column"],
+        ),
+    ] = "row"
 
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InvalidOption(f"threshold must lie between 0 and 1, got {self.threshold}")
-        if not 0 <= self.overlap <= MAX_OVERLAP:
-            raise InvalidOption(f"overlap must be from 0 to {MAX_OVERLAP}, got {self.overlap}")
-        if not (self.min_area >= 0 and math.isfinite(self.min_area)):
-            raise InvalidOption(f"min_area must be 0 or more, got {self.min_area}")
-        if self.gsd is not None and not MIN_GSD <= self.gsd <= MAX_GSD:
-            raise InvalidOption(
-                f"gsd must be from {MIN_GSD} to {MAX_GSD:.0f} metres per pixel, got {self.gsd}"
-            )
-        for name, value, choices in (
-            ("tta", self.tta, get_args(Tta)),
-            ("combine", self.combine, get_args(Combine)),
-            ("resample", self.resample, get_args(Resample)),
-            ("unsure", self.unsure, get_args(Unsure)),
-            ("gate", self.gate, get_args(UseGate)),
-        ):
-            if value not in choices:
-                raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if self.members is not None and len(set(self.members)) < max(1, len(self.members)):
-            raise InvalidOption(
-                "models must name each member once and at least one, "
-                f"got {', '.join(self.members) or 'none'}"
-            )
+    @field_validator("rescale")
+    @classmethod
+    def _rescale_is_readable(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_rescale(text)
+        return text
+
+    @field_validator("models")
+    @classmethod
+    def _models_are_named_once(cls, text: str | None) -> str | None:
+        if text is not None:
+            names = _split(text)
+            if len(set(names)) < len(names) or not all(names):
+                raise InvalidOption(
+                    f"models must name each member once and at least one, got {text!r}"
+                )
+        return text
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Return the options of a mapping from names to values.
+
+        Raises:
+            InvalidOption: an unknown name, or a value out of range.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(cls.model_fields)
+                raise InvalidOption(f"{name} is not an option; there are {known}") from error
+            raise InvalidOption(f"{name}={first['input']!r}: {first['msg']}") from error
+
+    @property
+    def members(self) -> tuple[str, ...] | None:
+        """Names in `models`; None for all members."""
+        return None if self.models is None else tuple(_split(self.models))
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Keyword arguments of `app.imaging.decode.decode_image` and `raster.open_raster`."""
+        rescale = None if self.rescale is None else parse_rescale(self.rescale)
+        return {"rescale": rescale, "sharpen": self.sharpen}
+
+
+class Options(BatchOptions):
+    """All options: those that decide a mask, and those that decide how maps are drawn."""
+
+    simplify: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Tolerance of simplified outlines: metres where the GSD is known, else "
+            "pixels. No building is dropped.",
+            examples=[0.5],
+        ),
+    ] = 0.0
+    rectify: Annotated[
+        Rectify,
+        Field(
+            description="`orthogonal`: square up the corners of outlines. An outline stays as it "
+            "is where its IoU with the building's pixels would fall below 0.9.",
+            examples=["orthogonal"],
+        ),
+    ] = "none"
+    bands: Annotated[
+        str,
+        Field(
+            description="Comma-separated bands of `geotiff`: `mask`, then `probability`, "
+            "`disagreement` or both. These two are stored as 0 to 250, with a scale of 1 / 250.",
+            examples=["mask,probability,disagreement"],
+        ),
+    ] = "mask"
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_exist(cls, text: str) -> str:
+        names = _split(text)
+        if unknown := [name for name in names if name not in get_args(RasterBand)]:
+            known = ", ".join(get_args(RasterBand))
+            raise InvalidOption(f"bands must be among {known}, got {', '.join(unknown)}")
+        if names[:1] != ["mask"] or len(set(names)) < len(names):
+            raise InvalidOption(f"bands must begin with mask and name each once, got {text!r}")
+        return text
+
+    @property
+    def raster_bands(self) -> tuple[RasterBand, ...]:
+        """Names in `bands`."""
+        known: dict[str, RasterBand] = {str(name): name for name in get_args(RasterBand)}
+        return tuple(known[name] for name in _split(self.bands))
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]

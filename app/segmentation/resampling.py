@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.imaging.resample import resample_part
-from app.segmentation.blending import Band
+from app.segmentation.blending import MemberBand
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -61,7 +61,20 @@ def first_needed(row_offsets: Sequence[int], seen: Size, size: Size, row: int) -
     return rows.needed(left)
 
 
-def resample_bands(bands: Iterable[Band], seen: Size, size: Size) -> Iterator[Band]:
+def rows_reached(seen: int, height: int, rows: slice) -> tuple[int, int]:
+    """Return the first row that rows of a seen map reach when it is resampled, and that after it.
+
+    The same holds for columns, with widths in place of heights.
+    """
+    if seen == height:
+        return rows.start, rows.stop
+    geometry = _Rows(seen, height)
+    start = math.floor((rows.start - geometry.reach) / geometry.step)
+    stop = math.ceil((rows.stop + geometry.reach) / geometry.step)
+    return max(0, start), min(height, stop)
+
+
+def resample_bands(bands: Iterable[MemberBand], seen: Size, size: Size) -> Iterator[MemberBand]:
     """Bring the bands of a map of size `seen` onto a grid of size `size` with the same outer edges.
 
     Bilinear, and antialiased where the map shrinks. A row leaves as soon as every row that it is
@@ -73,7 +86,7 @@ def resample_bands(bands: Iterable[Band], seen: Size, size: Size) -> Iterator[Ba
         yield from bands
         return
     rows = _Rows(seen[0], size[0])
-    pending: Band | None = None
+    pending: MemberBand | None = None
     for band in bands:
         left, ready = rows.ready(band.row), rows.ready(band.rows.stop)
         needed = rows.needed(left)
@@ -81,7 +94,7 @@ def resample_bands(bands: Iterable[Band], seen: Size, size: Size) -> Iterator[Ba
             pending = band
         else:
             kept = pending.below(needed)
-            pending = Band(kept.row, np.concatenate([kept.members, band.members], axis=1))
+            pending = MemberBand(kept.row, np.concatenate([kept.members, band.members], axis=1))
         if ready <= left or pending.row > needed:
             continue
         here = pending.rows.stop
@@ -90,4 +103,4 @@ def resample_bands(bands: Iterable[Band], seen: Size, size: Size) -> Iterator[Ba
             resample_part(member, part, (ready - left, size[1]), "bilinear")
             for member in pending.members
         ]
-        yield Band(left, np.clip(np.stack(members), 0, 1))  # rounding must not leave [0, 1]
+        yield MemberBand(left, np.clip(np.stack(members), 0, 1))  # rounding must not leave [0, 1]

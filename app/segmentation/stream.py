@@ -1,28 +1,83 @@
-"""What a segmenter finds: the rows of a mask, and a whole one."""
+"""A segmented image on its way to a writer: bands of rows, and the buildings that end in them."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.segmentation.cascade import Gating
+from app.imaging.image import RowSource
+from app.segmentation.cascade import CascadeCount
+from app.segmentation.plan import Plan
+
+Cancelled = Callable[[], None]
+"""Called before every batch of patches, band and building; stops the work by raising."""
+
+
+def never() -> None:
+    """Never stop the work."""
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentedBand:
+class Building:
+    """A connected component of a mask, in pixels of the image.
+
+    `runs` is int32 (n, 3): a row, the first column of a run in it, and the column after its last;
+    in ascending order. `confidence` is the mean probability over its pixels, `agreement` 1 less the
+    mean disagreement of the members.
+    """
+
+    runs: NDArray[np.int32]
+    confidence: float
+    agreement: float
+
+    @cached_property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return int((self.runs[:, 2] - self.runs[:, 1]).sum(dtype=np.int64))
+
+    @cached_property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that it spans."""
+        rows, starts, stops = self.runs.T
+        return (
+            slice(int(rows[0]), int(rows[-1]) + 1),
+            slice(int(starts.min()), int(stops.max())),
+        )
+
+    def crop(self) -> NDArray[np.bool_]:
+        """Draw it alone: bool, as large as its window."""
+        rows, cols = self.window
+        # Up by one where a run begins, down where it ends; the sum along a row is the mask.
+        steps = np.zeros((rows.stop - rows.start, cols.stop - cols.start + 1), np.int8)
+        row, start, stop = (self.runs - (rows.start, cols.start, cols.start)).T
+        steps[row, start] = 1
+        steps[row, stop] = -1
+        return np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1].view(np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
     """Finished rows of a segmentation, from image row `row` on.
 
     `probability` is float32 (h, W) in [0, 1]: the weighted mean, or the share of members that
-    voted for building. `disagreement` is float32 (h, W): the largest less the smallest probability
-    of the members. `mask` is bool (h, W), `valid` too, or None where every pixel is valid. Where
-    the image is invalid the others are 0 and False.
+    voted for building. `mask` is bool (h, W). `valid` is bool (h, W), None where every pixel is
+    valid; elsewhere the others are 0 and False. `disagreement` is float32 (h, W), the largest less
+    the smallest probability of the members, None unless the plan asks for it.
+
+    `building_count` buildings have ended since the band before; `buildings` are these, where the
+    plan asks for them.
     """
 
     row: int
     probability: NDArray[np.float32]
-    disagreement: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    valid: NDArray[np.bool_] | None
+    valid: NDArray[np.bool_] | None = None
+    disagreement: NDArray[np.float32] | None = None
+    building_count: int = 0
+    buildings: tuple[Building, ...] = ()
 
     @property
     def rows(self) -> slice:
@@ -30,19 +85,105 @@ class SegmentedBand:
         return slice(self.row, self.row + len(self.mask))
 
 
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """What an image was found to show: a `SegmentedBand` of all of its rows, and how it was found.
+class SegmentedStream:
+    """The bands of one image, from the first row to the last; they can be read once.
 
-    Of `mask`, components smaller than `min_area` are gone. `disagreement` is None unless it was
-    asked for. `threshold` and `members` say what was used, `notices` what the client should know,
-    ASCII, one sentence each. `gating` says what the gate did; None where it was off.
+    A writer takes bands or buildings as they come and holds neither, so memory grows with the
+    image's width and not with its height. Counts are complete when the last band has been read.
     """
 
+    def __init__(
+        self,
+        plan: Plan,
+        image: RowSource,
+        bands: Iterable[Band],
+        *,
+        name: str = "",
+        cascade_count: CascadeCount | None = None,
+        cancelled: Cancelled = never,
+    ) -> None:
+        self.plan = plan
+        self.image = image
+        self.name = name
+        """Name of the image in results: its file's."""
+        self.cascade_count = cascade_count
+        """Patches that the cascade spared; None without a cascade."""
+        self.building_count = 0
+        self.building_pixels = 0
+        self.valid_pixels = 0
+        self._area = 0.0
+        self._bands = bands
+        self._cancelled = cancelled
+
+    def __iter__(self) -> Iterator[Band]:
+        for band in self._bands:
+            self._cancelled()
+            valid = band.mask.size if band.valid is None else np.count_nonzero(band.valid)
+            self.valid_pixels += int(valid)
+            pixels = np.count_nonzero(band.mask, axis=1)
+            self.building_pixels += int(pixels.sum())
+            if self.plan.row_areas is not None:
+                self._area += float(pixels @ self.plan.row_areas[band.rows])
+            self.building_count += band.building_count
+            yield band
+
+    def buildings(self) -> Iterator[Building]:
+        """Read the bands, and yield each building once its last row has come.
+
+        They come in the order of their last rows and of the first column there, wherever the rows
+        were cut into bands.
+        """
+        assert self.plan.buildings, "the plan asks for masks alone"
+        for band in self:
+            for building in band.buildings:
+                self._cancelled()
+                yield building
+
+    def assemble(self, draw: Callable[[Band], NDArray[Any]]) -> NDArray[Any]:
+        """Read the bands, and put what `draw` makes of each, (h, W), into one array (H, W)."""
+        whole: NDArray[Any] | None = None
+        for band in self:
+            drawn = draw(band)
+            if whole is None:
+                whole = np.empty((self.image.height, self.image.width), drawn.dtype)
+            whole[band.rows] = drawn
+        assert whole is not None, "an image has rows"
+        return whole
+
+    @property
+    def building_fraction(self) -> float:
+        """Share of building among the valid pixels; 0 when none is valid."""
+        return self.building_pixels / self.valid_pixels if self.valid_pixels else 0.0
+
+    @property
+    def building_area(self) -> float | None:
+        """Area of the building pixels in m², rounded to 0.01; None where the GSD is not known."""
+        return None if self.plan.row_areas is None else round(self._area, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A whole segmented image: the arrays are those of `Band`, (H, W)."""
+
+    plan: Plan
     probability: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    threshold: float
-    members: tuple[str, ...]
-    notices: tuple[str, ...] = ()
-    disagreement: NDArray[np.float32] | None = None
-    gating: Gating | None = None
+    disagreement: NDArray[np.float32] | None
+    buildings: tuple[Building, ...]
+    building_count: int
+
+
+def collect(stream: SegmentedStream) -> Segmentation:
+    """Read a stream to its end, for those who need a whole image as arrays."""
+    size = stream.plan.size
+    probability, mask = np.empty(size, np.float32), np.empty(size, np.bool_)
+    disagreement = np.empty(size, np.float32) if stream.plan.disagreement else None
+    buildings: list[Building] = []
+    for band in stream:
+        probability[band.rows], mask[band.rows] = band.probability, band.mask
+        if disagreement is not None:
+            disagreement[band.rows] = band.disagreement
+        buildings += band.buildings
+    return Segmentation(
+        stream.plan, probability, mask, disagreement, tuple(buildings), stream.building_count
+    )

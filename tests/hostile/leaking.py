@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-import app.outputs.pipeline
+import app.api.work
 from app.commandline.cli import main
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
@@ -18,5 +18,5 @@ def _leak(data: bytes, **options: Any) -> Image:
 
 
 if __name__ == "__main__":
-    app.outputs.pipeline.decode_image = _leak
+    app.api.work.decode_image = _leak
     sys.exit(main())

@@ -11,11 +11,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.outputs.findings import OutputOptions
-from app.outputs.formats import FORMATS
-from app.outputs.pipeline import BYTES_PER_PIXEL, Pipeline, Stages
-from app.segmentation.options import SegmentOptions
+from app.api.stages import Stages
+from app.api.work import Work
+from app.outputs.formats import BYTES_PER_PIXEL, FORMATS
+from app.segmentation.options import Options
 from app.segmentation.segmenter import load_segmenter
+from app.segmentation.stream import never
 from tests.factories import scene
 from tests.maps import geotiff
 
@@ -59,10 +60,13 @@ def measure(bundle: Path, kind: str, format: str) -> float:
     segmenter = load_segmenter(bundle, device="cpu", workers=1)
     data = _file(kind)
     # All buildings of two pixels or more; one of the GeoTIFF is a quarter of a square metre.
-    options = SegmentOptions(overlap=0, min_area=0.3 if kind == "geotiff" else 1.5, resample="off")
-    output = OutputOptions(bands=("mask", "probability", "disagreement"))
-    pipeline = Pipeline(segmenter, options, 10**8, FORMATS[format], output=output)
-    stages = Stages()
+    options = Options(
+        overlap=0,
+        min_area=0.3 if kind == "geotiff" else 1.5,
+        resample="off",
+        bands="mask,probability,disagreement",
+    )
+    work = Work(segmenter, options, (FORMATS[format],), 10**8, never)
     before = most = _resident()
     done = threading.Event()
 
@@ -74,9 +78,9 @@ def measure(bundle: Path, kind: str, format: str) -> float:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    result = pipeline.segment("x", data, stages)
-    pipeline.encode(result, stages)
-    assert result.building_count
+    chosen, stream = work.begin("x", data, Stages())
+    assert chosen.encode(stream)
+    assert stream.building_count
     done.set()
     watching.join()
     return (most - before) / SIDE**2

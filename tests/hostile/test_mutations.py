@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.api.problems import STATUS
+from app.api.stages import Stages
+from app.api.work import Work
 from app.errors import InputError
 from app.outputs.formats import FORMATS
-from app.outputs.pipeline import Pipeline, Stages
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
+from app.segmentation.stream import collect, never
 from tests.factories import scene
 from tests.hostile.corpus import tiff
 from tests.serving import encoded
@@ -78,19 +80,20 @@ def mended(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_it_is_segmented_or_refused(small_toy: Segmenter, kind: str) -> None:
-    pipeline = Pipeline(small_toy, SegmentOptions(overlap=0), MAX_PIXELS, FORMATS["overlay"])
+    work = Work(small_toy, Options(overlap=0), (FORMATS["overlay"],), MAX_PIXELS, never)
     met: set[str] = set()
 
     @settings(suppress_health_check=list(HealthCheck))
     @given(mutations(WHOLE[kind]))
     def holds(data: bytes) -> None:
-        began, stages = time.thread_time(), Stages()
+        began = time.thread_time()
         try:
-            result = pipeline.segment("x", data, stages)
-            mask = result.segmentation.mask
-            assert mask.shape == result.image.pixels.shape[:2]
-            assert np.isfinite(result.segmentation.probability).all()
-            assert pipeline.encode(result, stages)
+            _, stream = work.begin("x", data, Stages())
+            found = collect(stream)
+            assert found.mask.shape == (stream.image.height, stream.image.width)
+            assert np.isfinite(found.probability).all()
+            chosen, again = work.begin("x", data, Stages())
+            assert chosen.encode(again)
             met.add("segmented")
         except InputError as error:
             status, _ = STATUS[type(error)]

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from app.outputs.coco_rle import encode_coco_rle
-from app.segmentation.buildings import find_components
-from tests.factories import Rows
+from app.segmentation.components import Rule, find_buildings
+from app.segmentation.stream import Band
 
 
 @given(
@@ -21,7 +21,8 @@ def test_each_building_is_encoded_as_the_reference_does(
 ) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
     nothing = np.zeros((height, width), np.float32)
-    for building in find_components([Rows(0, mask, nothing, nothing)]):
+    [band] = find_buildings([Band(0, nothing, mask)], Rule(0, 0, 0), each=True)
+    for building in band.buildings:
         rows, cols = building.window
         whole = np.zeros((height, width), np.uint8, order="F")
         whole[rows, cols][building.crop()] = 1

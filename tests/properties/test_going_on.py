@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
-from app.segmentation.blending import Band, blend
-from app.segmentation.options import SegmentOptions
+from app.segmentation.blending import MemberBand, blend
+from app.segmentation.options import Options
 from app.segmentation.resampling import first_needed, resample_bands
 from app.segmentation.segmenter import Segmenter
 from app.segmentation.tta import Tta
@@ -22,7 +22,7 @@ overlaps = st.floats(0, 0.75)
 shares = st.floats(0, 0.999)
 
 
-def stack(bands: Iterator[Band], first: int) -> NDArray[np.float32]:
+def stack(bands: Iterator[MemberBand], first: int) -> NDArray[np.float32]:
     """Put bands together, and check that they begin at `first` and follow each other."""
     parts = []
     for band in bands:
@@ -58,7 +58,7 @@ def test_blending_and_resampling_go_on_at_any_row(
     noise = np.random.default_rng(seed).random((len(grid), 2, patch, patch), np.float32)
     patches = dict(zip(grid, noise, strict=True))
 
-    def bands(needed: int) -> Iterator[Band]:
+    def bands(needed: int) -> Iterator[MemberBand]:
         come = (patches[window] for window in grid.windows_from(needed))
         return resample_bands(blend(grid, come, needed), seen, size)
 
@@ -89,10 +89,12 @@ def test_a_segmentation_goes_on_at_any_row(
 ) -> None:
     valid = np.random.default_rng(1).random(shape) < 0.9
     image = Image(scene(*shape), valid)
-    options = SegmentOptions(overlap=overlap, gsd=gsd, tta=tta)
+    options = Options(overlap=overlap, gsd=gsd, tta=tta)
     row = int(share * shape[0])
-    whole = stack(small_toy.bands(image, options), 0)
-    assert_same_bits(stack(small_toy.bands(image, options, first=row), row), whole[:, row:])
+    plan = small_toy.plan(image, options)
+    whole = stack(small_toy.member_bands(plan, image), 0)
+    rest = stack(small_toy.member_bands(plan, image, first=row), row)
+    assert_same_bits(rest, whole[:, row:])
 
 
 @pytest.mark.parametrize("gsd", [None, 0.2, 0.6])
@@ -105,8 +107,9 @@ def test_what_lies_far_above_is_not_predicted_again(
         nonlocal batches
         batches += 1
 
-    image, options = Image(scene(2000, 40)), SegmentOptions(gsd=gsd, overlap=0.75)
-    list(small_toy.bands(image, options, checkpoint=count))
+    image = Image(scene(2000, 40))
+    plan = small_toy.plan(image, Options(gsd=gsd, overlap=0.75))
+    list(small_toy.bands(plan, image, count))
     whole, batches = batches, 0
-    list(small_toy.bands(image, options, first=1900, checkpoint=count))
+    list(small_toy.bands(plan, image, count, first=1900))
     assert 0 < batches < 0.12 * whole

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL.Image import Resampling
 
-from app.segmentation.blending import Band
+from app.segmentation.blending import MemberBand
 from app.segmentation.resampling import resample_bands, seen_size
 
 sides = st.integers(1, 90)
@@ -22,7 +22,7 @@ def test_bands_do_not_show(
 ) -> None:
     members = np.random.default_rng(seed).random((2, *seen), np.float32)
     edges = sorted({0, seen[0], *(cut for cut in cuts if cut < seen[0])})
-    bands = [Band(top, members[:, top:end]) for top, end in pairwise(edges)]
+    bands = [MemberBand(top, members[:, top:end]) for top, end in pairwise(edges)]
 
     out = list(resample_bands(bands, seen, size))
 
@@ -41,10 +41,10 @@ def test_rows_leave_as_soon_as_they_can() -> None:
     seen, size = (1000, 10), (400, 4)
     held = []
 
-    def bands() -> Iterator[Band]:
+    def bands() -> Iterator[MemberBand]:
         for top in range(0, 1000, 50):
             held.append(top - left * 2.5)
-            yield Band(top, np.zeros((1, 50, 10), np.float32))
+            yield MemberBand(top, np.zeros((1, 50, 10), np.float32))
 
     left = 0
     for band in resample_bands(bands(), seen, size):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
-from app.segmentation.blending import Band, blend
-from app.segmentation.options import SegmentOptions
+from app.segmentation.blending import MemberBand, blend
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.windows import WindowGrid, offsets, plan_windows, read_patch
 from tests.factories import EXACTLY, TOY_WEIGHTS, ramp_graph, ramp_of, scene, write_toy_bundle
@@ -39,7 +39,7 @@ def blend_naively(grid: WindowGrid, patches: list[NDArray[np.float32]]) -> NDArr
     return top / bottom
 
 
-def stack(bands: Iterator[Band]) -> NDArray[np.float32]:
+def stack(bands: Iterator[MemberBand]) -> NDArray[np.float32]:
     """Put bands together, and check that each begins where the last one ended."""
     parts: list[NDArray[np.float32]] = []
     end = 0
@@ -118,7 +118,7 @@ def test_a_pixelwise_member_is_found_again_at_any_size(
     toy: Segmenter, height: int, width: int, overlap: float
 ) -> None:
     pixels = scene(height, width, seed=height)
-    found = toy.segment(image_of(pixels), SegmentOptions(overlap=overlap))
+    found = toy.segment_image(image_of(pixels), Options(overlap=overlap))
     expected = (pixels / 255) @ np.array(list(TOY_WEIGHTS.values()))
     np.testing.assert_allclose(found.probability, expected, atol=1e-6)
     np.testing.assert_array_equal(found.mask, found.probability >= 0.5)
@@ -130,7 +130,9 @@ def test_the_bands_of_each_member_are_its_channel(
     small_toy: Segmenter, height: int, width: int, overlap: float
 ) -> None:
     pixels = scene(height, width)
-    found = stack(small_toy.bands(image_of(pixels), SegmentOptions(overlap=overlap)))
+    image = image_of(pixels)
+    plan = small_toy.plan(image, Options(overlap=overlap))
+    found = stack(small_toy.member_bands(plan, image))
     np.testing.assert_allclose(found, np.moveaxis(pixels / 255, 2, 0), atol=1e-6)
 
 
@@ -150,5 +152,5 @@ def test_a_member_that_looks_at_positions_is_blended_by_weight(
 ) -> None:
     grid = plan_windows(height, width, 32, overlap)
     expected = blend_naively(grid, [ramp_of(32)[None]] * len(grid))[0]
-    found = ramp.segment(image_of(scene(height, width)), SegmentOptions(overlap=overlap))
+    found = ramp.segment_image(image_of(scene(height, width)), Options(overlap=overlap))
     np.testing.assert_allclose(found.probability, expected, atol=1e-6)

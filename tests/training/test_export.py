@@ -14,6 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto
 from torch import Tensor
+from training.gate import fit_gate
 
 from app.bundle.manifest import Manifest, load_manifest
 from app.bundle.verification import verify_files
@@ -27,7 +28,6 @@ from training.data import list_tiles
 from training.evaluate import evaluate
 from training.export import Trained, _averages, export, load_trained, served
 from training.fit import fit, tally_sources
-from training.gate import fit_gate
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.provenance import data_sources

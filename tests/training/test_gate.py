@@ -8,13 +8,13 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
+from training.gate import LOSS_LIMIT, fit_gate
 
 from app.bundle.manifest import Gate
 from app.segmentation.options import SegmentOptions
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import scene, slow_graph, write_toy_bundle
 from training.data import Tile, list_tiles
-from training.gate import LOSS_LIMIT, fit_gate
 from training.metrics import Counts, count
 
 PATCH = 32

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from training.order import choose_order, count_asked
 
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import write_toy_bundle
 from training.data import list_tiles
-from training.order import choose_order, count_asked
 
 WEIGHTS = {"red": 0.2, "green": 0.2, "blue": 0.6}
 

@@ -77,7 +77,7 @@ class TestJson:
                 "building_fraction": pytest.approx(mask.mean()),
                 "building_count": ndimage.label(mask)[1],
                 "building_area_m2": None,
-                "gate": None,
+                "cascade": None,
                 "notices": [],
             }
 

@@ -309,11 +309,11 @@ def test_ctrl_c_counts_where_python_forgets_it() -> None:
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with interruptible() as checkpoint:
-            checkpoint()
+        with interruptible() as cancelled:
+            cancelled()
             del [Interrupted()][0]
             with pytest.raises(KeyboardInterrupt):
-                checkpoint()
+                cancelled()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -322,9 +322,9 @@ def test_ctrl_c_counts_where_python_forgets_it() -> None:
 def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interruptible() as checkpoint:
+        with interruptible() as cancelled:
             os.kill(os.getpid(), signal.SIGINT)
-            checkpoint()
+            cancelled()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,10 +1,14 @@
-"""Which components stay."""
+"""Which components are buildings, and what becomes of the others."""
+
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.segmentation.components import count_components, drop_small_components
+from app.segmentation.components import Rule, count_components, find_buildings
+from app.segmentation.stream import Band
 
 
 def mask_of(*rows: str) -> NDArray[np.bool_]:
@@ -19,6 +23,11 @@ MASK = mask_of(
 )  # five pixels joined by their sides, one that touches them at a corner, and two alone
 
 
+def kept(rule: Rule) -> NDArray[np.bool_]:
+    [band] = find_buildings([Band(0, MASK * np.float32(0.8), MASK)], rule)
+    return band.mask
+
+
 @pytest.mark.parametrize("min_pixels", [1.0001, 1.5, 2, 5])
 def test_small_components_go(min_pixels: float) -> None:
     expected = mask_of(
@@ -27,28 +36,45 @@ def test_small_components_go(min_pixels: float) -> None:
         "X....",
         ".....",
     )
-    np.testing.assert_array_equal(drop_small_components(MASK, min_pixels), expected)
+    np.testing.assert_array_equal(kept(Rule(0, min_pixels, 0.4)), expected)
 
 
 @pytest.mark.parametrize("min_pixels", [5.1, 6, 1e9, float("inf")])
 def test_all_components_may_go(min_pixels: float) -> None:
-    assert not drop_small_components(MASK, min_pixels).any()
+    assert not kept(Rule(0, min_pixels, 0.4)).any()
 
 
 @pytest.mark.parametrize("min_pixels", [0, 0.5, 1])
 def test_nothing_is_smaller_than_a_pixel(min_pixels: float) -> None:
-    assert drop_small_components(MASK, min_pixels) is MASK
+    np.testing.assert_array_equal(kept(Rule(0, min_pixels, 0.4)), MASK)
 
 
-def test_the_mask_that_is_given_stays() -> None:
-    given = MASK.copy()
-    drop_small_components(MASK, 3)
-    np.testing.assert_array_equal(MASK, given)
+@pytest.mark.parametrize(("min_confidence", "all_stay"), [(0.8, True), (0.81, False)])
+def test_a_mean_at_the_bound_is_enough(min_confidence: float, all_stay: bool) -> None:
+    # 0.8 in float32 is a little more than 0.8.
+    assert kept(Rule(min_confidence, 0, 0.4)).any() == all_stay
 
 
-def test_an_empty_mask_stays_empty() -> None:
-    empty = np.zeros((3, 4), bool)
-    np.testing.assert_array_equal(drop_small_components(empty, 2), empty)
+def test_the_band_that_is_given_stays() -> None:
+    given, probability = MASK.copy(), MASK * np.float32(0.8)
+    list(find_buildings([Band(0, probability, given)], Rule(0, 9, 0.4)))
+    np.testing.assert_array_equal(given, MASK)
+    assert probability.max() == np.float32(0.8)
+
+
+def test_bands_go_when_they_are_done() -> None:
+    """Memory holds the bands that wait for their components, whatever the image's height."""
+    alive: list[weakref.ref[Band]] = []
+
+    def bands() -> Iterator[Band]:
+        for row in range(0, 400, 4):
+            rows = np.zeros((4, 9), np.float32)
+            band = Band(row, rows, rows > 0)
+            alive.append(weakref.ref(band))
+            yield band
+
+    for _ in find_buildings(bands(), Rule(0.7, 0, 0.4)):
+        assert sum(band() is not None for band in alive) <= 4
 
 
 def test_components_are_counted() -> None:

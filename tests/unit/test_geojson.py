@@ -1,6 +1,5 @@
 """GeoJSON: where the polygons lie, how they run, what is said of them, and what can't be given."""
 
-import io
 import json
 import re
 from pathlib import Path
@@ -14,8 +13,7 @@ from rasterio.transform import Affine
 from scipy import ndimage
 
 from app.errors import ImpossibleOutput
-from app.imaging.decode import decode_image
-from app.outputs.findings import OutputOptions
+from app.outputs.formats import FORMATS
 from app.segmentation.segmenter import Segmenter
 from tests.maps import (
     BUILDINGS,
@@ -26,10 +24,10 @@ from tests.maps import (
     geotiff,
     iou,
     picture,
-    pipeline,
     plan,
     polygons,
     rasterised,
+    stream_of,
 )
 from tests.serving import encoded
 
@@ -101,7 +99,7 @@ def test_each_building_tells_how_sure_the_members_are(small_toy: Segmenter) -> N
 
 
 def test_how_it_came_about_is_said(small_toy: Segmenter) -> None:
-    options = {"threshold": 0.4, "members": ("blue", "red"), "gsd": 0.45}
+    options = {"threshold": 0.4, "models": "blue,red", "gsd": 0.45}
     found = collection(small_toy, geotiff(picture(MASK)), **options)
     version = small_toy.manifest.version
     assert re.fullmatch(r"rooftrace \d+\.\d+\.\d+.*", found["provenance"].pop("software"))
@@ -110,9 +108,9 @@ def test_how_it_came_about_is_said(small_toy: Segmenter) -> None:
         "threshold": 0.4,
         "weights": {"red": pytest.approx(5 / 7), "blue": pytest.approx(2 / 7)},
         "combine": "average",
-        "sure": None,
+        "min_confidence": 0.0,
         "gsd": 0.45,
-        "gate": None,
+        "cascade": None,
     }
     assert found["building_count"] == BUILDINGS
     assert found["building_area_m2"] == pytest.approx(MASK.sum() * 0.45**2, abs=0.01)
@@ -123,18 +121,14 @@ def test_the_mask_and_the_polygons_drop_the_same_buildings(
     small_toy: Segmenter, min_area: float
 ) -> None:
     data = geotiff(picture(MASK))
-    line = pipeline(small_toy, "geojson", min_area=min_area)
-    findings = line.stream("map.tif", decode_image(data, max_pixels=10**8))
-    buffer = io.BytesIO()
-    assert line.format.write is not None
+    stream = stream_of(small_toy, data, "geojson", min_area=min_area)
     drawn = np.zeros_like(MASK)
-    for building in findings.buildings():
+    for building in stream.buildings():
         drawn[building.window] |= building.crop()
-    whole = encode(small_toy, data, "geojson", min_area=min_area)
-    buffer.write(whole)
+    whole = json.loads(encode(small_toy, data, "geojson", min_area=min_area))
     kept = ndimage.label(drawn)[1]
-    assert json.loads(whole)["building_count"] == kept == findings.tally.buildings
-    back = rasterised(polygons(json.loads(whole)), UTM, NORTH_UP, MASK.shape)
+    assert whole["building_count"] == kept == stream.building_count
+    back = rasterised(polygons(whole), UTM, NORTH_UP, MASK.shape)
     np.testing.assert_array_equal(back, drawn)
 
 
@@ -144,19 +138,18 @@ def test_an_image_that_comes_in_bands_gives_the_same_bytes(
 ) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (300, 200, 3), np.uint8)
     data, path = geotiff(pixels), tmp_path / "out"
-    line = pipeline(small_toy, format, min_area=1.0, overlap=0.5)
-    assert line.format.write is not None
-    findings = line.stream("map.tif", decode_image(data, max_pixels=10**8))
-    line.format.write(findings, path)
+    stream = stream_of(small_toy, data, format, min_area=1.0, overlap=0.5)
+    FORMATS[format].save(stream, path)
     assert path.read_bytes() == encode(small_toy, data, format, min_area=1.0, overlap=0.5)
-    assert findings.tally.buildings > 100
-    assert findings.tally.valid_pixels == 60_000
+    assert stream.building_count > 100
+    assert stream.valid_pixels == 60_000
 
 
 class TestWithoutGeoreference:
     def test_coordinates_are_pixels(self, small_toy: Segmenter) -> None:
         found = collection(small_toy, encoded(picture(MASK)))
-        assert found["coordinates"] == "pixel"
+        assert found["coordinate_system"] == "pixel"
+        assert "coordinates" not in found  # RFC 7946, section 7.1, reserves the name
         [notice] = found["notices"]
         assert "coordinates are pixels" in notice
         shapes = polygons(found)
@@ -237,7 +230,7 @@ class TestShaping:
     def test_simpler_outlines_drop_no_building(self, small_toy: Segmenter) -> None:
         pixels = np.random.default_rng(1).integers(0, 256, (80, 80, 3), np.uint8)
         exact = collection(small_toy, geotiff(pixels))
-        simple = collection(small_toy, geotiff(pixels), output=OutputOptions(simplify=0.6))
+        simple = collection(small_toy, geotiff(pixels), simplify=0.6)
         assert len(simple["features"]) == len(exact["features"])
         shapes = polygons(simple)
         assert all(shape.is_valid and shape.area > 0 for shape in shapes)
@@ -250,19 +243,18 @@ class TestShaping:
         mask[10:40, 10:30] = mask[12:40, 30:50] = True
 
         def corners(simplify: float) -> int:
-            output = OutputOptions(simplify=simplify)
-            [shape] = polygons(collection(small_toy, geotiff(picture(mask)), output=output))
+            data = geotiff(picture(mask))
+            [shape] = polygons(collection(small_toy, data, simplify=simplify))
             return len(shape.exterior.coords) - 1
 
         assert corners(0) == corners(0.45) == 6
         assert corners(0.55) == 4
 
     def test_corners_are_squared_on_the_ground(self, small_toy: Segmenter) -> None:
-        output = OutputOptions(rectify="orthogonal")
         # Where longitudes are half as long, so that these pixels are 2 wide and 3 high.
         data = geotiff(picture(turned_house(25, 2, 3)), "EPSG:4326", GRIDS[3][1])
         [raw] = polygons(collection(small_toy, data))
-        [shape] = polygons(collection(small_toy, data, output=output))
+        [shape] = polygons(collection(small_toy, data, rectify="orthogonal"))
         assert len(shape.exterior.coords) - 1 == 4 < len(raw.exterior.coords)
         plane = shapely.transform(shape, lambda xy: xy * (np.cos(np.deg2rad(60)), 1))
         edges = np.diff(shapely.get_coordinates(plane), axis=0)
@@ -276,8 +268,7 @@ class TestShaping:
         # Two thin arms that cross: no right angle comes near.
         mask = (abs(row - col) < 3) | ((row - 45) ** 2 + (col - 45) ** 2 < 200)
         data = geotiff(picture(mask))
-        output = OutputOptions(rectify="orthogonal")
-        assert polygons(collection(small_toy, data, output=output)) == polygons(
+        assert polygons(collection(small_toy, data, rectify="orthogonal")) == polygons(
             collection(small_toy, data)
         )
 

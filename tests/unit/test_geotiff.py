@@ -10,20 +10,19 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rio_cogeo import cog_validate
+from scipy import ndimage
 
-from app.errors import DeadlineExceeded, ImpossibleOutput, InvalidOption
-from app.imaging.decode import decode_image
-from app.outputs.findings import OutputOptions, RasterBand, parse_bands
-from app.segmentation.components import drop_small_components
+from app.errors import DeadlineExceeded, ImpossibleOutput
+from app.outputs.formats import FORMATS
 from app.segmentation.segmenter import Segmenter
 from tests.factories import scene
-from tests.maps import NORTH_UP, UTM, encode, geotiff, picture, pipeline, plan
+from tests.maps import NORTH_UP, UTM, encode, geotiff, picture, plan, stream_of
 from tests.serving import encoded, toy_mask, toy_probability
 
 PIXELS = scene(300, 520)
 VALID = np.ones((300, 520), np.bool_)
 VALID[:40, :30] = VALID[100:130, 200:320] = False
-ALL: tuple[RasterBand, ...] = ("mask", "probability", "disagreement")
+ALL = ("mask", "probability", "disagreement")
 TURNED = Affine(0.3, 0.4, 5e5, 0.4, -0.3, 4e6)
 
 
@@ -63,8 +62,7 @@ def test_the_mask_lies_on_the_uploads_own_grid(
 
 def test_other_bands_are_steps_of_a_250th(small_toy: Segmenter) -> None:
     data = geotiff(PIXELS, valid=VALID)
-    output = OutputOptions(bands=ALL)
-    bands, said = read(encode(small_toy, data, "geotiff", threshold=0.5002, output=output))
+    bands, said = read(encode(small_toy, data, "geotiff", threshold=0.5002, bands=",".join(ALL)))
     assert said["names"] == ALL
     assert said["scales"] == (1, 1 / 250, 1 / 250)
     assert said["nodata"] == (255, 255, 255)
@@ -76,23 +74,22 @@ def test_other_bands_are_steps_of_a_250th(small_toy: Segmenter) -> None:
 
 
 def test_bands_come_in_the_order_asked_for(small_toy: Segmenter) -> None:
-    output = OutputOptions(bands=("mask", "disagreement"))
-    bands, said = read(encode(small_toy, geotiff(PIXELS), "geotiff", output=output))
+    bands, said = read(encode(small_toy, geotiff(PIXELS), "geotiff", bands="mask,disagreement"))
     assert said["names"] == ("mask", "disagreement")
     np.testing.assert_allclose(bands[1] / 250, np.ptp(PIXELS, axis=2) / 255, atol=0.0021)
 
 
 def test_how_it_came_about_stands_in_the_tags(small_toy: Segmenter) -> None:
-    _, said = read(encode(small_toy, geotiff(PIXELS), "geotiff", members=("red", "green")))
+    _, said = read(encode(small_toy, geotiff(PIXELS), "geotiff", models="red,green"))
     assert said["tags"]["TIFFTAG_SOFTWARE"].startswith("rooftrace ")
     assert {name: text for name, text in said["tags"].items() if name.startswith("rooftrace")} == {
         "rooftrace_model": small_toy.manifest.version,
         "rooftrace_threshold": "0.5",
         "rooftrace_weights": "red 0.625, green 0.375",
         "rooftrace_combine": "average",
-        "rooftrace_sure": "off",
+        "rooftrace_min_confidence": "0",
         "rooftrace_gsd": "0.5002 m",
-        "rooftrace_gate": "off",
+        "rooftrace_cascade": "off",
     }
 
 
@@ -102,19 +99,22 @@ def test_an_image_that_comes_in_bands_gives_the_same_file(
 ) -> None:
     data = geotiff(PIXELS, valid=VALID)
     options: dict[str, Any] = {"min_area": min_area, "threshold": 0.5002, "overlap": 0.5}
-    output = OutputOptions(bands=ALL)
-    whole = encode(small_toy, data, "geotiff", output=output, **options)
-    line = pipeline(small_toy, "geotiff", output=output, **options)
-    assert line.format.write is not None
-    findings = line.stream("map.tif", decode_image(data, max_pixels=10**8))
-    line.format.write(findings, tmp_path / "out.tif")
+    options["bands"] = ",".join(ALL)
+    whole = encode(small_toy, data, "geotiff", **options)
+    stream = stream_of(small_toy, data, "geotiff", **options)
+    FORMATS["geotiff"].save(stream, tmp_path / "out.tif")
     assert (tmp_path / "out.tif").read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]
     bands, _ = read(whole)
-    kept = drop_small_components(toy_mask(PIXELS) & VALID, findings.min_pixels)
+    labels, count = ndimage.label(toy_mask(PIXELS) & VALID)
+    assert stream.plan.row_areas is not None
+    pixel_area = stream.plan.row_areas.mean()
+    large = np.bincount(labels.ravel(), minlength=count + 1) * pixel_area >= min_area
+    large[0] = False
+    kept = large[labels]
     np.testing.assert_array_equal(bands[0], np.where(VALID, kept, 255))
-    assert findings.tally.building_pixels == kept.sum()
-    assert findings.tally.valid_pixels == VALID.sum()
+    assert stream.building_pixels == kept.sum()
+    assert stream.valid_pixels == VALID.sum()
 
 
 def test_a_large_file_has_overviews(small_toy: Segmenter) -> None:
@@ -132,18 +132,15 @@ def test_the_smallest_images(small_toy: Segmenter, size: tuple[int, int]) -> Non
 
 
 def test_work_that_is_stopped_leaves_no_file(small_toy: Segmenter, tmp_path: Path) -> None:
-    line = pipeline(small_toy, "geotiff")
     calls = iter(range(5))
 
     def stop() -> None:
         if next(calls, None) is None:
             raise DeadlineExceeded("enough")
 
-    findings = line.stream("map.tif", decode_image(geotiff(PIXELS), max_pixels=10**8))
-    object.__setattr__(findings, "checkpoint", stop)
-    assert line.format.write is not None
+    stream = stream_of(small_toy, geotiff(PIXELS), "geotiff", stop)
     with pytest.raises(DeadlineExceeded):
-        line.format.write(findings, tmp_path / "out.tif")
+        FORMATS["geotiff"].save(stream, tmp_path / "out.tif")
     assert not list(tmp_path.iterdir())
 
 
@@ -157,9 +154,3 @@ def test_work_that_is_stopped_leaves_no_file(small_toy: Segmenter, tmp_path: Pat
 def test_an_image_without_a_grid_is_refused(small_toy: Segmenter, data: bytes, words: str) -> None:
     with pytest.raises(ImpossibleOutput, match=words):
         encode(small_toy, data, "geotiff")
-
-
-@pytest.mark.parametrize("bands", ["", "probability", "mask,mask", "mask,nir", "probability,mask"])
-def test_bands_that_there_are_not(bands: str) -> None:
-    with pytest.raises(InvalidOption, match="bands must"):
-        OutputOptions(bands=parse_bands(bands))

@@ -21,7 +21,7 @@ from app.runtime.capabilities import float_precision, native_precisions
 from app.runtime.onnxruntime import Predictor
 from app.runtime.openvino import OpenvinoPredictor, measure_ranges
 from app.runtime.quantization import convolution_types
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import load_segmenter
 from tests import factories
 from tests.cpus import pretend
@@ -149,7 +149,7 @@ def test_a_network_in_int8_finds_what_it_finds_in_fp32(tmp_path: Path) -> None:
         with closing(
             load_segmenter(bundle, device="cpu", backend="openvino", precision=precision)
         ) as segmenter:
-            masks.append(segmenter.segment(image, SegmentOptions(overlap=0)).mask)
+            masks.append(segmenter.segment_image(image, Options(overlap=0)).mask)
     assert 0.2 < masks[0].mean() < 0.8
     assert 0.97 < np.mean(masks[0] == masks[1]) < 1
 

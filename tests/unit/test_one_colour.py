@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app.imaging.image import Image
 from app.runtime.constant_patches import _COLOURS, OneColour
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from tests.factories import scene
 
@@ -80,8 +80,8 @@ def test_a_black_collar_costs_next_to_nothing(
     pixels = np.zeros((320, 320, 3), np.uint8)
     pixels[:40, :40] = scene(40, 40)
     image = Image(pixels=pixels, valid=None, georeference=None)
-    options = SegmentOptions(overlap=0.0)
+    options = Options(overlap=0.0)
     found = Segmenter(small_toy.manifest, watched).segment(image, options, mask_only=mask_only)
     assert len(watched.given) <= len(watched.members) * (4 + 1)  # of 100 windows
-    expected = small_toy.segment(image, options)
+    expected = small_toy.segment_image(image, options)
     np.testing.assert_array_equal(found.mask, expected.mask)

@@ -21,7 +21,7 @@ from app.commandline.cli import main
 from app.commandline.files import choose_format, expand, plan_targets
 from app.commandline.resume import partial_folder
 from app.errors import InvalidOption
-from tests.factories import scene
+from tests.factories import scene, toy_cascade
 from tests.geotiff import tiff
 from tests.serving import decoded, encoded, exact_bundle, serving, toy_mask
 
@@ -154,7 +154,7 @@ class TestStreaming:
         np.testing.assert_array_equal(mask_of(tmp_path / "out.tif") == 1, toy_mask(PIXELS))
         # What is held whole is refused by its header.
         monkeypatch.setattr(
-            "app.commandline.runs._read", lambda path: pytest.fail(f"{path} was read")
+            "app.commandline.runs.open_raster", lambda path, **_: pytest.fail(f"{path} was read")
         )
         for output in (tmp_path / "out.png", "-"):
             assert run("segment", map_file, "-o", output, "--quiet") == 1
@@ -179,7 +179,7 @@ class TestStreaming:
         picture = tmp_path / "picture.png"
         picture.write_bytes(encoded(PIXELS))
         assert run("segment", picture, "-o", tmp_path / "out.geojson", "--quiet") == 0
-        assert json.loads((tmp_path / "out.geojson").read_text())["coordinates"] == "pixel"
+        assert json.loads((tmp_path / "out.geojson").read_text())["coordinate_system"] == "pixel"
         assert "coordinates are pixels" in capsys.readouterr().err
 
     def test_an_output_that_the_image_cannot_give_leaves_nothing(
@@ -306,10 +306,11 @@ class TestGoingOn:
         assert out.read_bytes() == whole.read_bytes()
         assert not partial_folder(out).exists()
 
-    def test_a_gated_run_goes_on_too(
+    def test_a_run_with_a_cascade_goes_on_too(
         self, tmp_path: Path, tall: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bundle = exact_bundle(tmp_path / "gated", patch_size=32, gate=("blue", 0.2))
+        cascade = toy_cascade("blue", 0.2)
+        bundle = exact_bundle(tmp_path / "cascaded", patch_size=32, cascade=cascade)
         monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
         monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
         pixels = TALL.copy()
@@ -319,12 +320,22 @@ class TestGoingOn:
         assert run("segment", tall, "-o", whole, "--quiet") == 0
         mask = mask_of(whole) == 1
         assert toy_mask(pixels)[:, :72].any()
-        assert not mask[:, :72].any()  # the windows at 0, 24, 48 and, beyond, 72 are cleared
+        assert not mask[:, :72].any()  # blue alone decides the windows at 0, 24, 48 and 72
         np.testing.assert_array_equal(mask[:, 104:], toy_mask(pixels)[:, 104:])
 
         interrupted(signal.SIGKILL, tall, out, "--quiet")
 
         assert run("segment", tall, "-o", out, "--resume", "--quiet") == 0
+        assert out.read_bytes() == whole.read_bytes()
+
+    def test_options_that_act_on_bands_may_change(
+        self, bundle: Path, tall: Path, tmp_path: Path
+    ) -> None:
+        whole, out = tmp_path / "whole" / "out.tif", tmp_path / "out.tif"
+        options = ("--min-area", "30", "--min-confidence", "0.6", "--bands", "mask,probability")
+        assert run("segment", tall, "-o", whole, *options, "--quiet") == 0
+        interrupted(signal.SIGKILL, tall, out, "--quiet")
+        assert run("segment", tall, "-o", out, *options, "--resume", "--quiet") == 0
         assert out.read_bytes() == whole.read_bytes()
 
     def test_ctrl_c_says_how_to_go_on(self, bundle: Path, tall: Path, tmp_path: Path) -> None:
@@ -369,10 +380,10 @@ class TestGoingOn:
         assert "holds an unfinished run: add --resume" in capsys.readouterr().err
         for options, words in (
             (["--overlap", "0.5"], "its overlap was 0.25 and is 0.5 now"),
-            (["--gate", "off"], "its gate was on and is off now"),
-            (["--bands", "mask,probability"], "its answer was a mask and is probabilities now"),
-            (["--rescale", "0,99"], "its rescale was none and is 0,99,0,99,0,99 now"),
-            (["--sharpen", "0"], "its sharpen was none and is 0 now"),
+            (["--cascade", "off"], "its cascade was on and is off now"),
+            (["--bands", "mask,disagreement"], "its disagreement was False and is True now"),
+            (["--rescale", "0,99"], "its rescale was None and is 0,99 now"),
+            (["--sharpen", "0"], "its sharpen was None and is 0 now"),
         ):
             assert run("segment", tall, "-o", out, "--resume", "--quiet", *options) == 1
             assert words in capsys.readouterr().err

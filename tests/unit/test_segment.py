@@ -97,7 +97,7 @@ class TestFormats:
             "building_fraction": mask.mean(),
             "building_count": ndimage.label(mask)[1],
             "building_area_m2": None,
-            "gate": None,
+            "cascade": None,
             "notices": [],
         }
 

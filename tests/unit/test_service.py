@@ -49,7 +49,11 @@ def test_models(client: TestClient, toy_bundle: Path) -> None:
     manifest = load_manifest(toy_bundle)
     answer = client.get("/models").json()
     assert answer["version"] == manifest.version
-    assert answer["threshold"] == {"value": 0.5, "sure": None, "chosen_by": "nobody: a toy"}
+    assert answer["threshold"] == {
+        "value": 0.5,
+        "min_confidence": 0.0,
+        "chosen_by": "nobody: a toy",
+    }
     assert answer["gsd"] == {"min": 0.3, "max": 0.6, "reference": 0.4, "enlarge_from": None}
     assert answer["patch_size"] == 224
     assert {m["name"]: m["weight"] for m in answer["members"]} == TOY_WEIGHTS

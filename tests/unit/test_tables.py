@@ -16,8 +16,6 @@ from rasterio import features
 from rasterio.transform import Affine
 
 from app.errors import DeadlineExceeded, ImpossibleOutput, InvalidOption
-from app.imaging.decode import decode_image
-from app.outputs.findings import Findings
 from app.outputs.formats import FORMATS
 from app.segmentation.segmenter import Segmenter
 from tests.maps import (
@@ -27,9 +25,9 @@ from tests.maps import (
     encode,
     geotiff,
     picture,
-    pipeline,
     plan,
     polygons,
+    stream_of,
 )
 from tests.serving import encoded
 
@@ -38,15 +36,8 @@ TABLES = ["gpkg", "flatgeobuf", "geoparquet"]
 TURNED = Affine(0.3, 0.4, 5e5, 0.4, -0.3, 4e6)
 
 
-def stream(segmenter: Segmenter, data: bytes, format: str) -> Findings:
-    image = decode_image(data, max_pixels=10**8)
-    return pipeline(segmenter, format).stream("map.tif", image)
-
-
 def write(segmenter: Segmenter, data: bytes, format: str, path: Path) -> Path:
-    save = FORMATS[format].write
-    assert save is not None
-    save(stream(segmenter, data, format), path)
+    FORMATS[format].save(stream_of(segmenter, data, format), path)
     return path
 
 
@@ -132,16 +123,12 @@ class TestFiles:
     def test_what_stops_the_work_comes_through(
         self, small_toy: Segmenter, tmp_path: Path, format: str
     ) -> None:
-        findings = stream(small_toy, geotiff(picture(MASK)), format)
-
         def stop() -> None:
             raise DeadlineExceeded("enough")
 
-        object.__setattr__(findings, "checkpoint", stop)
-        save = FORMATS[format].write
-        assert save is not None
+        stream = stream_of(small_toy, geotiff(picture(MASK)), format, stop)
         with pytest.raises(DeadlineExceeded, match="enough"):
-            save(findings, tmp_path / f"out{FORMATS[format].extension}")
+            FORMATS[format].save(stream, tmp_path / f"out{FORMATS[format].extension}")
 
     def test_a_folder_that_is_not_there_is_an_error_of_the_system(
         self, small_toy: Segmenter, tmp_path: Path, format: str
@@ -151,9 +138,9 @@ class TestFiles:
 
     def test_an_image_of_no_place_is_refused(self, small_toy: Segmenter, format: str) -> None:
         with pytest.raises(ImpossibleOutput, match="no georeference"):
-            stream(small_toy, encoded(picture(MASK)), format)
+            stream_of(small_toy, encoded(picture(MASK)), format)
         with pytest.raises(ImpossibleOutput, match="names no coordinate reference system"):
-            stream(small_toy, geotiff(picture(MASK), None), format)
+            stream_of(small_toy, geotiff(picture(MASK), None), format)
 
     def test_without_the_extra_its_name_is_told(
         self, small_toy: Segmenter, format: str, monkeypatch: pytest.MonkeyPatch
@@ -165,4 +152,4 @@ class TestFiles:
         with pytest.raises(
             InvalidOption, match="need pyogrio, the extra `geo`: pip install pyogrio, or"
         ):
-            stream(small_toy, geotiff(picture(MASK)), format)
+            stream_of(small_toy, geotiff(picture(MASK)), format)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from app.segmentation.options import Combine, SegmentOptions
+from app.segmentation.options import Combine, Options
 from app.segmentation.tta import Tta
 from training.config import RunConfig, Section, load_config
 from training.data import Tile, list_tiles
@@ -27,13 +27,13 @@ class ServeConfig(Section):
 
     combine: Combine = "average"
     tta: Tta = "none"
-    overlap: float = SegmentOptions().overlap
+    overlap: float = Options().overlap
     tell_gsd: bool = False
     """Tell the GSD of a tile where it is known."""
 
-    def options_at(self, threshold: float | None = None) -> SegmentOptions:
+    def options_at(self, threshold: float | None = None) -> Options:
         """Return what the segmenter is asked for."""
-        return SegmentOptions(
+        return Options(
             threshold=threshold, overlap=self.overlap, tta=self.tta, combine=self.combine
         )
 

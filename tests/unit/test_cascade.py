@@ -1,4 +1,4 @@
-"""The gate as a client meets it: what it clears, how it says so, and how it is turned off."""
+"""The cascade as a client meets it: how it says so, in every format, and how it is turned off."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from app.commandline.cli import main
 from app.outputs.rle import decode_rle
-from tests.factories import scene, toy_gate
+from tests.factories import scene, toy_cascade
 from tests.maps import geotiff
 from tests.serving import assert_problem, decoded, encoded, exact_bundle, serving, toy_mask
 
@@ -26,13 +26,14 @@ WITHOUT = toy_mask(PIXELS)
 WITH = WITHOUT.copy()
 WITH[:, :32] = False
 OPTIONS = {"overlap": "0", "resample": "off"}
-SAID = "blue<0.2; cleared 2 of 6 patches"
+SAID = "blue decided 2 of 6 patches alone"
+CASCADE = toy_cascade("blue", 0.2)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gated")
-    return exact_bundle(folder, patch_size=32, gate=("blue", 0.2))
+    folder = tmp_path_factory.mktemp("cascaded")
+    return exact_bundle(folder, patch_size=32, cascade=CASCADE)
 
 
 @pytest.fixture(scope="module")
@@ -62,64 +63,55 @@ class TestHttp:
     def test_it_is_on_and_says_so(self, client: TestClient) -> None:
         response = post(client)
         np.testing.assert_array_equal(mask_of(response.content), WITH)
-        assert response.headers["x-gate"] == SAID
-        assert tags_of(response.content)["rooftrace_gate"] == "blue<0.2"
+        assert response.headers["x-cascade"] == SAID
+        assert tags_of(response.content)["rooftrace_cascade"] == "blue"
 
-    @pytest.mark.parametrize(
-        "params",
-        [{"gate": "off"}, {"threshold": "0.5001"}, {"models": "red,green,blue", "gate": "off"}],
-    )
-    def test_off_is_the_exact_mask(self, client: TestClient, params: dict[str, str]) -> None:
-        response = post(client, **params)
+    def test_off_is_the_mask_of_all_members(self, client: TestClient) -> None:
+        response = post(client, cascade="off")
         np.testing.assert_array_equal(mask_of(response.content), WITHOUT)
-        assert "x-gate" not in response.headers
-        assert tags_of(response.content)["rooftrace_gate"] == "off"
+        assert "x-cascade" not in response.headers
+        assert tags_of(response.content)["rooftrace_cascade"] == "off"
 
     def test_all_models_by_name_and_a_higher_threshold_keep_it(self, client: TestClient) -> None:
         response = post(client, models="blue,green,red", threshold="0.7001")
         expected = toy_mask(PIXELS, 0.7001)
         expected[:, :32] = False
         np.testing.assert_array_equal(mask_of(response.content), expected)
-        assert response.headers["x-gate"] == SAID
+        assert response.headers["x-cascade"] == SAID
 
-    def test_neither_probabilities_nor_what_shows_them(self, client: TestClient) -> None:
-        exact = post(client, format="probability")
-        assert decoded(exact.content)[:, :32].max() > 150
-        for params in (
-            {"format": "geojson"},
-            {"format": "coco"},
-            {"format": "geotiff", "bands": "mask,probability"},
-        ):
-            data = geotiff(PIXELS)
-            response = post(client, data, **params)
-            assert "x-gate" not in response.headers
-            assert response.headers["x-building-fraction"] == f"{WITHOUT.mean():.6f}"
+    @pytest.mark.parametrize("format", ["png", "probability", "overlay", "rle"])
+    def test_it_acts_for_every_format(self, client: TestClient, format: str) -> None:
+        response = post(client, format=format)
+        assert response.headers["x-cascade"] == SAID
+        assert response.headers["x-building-fraction"] == f"{WITH.mean():.6f}"
 
-    def test_a_geotiff_of_the_mask_alone(self, client: TestClient) -> None:
-        for gate, mask, said in (("on", WITH, "blue<0.2"), ("off", WITHOUT, "off")):
-            response = post(client, geotiff(PIXELS), format="geotiff", gate=gate)
-            assert response.headers.get("x-gate") == (SAID if gate == "on" else None)
-            with MemoryFile(response.content) as file, file.open() as result:
-                np.testing.assert_array_equal(result.read(1) == 1, mask)
-                assert result.tags()["rooftrace_gate"] == said
+    @pytest.mark.parametrize("format", ["geojson", "coco", "geotiff"])
+    def test_it_acts_for_every_map(self, client: TestClient, format: str) -> None:
+        for cascade, mask, said in (("on", WITH, SAID), ("off", WITHOUT, None)):
+            response = post(client, geotiff(PIXELS), format=format, cascade=cascade)
+            assert response.headers.get("x-cascade") == said
+            assert response.headers["x-building-fraction"] == f"{mask.mean():.6f}"
+            if format == "geotiff":
+                with MemoryFile(response.content) as file, file.open() as result:
+                    np.testing.assert_array_equal(result.read(1) == 1, mask)
+                    assert result.tags()["rooftrace_cascade"] == ("blue" if said else "off")
 
     def test_run_lengths_say_it_in_their_json(self, client: TestClient) -> None:
-        one = post(client, format="rle").json()
         files = [("files", ("a.png", encoded(PIXELS))), ("files", ("b.png", encoded(PIXELS)))]
-        for gate, mask, said in (("on", WITH, SAID), ("off", WITHOUT, None)):
-            batch = client.post("/segment/rle", files=files, params={**OPTIONS, "gate": gate})
+        for cascade, mask, said in (("on", WITH, SAID), ("off", WITHOUT, None)):
+            params = {**OPTIONS, "cascade": cascade}
+            batch = client.post("/segment/rle", files=files, params=params)
             for result in batch.json()["results"]:
-                assert result["gate"] == said
+                assert result["cascade"] == said
                 np.testing.assert_array_equal(decode_rle(result["rle"], 64, 96, "row"), mask)
-        assert one["gate"] == SAID
 
     def test_there_is_no_other_choice(self, client: TestClient) -> None:
         files = {"file": ("tile.png", encoded(PIXELS))}
-        response = client.post("/segment", files=files, params={"gate": "wide"})
-        assert_problem(response, 422, "Invalid option", "gate='wide'", "on", "off")
+        response = client.post("/segment", files=files, params={"cascade": "wide"})
+        assert_problem(response, 422, "Invalid option", "cascade='wide'", "on", "off")
 
     def test_it_is_listed_with_the_models(self, client: TestClient) -> None:
-        assert client.get("/models").json()["gate"] == toy_gate("blue", 0.2)
+        assert client.get("/models").json()["cascade"] == CASCADE
 
 
 class TestCommandLine:
@@ -133,17 +125,18 @@ class TestCommandLine:
     @pytest.mark.parametrize("output", ["out.png", "out.tif"])
     def test_on_and_off(self, output: str) -> None:
         options = ["--overlap", "0", "--resample", "off", "--quiet"]
-        for gate, mask, said in ((["--gate", "off"], WITHOUT, "off"), ([], WITH, "blue<0.2")):
-            assert main(["segment", "in.tif", "-o", output, *options, *gate]) == 0
+        for cascade, mask, said in ((["--cascade", "off"], WITHOUT, "off"), ([], WITH, "blue")):
+            assert main(["segment", "in.tif", "-o", output, *options, *cascade]) == 0
             with rasterio.open(output) as result:
                 np.testing.assert_array_equal(result.read(1) > 0, mask)
-                assert result.tags()["rooftrace_gate"] == said
+                assert result.tags()["rooftrace_cascade"] == said
 
-    def test_a_map_with_probabilities_is_not_gated(self) -> None:
+    def test_a_map_says_so(self) -> None:
         arguments = ["segment", "in.tif", "-o", "out.geojson", "--resample", "off", "--quiet"]
         assert main(arguments) == 0
-        assert json.loads(Path("out.geojson").read_text())["provenance"]["gate"] is None
+        assert json.loads(Path("out.geojson").read_text())["provenance"]["cascade"] == "blue"
 
     def test_models_tells_of_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["models"]) == 0
-        assert "gate blue<0.2: clears 40% of the empty patches" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "cascade: blue decides a patch alone where at most 0% of its pixels lie" in said

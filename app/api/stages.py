@@ -1,0 +1,52 @@
+"""How long each stage of an image's way took."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass
+class Stages:
+    """Seconds by stage, and when each ran: (stage, began, ended), of the clock `perf_counter`."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
+    _inside: float = 0.0
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to `stage`, without that of `measure_items` meanwhile."""
+        began, inside = perf_counter(), self._inside
+        try:
+            yield
+        finally:
+            self._add(stage, perf_counter() - began - (self._inside - inside))
+            self.spans.append((stage, began, perf_counter()))
+
+    def measure_items(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Add the time in which `items` are made to `stage`."""
+        first = began = perf_counter()
+        spent = 0.0
+        try:
+            for item in items:
+                spent += perf_counter() - began
+                yield item
+                began = perf_counter()
+            spent += perf_counter() - began
+        finally:
+            self._inside += spent
+            self._add(stage, spent)
+            self.spans.append((stage, first, perf_counter()))
+
+    def add_since(self, stage: str, began: float) -> None:
+        """Add the time since `began` to `stage`."""
+        ended = perf_counter()
+        self._add(stage, ended - began)
+        self.spans.append((stage, began, ended))
+
+    def _add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

@@ -1,0 +1,34 @@
+"""Results as PNG: the mask, the probabilities, and the image with its buildings tinted."""
+
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.imaging.encode import write_grey_png, write_overlay_png
+from app.outputs.provenance import provenance
+from app.segmentation.stream import Band, SegmentedStream
+
+
+def write_mask(stream: SegmentedStream, file: IO[bytes]) -> None:
+    """Write the mask as 8-bit single-channel PNG: 255 is building, 0 is not."""
+    mask = stream.assemble(lambda band: np.multiply(band.mask, 255, dtype=np.uint8))
+    write_grey_png(file, mask, provenance(stream.plan).tags())
+
+
+def write_probability(stream: SegmentedStream, file: IO[bytes]) -> None:
+    """Write 255 x probability, rounded, as 8-bit single-channel PNG; halves go to the even side."""
+    write_grey_png(file, stream.assemble(_in_8_bits), provenance(stream.plan).tags())
+
+
+def write_overlay(stream: SegmentedStream, file: IO[bytes]) -> None:
+    """Write the image with its buildings tinted and outlined, as RGB or RGBA PNG."""
+    image, tags = stream.image, provenance(stream.plan).tags()
+    mask = stream.assemble(lambda band: band.mask)
+    pixels, valid = image.read_pixels(0, image.height), image.read_valid(0, image.height)
+    write_overlay_png(file, pixels, valid, mask, tags)
+
+
+def _in_8_bits(band: Band) -> NDArray[np.uint8]:
+    levels: NDArray[np.uint8] = np.rint(band.probability * np.float32(255)).astype(np.uint8)
+    return levels

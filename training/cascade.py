@@ -1,0 +1,151 @@
+"""Fit the cascade: which member is asked first, and with how little doubt it decides alone.
+
+It is fitted along the path that serves, at the default options: every tile is predicted once, and
+stitched again for each rule that decides other patches alone than those before.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from app.bundle.manifest import Cascade as FittedCascade
+from app.imaging.image import Image
+from app.segmentation.cascade import Cascade
+from app.segmentation.options import Options
+from app.segmentation.plan import Plan
+from app.segmentation.segmenter import Segmenter, stitch
+from training.data import Label, Tile
+from training.evaluate import from_members
+from training.metrics import Counts, count
+from training.patches import milliseconds, predict_tile
+
+SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
+"""How much micro Dice may fall on a split, and on a source."""
+LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
+SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12)
+"""Ends of the doubtful range, and shares of a patch in it, that are tried."""
+
+
+@dataclass(eq=False)
+class _Outcome:
+    """Counts of all tiles by group (a split or a source), and patches that were decided alone."""
+
+    counts: dict[str, Counts] = field(default_factory=dict)
+    alone: int = 0
+
+    def add(self, groups: Sequence[str], counts: Counts, alone: int) -> None:
+        for group in groups:
+            self.counts[group] = self.counts.get(group, Counts()) + counts
+        self.alone += alone
+
+
+def fit_cascade(
+    segmenter: Segmenter,
+    splits: Mapping[str, Sequence[Tile]],
+    *,
+    progress: bool = False,
+) -> FittedCascade | None:
+    """Find the rule that spares most time and keeps micro Dice on every split and source.
+
+    `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` on a
+    split, and by at most `SOURCE_LIMIT` on a source. None where there is but one member, or where
+    no rule that keeps to the limits decides a patch alone.
+    """
+    members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
+    if len(members) == 1:
+        return None
+    rules = [
+        Cascade(member, low, high, share)
+        for member, low, high, share in product(members, LOWS, HIGHS, SHARES)
+        if low <= threshold <= high
+    ]
+    whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
+    tiles = [(split, tile) for split, of in splits.items() for tile in of]
+    for split, tile in tqdm(tiles, desc="cascade", unit="tile", disable=not progress):
+        trial = _Trial.of(segmenter, tile)
+        groups = split, f"{split}/{tile.source}"
+        whole.add(groups, trial.counts(None), 0)
+        for rule, outcome in zip(rules, outcomes, strict=True):
+            outcome.add(groups, trial.counts(rule), trial.alone(rule))
+        patches += trial.predicted.shape[1]
+
+    times = {member: milliseconds(segmenter, member) for member in members}
+    spared = [
+        outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole)
+        for rule, outcome in zip(rules, outcomes, strict=True)
+    ]
+    best = int(np.argmax(spared))
+    if spared[best] <= 0:
+        return None
+    rule, outcome = rules[best], outcomes[best]
+    changes = [outcome.counts[split].dice - whole.counts[split].dice for split in splits]
+    described = " and ".join(f"{split} ({len(of)} images)" for split, of in splits.items())
+    return FittedCascade(
+        member=rule.member,
+        doubt=(rule.low, rule.high),
+        share=rule.share,
+        alone=round(outcome.alone / patches, 4),
+        dice_micro_change=round(min(changes), 6),
+        fitted_on=f"{described}, {patches} patches",
+    )
+
+
+def _keeps(outcome: _Outcome, whole: _Outcome) -> bool:
+    return all(
+        whole.counts[group].dice - counts.dice <= (SOURCE_LIMIT if "/" in group else SPLIT_LIMIT)
+        for group, counts in outcome.counts.items()
+    )
+
+
+@dataclass(eq=False)
+class _Trial:
+    """A tile that is predicted: all that is needed to segment it by any rule.
+
+    `predicted` is float32 (M, N, S, S).
+    """
+
+    plan: Plan
+    image: Image
+    label: Label
+    predicted: NDArray[np.float32]
+    _known: dict[tuple[str, bytes], Counts] = field(default_factory=dict)
+    _doubt: dict[tuple[str, float, float], NDArray[np.float64]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, segmenter: Segmenter, tile: Tile) -> "_Trial":
+        image, label = tile.read()
+        plan = segmenter.plan(image, Options(cascade="off"))
+        return cls(plan, image, label, predict_tile(segmenter, plan, image))
+
+    def alone(self, rule: Cascade) -> int:
+        """Count the patches that a rule's member decides alone."""
+        return int(np.count_nonzero(self._decided(rule)))
+
+    def counts(self, rule: Cascade | None) -> Counts:
+        """Compare the mask that a rule makes, or all members, with the label."""
+        decided = self._decided(rule)
+        key = (rule.member if rule and decided.any() else "", decided.tobytes())
+        if key not in self._known:
+            predicted = self.predicted
+            if rule and decided.any():
+                first = self.plan.members.index(rule.member)
+                predicted = np.where(
+                    decided[:, np.newaxis, np.newaxis], predicted[first], predicted
+                )
+            bands = list(stitch(self.plan, predicted.swapaxes(0, 1)))
+            mask = from_members(self.plan, self.image, bands).mask
+            self._known[key] = count(mask, self.label)
+        return self._known[key]
+
+    def _decided(self, rule: Cascade | None) -> NDArray[np.bool_]:
+        if rule is None:
+            return np.zeros(self.predicted.shape[1], np.bool_)
+        key = rule.member, rule.low, rule.high
+        if key not in self._doubt:
+            answers = self.predicted[self.plan.members.index(rule.member)]
+            self._doubt[key] = np.array([rule.doubt(answer) for answer in answers])
+        return self._doubt[key] <= rule.share
