@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from scipy import ndimage
 
 CHANNELS = ("red", "green", "blue")
 TOY_WEIGHTS = {"red": 0.5, "green": 0.3, "blue": 0.2}
@@ -24,6 +25,15 @@ EXACTLY: Mapping[str, Any] = {"device": "cpu", "backend": "onnxruntime"}
 def scene(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     """Make uint8 (height, width, 3) noise: every pixel and channel differs from its neighbours."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def without_small(mask: NDArray[np.bool_], min_pixels: float) -> NDArray[np.bool_]:
+    """Drop the components of a whole mask that have fewer pixels, as `min_area` must."""
+    labels, count = ndimage.label(mask)
+    large = np.bincount(labels.ravel(), minlength=count + 1) >= min_pixels
+    large[0] = False
+    kept: NDArray[np.bool_] = large[labels]
+    return kept
 
 
 def channel_graph(channel: str, patch: int) -> bytes:

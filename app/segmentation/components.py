@@ -25,8 +25,8 @@ TALL = 512
 """A component of more rows is always a building: bands need not wait for its end, so memory stays
 bounded."""
 
-# Probabilities and areas are summed as whole numbers of 2^-24. Float64 holds such sums exactly, up to 500
-# million pixels, so that no sum depends on where the rows were cut into bands.
+# Probabilities and areas are summed as whole numbers of 2^-24. Float64 holds such sums exactly, up
+# to 500 million pixels, so that no sum depends on where the rows were cut into bands.
 _STEPS = 2.0**24
 
 
@@ -53,7 +53,10 @@ class Rule:
         """Return the area of a pixel of some rows in whole steps, as large as a mean one's."""
         if self.row_areas is None:
             return np.full(rows.stop - rows.start, _STEPS)
-        return np.rint(self.row_areas[rows] * (_STEPS / self.row_areas.mean()))
+        steps: NDArray[np.float64] = np.rint(
+            self.row_areas[rows] * (_STEPS / self.row_areas.mean())
+        )
+        return steps
 
     @property
     def least(self) -> float:
@@ -92,11 +95,6 @@ def find_buildings(bands: Iterable[Band], rule: Rule, *, each: bool = False) -> 
         components.forget()
 
 
-def count_components(mask: NDArray[np.bool_]) -> int:
-    """Count the components of a mask, bool (height, width)."""
-    return int(ndimage.label(mask)[1])
-
-
 @dataclass(eq=False)
 class _Labelled:
     """A band that waits: int32 (h, W) labels from 1 on, and the component of each label."""
@@ -110,7 +108,8 @@ class _Components:
     """The components that matter still: those that may go on, and those of bands that wait.
 
     All arrays have a column for each component. `sums` is float64 (4, n): pixels, and area,
-    probability and disagreement in `_STEPS`. `rows` is int64 (2, n): the first row, and the one after the last.
+    probability and disagreement in `_STEPS`. `rows` is int64 (2, n): the first row, and the one
+    after the last.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -228,7 +227,7 @@ def _sums(band: Band, labels: NDArray[np.int32], count: int, rule: Rule) -> NDAr
     inside = labels[band.mask]
 
     def total(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        return np.bincount(inside, weights, count + 1)[1:]
+        return np.asarray(np.bincount(inside, weights, count + 1)[1:], np.float64)
 
     sums = np.zeros((4, count))
     sums[0] = total(None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.segmentation.components import Rule, count_components, find_buildings
+from app.segmentation.components import Rule, find_buildings
 from app.segmentation.stream import Band
 
 
@@ -28,25 +28,25 @@ def kept(rule: Rule) -> NDArray[np.bool_]:
     return band.mask
 
 
-@pytest.mark.parametrize("min_pixels", [1.0001, 1.5, 2, 5])
-def test_small_components_go(min_pixels: float) -> None:
+@pytest.mark.parametrize("min_area", [1.0001, 1.5, 2, 5])
+def test_small_components_go(min_area: float) -> None:
     expected = mask_of(
         "XX...",
         "XX...",
         "X....",
         ".....",
     )
-    np.testing.assert_array_equal(kept(Rule(0, min_pixels, 0.4)), expected)
+    np.testing.assert_array_equal(kept(Rule(0, min_area, 0.4)), expected)
 
 
-@pytest.mark.parametrize("min_pixels", [5.1, 6, 1e9, float("inf")])
-def test_all_components_may_go(min_pixels: float) -> None:
-    assert not kept(Rule(0, min_pixels, 0.4)).any()
+@pytest.mark.parametrize("min_area", [5.1, 6, 1e9, float("inf")])
+def test_all_components_may_go(min_area: float) -> None:
+    assert not kept(Rule(0, min_area, 0.4)).any()
 
 
-@pytest.mark.parametrize("min_pixels", [0, 0.5, 1])
-def test_nothing_is_smaller_than_a_pixel(min_pixels: float) -> None:
-    np.testing.assert_array_equal(kept(Rule(0, min_pixels, 0.4)), MASK)
+@pytest.mark.parametrize("min_area", [0, 0.5, 1])
+def test_nothing_is_smaller_than_a_pixel(min_area: float) -> None:
+    np.testing.assert_array_equal(kept(Rule(0, min_area, 0.4)), MASK)
 
 
 @pytest.mark.parametrize(("min_confidence", "all_stay"), [(0.8, True), (0.81, False)])
@@ -77,6 +77,11 @@ def test_bands_go_when_they_are_done() -> None:
         assert sum(band() is not None for band in alive) <= 4
 
 
-def test_components_are_counted() -> None:
-    assert count_components(MASK) == 4
-    assert count_components(np.zeros((3, 4), bool)) == 0
+def test_areas_are_those_of_the_rows() -> None:
+    """In degrees, say, the same component is larger nearer to the equator."""
+    mask = np.zeros((8, 5), np.bool_)
+    mask[1, 1:4] = mask[6, 1:4] = True
+    rule = Rule(0, 5.5, 0.4, np.linspace(1, 2.4, 8))  # 3 x 1.2 and 3 x 2.2 m²
+    [band] = find_buildings([Band(0, mask * np.float32(0.8), mask)], rule)
+    assert not band.mask[:4].any()
+    np.testing.assert_array_equal(band.mask[4:], mask[4:])

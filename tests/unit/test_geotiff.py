@@ -10,12 +10,11 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rio_cogeo import cog_validate
-from scipy import ndimage
 
 from app.errors import DeadlineExceeded, ImpossibleOutput
 from app.outputs.formats import FORMATS
 from app.segmentation.segmenter import Segmenter
-from tests.factories import scene
+from tests.factories import scene, without_small
 from tests.maps import NORTH_UP, UTM, encode, geotiff, picture, plan, stream_of
 from tests.serving import encoded, toy_mask, toy_probability
 
@@ -106,12 +105,8 @@ def test_an_image_that_comes_in_bands_gives_the_same_file(
     assert (tmp_path / "out.tif").read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]
     bands, _ = read(whole)
-    labels, count = ndimage.label(toy_mask(PIXELS) & VALID)
     assert stream.plan.row_areas is not None
-    pixel_area = stream.plan.row_areas.mean()
-    large = np.bincount(labels.ravel(), minlength=count + 1) * pixel_area >= min_area
-    large[0] = False
-    kept = large[labels]
+    kept = without_small(toy_mask(PIXELS) & VALID, min_area / stream.plan.row_areas.mean())
     np.testing.assert_array_equal(bands[0], np.where(VALID, kept, 255))
     assert stream.building_pixels == kept.sum()
     assert stream.valid_pixels == VALID.sum()

@@ -19,8 +19,7 @@ from starlette.testclient import TestClient
 from app.imaging.image import Image
 from app.imaging.sharpness import sharpen_soft
 from app.outputs.rle import PixelOrder, decode_rle
-from app.segmentation.components import drop_small_components
-from tests.factories import nan_graph, scene
+from tests.factories import nan_graph, scene, without_small
 from tests.maps import BUILDINGS, NORTH_UP, UTM, geotiff, picture, plan
 from tests.serving import (
     THRESHOLD,
@@ -434,7 +433,7 @@ class TestHeaders:
         assert int(response.headers["x-building-count"]) == ndimage.label(mask)[1]
         assert "x-building-area-m2" not in response.headers
         params = {"gsd": 0.5, "resample": "off", "min_area": 1.0}  # m², 4 pixels
-        kept = drop_small_components(mask, 4)
+        kept = without_small(mask, 4)
         by_format = {
             format: post(client, params=params | {"format": format})
             for format in ("png", "rle", "coco", "geojson")

@@ -8,7 +8,6 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from app.errors import BundleError, DeadlineExceeded, InferenceError, InvalidOption
 from app.imaging.image import Image
@@ -18,7 +17,7 @@ from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import collect
 from app.segmentation.tta import Tta
 from tests import factories
-from tests.factories import EXACTLY, TOY_WEIGHTS, scene, write_toy_bundle
+from tests.factories import EXACTLY, TOY_WEIGHTS, scene, without_small, write_toy_bundle
 
 
 def image_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> Image:
@@ -156,10 +155,7 @@ def test_small_components_are_held_below_the_threshold(small_toy: Segmenter) -> 
     image = image_of(scene(70, 50))
     whole = small_toy.segment_image(image)
     found = small_toy.segment_image(image, Options(min_area=20.0))
-    labels, count = ndimage.label(whole.mask)
-    large = np.bincount(labels.ravel(), minlength=count + 1) >= 20
-    large[0] = False
-    np.testing.assert_array_equal(found.mask, large[labels])
+    np.testing.assert_array_equal(found.mask, without_small(whole.mask, 20))
     np.testing.assert_array_equal(found.mask, found.probability >= 0.5)
     same = whole.mask == found.mask
     np.testing.assert_array_equal(found.probability[same], whole.probability[same])
