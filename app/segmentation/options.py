@@ -181,7 +181,8 @@ class BatchOptions(BaseModel):
             if first["type"] == "extra_forbidden":
                 known = ", ".join(cls.model_fields)
                 raise InvalidOption(f"{name} is not an option; there are {known}") from error
-            raise InvalidOption(f"{name}={first['input']!r}: {first['msg']}") from error
+            expected = first["msg"].replace("Input should be", "must be")
+            raise InvalidOption(f"{name} {expected}, got {first['input']!r}") from error
 
     @property
     def members(self) -> tuple[str, ...] | None:

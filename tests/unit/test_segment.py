@@ -367,7 +367,7 @@ class TestParameters:
             ({"overlap": "-0.01"}, "overlap"),
             ({"tta": "all"}, "tta='all'"),
             ({"models": "red,pink"}, "pink"),
-            ({"models": "red,red"}, "red, red"),
+            ({"models": "red,red"}, "red,red"),
             ({"models": ""}, "models"),
             ({"models": "red,"}, "models"),
             ({"combine": "sum"}, "combine='sum'"),

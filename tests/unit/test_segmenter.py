@@ -37,11 +37,11 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("values", "complaint"),
         [
-            ({"threshold": 0.0}, r"threshold=0\.0: Input should be greater than 0"),
+            ({"threshold": 0.0}, r"threshold must be greater than 0, got 0\.0"),
             ({"threshold": 1.0}, "threshold"),
             ({"threshold": float("nan")}, "threshold"),
             ({"overlap": -0.1}, "overlap"),
-            ({"overlap": 0.76}, r"overlap=0\.76: Input should be less than or equal to 0\.75"),
+            ({"overlap": 0.76}, r"overlap must be less than or equal to 0\.75, got 0\.76"),
             ({"overlap": float("nan")}, "overlap"),
             ({"min_area": -1.0}, "min_area"),
             ({"min_area": float("inf")}, "min_area"),
@@ -52,10 +52,10 @@ class TestOptions:
             ({"gsd": 5e-324}, "gsd"),  # its square is 0, and no area can be divided by it
             ({"gsd": float("inf")}, "gsd"),
             ({"gsd": float("nan")}, "gsd"),
-            ({"resample": "on"}, "resample='on': Input should be 'auto' or 'off'"),
-            ({"tta": "all"}, "tta='all': Input should be 'none', 'flips' or 'd4'"),
-            ({"combine": "sum"}, "combine='sum': Input should be 'average' or 'vote'"),
-            ({"cascade": "wide"}, "cascade='wide': Input should be 'on' or 'off'"),
+            ({"resample": "on"}, "resample must be 'auto' or 'off', got 'on'"),
+            ({"tta": "all"}, "tta must be 'none', 'flips' or 'd4', got 'all'"),
+            ({"combine": "sum"}, "combine must be 'average' or 'vote', got 'sum'"),
+            ({"cascade": "wide"}, "cascade must be 'on' or 'off', got 'wide'"),
             ({"models": ""}, "models must name each member once and at least one, got ''"),
             ({"models": "red,red"}, "models must name each member once.*got 'red,red'"),
             ({"rescale": "5"}, "rescale must be LOW,HIGH"),
