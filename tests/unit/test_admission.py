@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from app.outputs.pipeline import BYTES_PER_PIXEL
+from app.outputs.formats import BYTES_PER_PIXEL
 from fastapi import FastAPI
 
 from app.api.admission import Admission, Deadline, Memory
