@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.errors import InvalidOption
+from app.imaging.bands import parse_rgb
 from app.imaging.georeference import MAX_GSD, MIN_GSD
 from app.imaging.scaling import parse_rescale
 from app.imaging.sharpness import MAX_SHARPEN
@@ -120,6 +121,15 @@ class BatchOptions(BaseModel):
             examples=["off"],
         ),
     ] = "auto"
+    rgb: Annotated[
+        str | None,
+        Field(
+            description="Three band numbers, counted from 1: red, green and blue of the upload. "
+            "Default: the file's colour interpretation, else its band descriptions, else 1,2,3, "
+            "which `X-Notice` says.",
+            examples=["3,2,1"],
+        ),
+    ] = None
     rescale: Annotated[
         str | None,
         Field(
@@ -153,6 +163,13 @@ class BatchOptions(BaseModel):
     def _rescale_is_readable(cls, text: str | None) -> str | None:
         if text is not None:
             parse_rescale(text)
+        return text
+
+    @field_validator("rgb")
+    @classmethod
+    def _rgb_is_readable(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_rgb(text)
         return text
 
     @field_validator("models")
@@ -193,7 +210,8 @@ class BatchOptions(BaseModel):
     def decoding(self) -> dict[str, Any]:
         """Keyword arguments of `app.imaging.decode.decode_image` and `raster.open_raster`."""
         rescale = None if self.rescale is None else parse_rescale(self.rescale)
-        return {"rescale": rescale, "sharpen": self.sharpen}
+        rgb = None if self.rgb is None else parse_rgb(self.rgb)
+        return {"rescale": rescale, "sharpen": self.sharpen, "rgb": rgb}
 
 
 class Options(BatchOptions):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from app.outputs.formats import BYTES_PER_PIXEL
 from fastapi import FastAPI
 
 from app.api.admission import Admission, Deadline, Memory
 from app.errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
 from app.main import create_app
+from app.outputs.formats import BYTES_PER_PIXEL
 from tests.factories import scene
 from tests.serving import (
     END,
