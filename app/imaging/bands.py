@@ -74,12 +74,12 @@ def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -
     eight_bits = source.dtypes[0] == "uint8"
     if meanings[0] is ColorInterp.palette and eight_bits:
         return (1,)
-    described = _described(source.descriptions)
+    described = _described(descriptions(source))
     if len(described) == 3:
         return tuple(described[colour] for colour in _COLOURS)
     unsaid = tuple(band for band, meaning in enumerate(meanings, 1) if meaning in _UNSAID)
     if len(unsaid) + meanings.count(ColorInterp.alpha) == len(meanings):
-        if len(unsaid) in (3, 4) and not described and not _names_others(source.descriptions):
+        if len(unsaid) in (3, 4) and not described and not _names_others(descriptions(source)):
             return unsaid[:3]
         if len(unsaid) == 1:
             placed = source.crs is not None or not source.transform.is_identity
@@ -98,9 +98,17 @@ def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -
     )
 
 
+def descriptions(source: DatasetReader) -> tuple[str | None, ...]:
+    """Return what a file says of its bands; nothing where it is no UTF-8."""
+    try:
+        return tuple(source.descriptions)
+    except UnicodeDecodeError:
+        return (None,) * int(source.count)
+
+
 def label(source: DatasetReader, band: int) -> str:
     """Say what a file calls a band: its description, else its colour interpretation."""
-    description = source.descriptions[band - 1]
+    description = descriptions(source)[band - 1]
     return _quoted(description) if description else str(source.colorinterp[band - 1].name)
 
 
@@ -129,9 +137,9 @@ def _order_notices(source: DatasetReader, bands: tuple[int, ...]) -> list[str]:
     unsaid = source.colorinterp[bands[0] - 1] in _UNSAID
     if len(bands) == 1:
         return ["The image is greyscale: its band was used as red, green and blue."] * unsaid
-    described = _described(source.descriptions)
+    described = _described(descriptions(source))
     named = tuple(described[colour] for colour in _COLOURS) if len(described) == 3 else ()
-    shown = ", ".join(_quoted(text or "") for text in source.descriptions[:8])
+    shown = ", ".join(_quoted(text or "") for text in descriptions(source)[:8])
     if named == bands:
         if bands == (1, 2, 3):
             return []
@@ -144,7 +152,7 @@ def _order_notices(source: DatasetReader, bands: tuple[int, ...]) -> list[str]:
         ]
     if not unsaid:
         return []
-    if any(source.descriptions):
+    if any(descriptions(source)):
         return [
             f"The TIFF's band descriptions ({shown}) do not name red, green and blue: the first "
             "three were used as RGB. rgb=3,2,1 takes them the other way round."

@@ -41,11 +41,16 @@ def damage_told(data: bytes | mmap | None = None) -> Iterator[None]:
     `data` is the file, to look up how it is compressed.
 
     Raises:
-        UnsupportedImage: this build of GDAL lacks the codec.
+        UnsupportedImage: this build of GDAL lacks the codec, or rasterio can't read its texts.
         DamagedImage: anything else.
     """
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise UnsupportedImage(
+            "The TIFF's texts, such as the name of its coordinate reference system, are not UTF-8. "
+            "Name the system anew, such as with gdal_translate -a_srs EPSG:32633."
+        ) from error
     except GDAL_ERRORS as error:
         if "missing codec" in str(error) and data is not None:
             number = first_directory(data).get(COMPRESSION, 0)

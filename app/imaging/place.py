@@ -1,9 +1,14 @@
 """Read where an image lies, as GDAL finds it in the file and beside it."""
 
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pyproj
 from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
+from rasterio.enums import WktVersion
+from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
@@ -12,49 +17,68 @@ from app.imaging.georeference import GeoReference, Gsd
 _WORLD_FILES = (".wld", ".wpw", ".webpw", ".WLD")
 
 
-def read_place(
-    source: DatasetReader, kind: str, beside: Path | None = None
-) -> tuple[GeoReference | None, Gsd | None, list[str]]:
-    """Return the georeference and the GSD of an open file, and notices on what is wrong with them.
+class Place(NamedTuple):
+    """Where an image lies, how large its pixels are there, and what its client should know."""
+
+    georeference: GeoReference | None
+    gsd: Gsd | None
+    notices: tuple[str, ...]
+
+
+def read_place(source: DatasetReader, kind: str, beside: Path | None = None) -> Place:
+    """Read the place of an open file.
 
     Without a transform, coordinate reference system or control points there is no georeference.
     `kind` is the file's format. `beside`: a path beside which other files tell what GDAL does not
     find.
     """
-    transform, (control_points, _) = source.transform, source.gcps
-    if beside is not None and transform.is_identity:
-        transform = _read_world_file(beside) or transform
-    if transform.is_identity and source.crs is None and not control_points:
-        by_camera = source.tags(ns="RPC")
-        return (
-            None,
-            None,
-            [
-                f"The {kind} tells its place by rational polynomials (RPC), which are not used: "
-                "warp it with gdalwarp -rpc."
-            ]
-            * bool(by_camera),
+    transform, crs, (control_points, _) = source.transform, source.crs, source.gcps
+    if beside is not None:
+        transform = _read_world_file(beside) or transform if transform.is_identity else transform
+        crs = crs or _read_prj(beside)
+    if transform.is_identity and crs is None and not control_points:
+        by_camera = (
+            f"The {kind} tells its place by rational polynomials (RPC), which are not used: warp "
+            "it with gdalwarp -rpc.",
         )
-    crs: str | None = source.crs.to_wkt() if source.crs is not None else None
-    if crs is None and beside is not None:
-        crs = _read_prj(beside)
+        return Place(None, None, by_camera if source.rpcs else ())
     a, b, c, d, e, f = transform[:6]
-    georeference = GeoReference(crs, (a, b, c, d, e, f))
+    georeference = GeoReference(_wkt(crs) if crs else None, (a, b, c, d, e, f))
     if not georeference.has_grid:
-        return (
-            georeference,
-            None,
-            [f"The {kind}'s georeference has no usable transform: it was ignored."],
-        )
+        useless = f"The {kind}'s georeference has no usable transform: it was ignored."
+        return Place(georeference, None, (useless,))
     gsd = georeference.gsd(source.height, source.width)
     if gsd is None:
-        return (
-            georeference,
-            None,
-            [f"The {kind}'s georeference does not tell its GSD: give gsd= in metres per pixel."],
-        )
+        unknown = f"The {kind}'s georeference does not tell its GSD: give gsd= in metres per pixel."
+        return Place(georeference, None, (unknown,))
     differing = georeference.area_notice(source.height, source.width)
-    return georeference, gsd, [] if differing is None else [differing]
+    return Place(georeference, gsd, () if differing is None else (differing,))
+
+
+def _wkt(crs: CRS) -> str:
+    """Return a system's WKT 2, for WKT 1 does not tell all methods apart."""
+    return _as_named(crs.to_wkt(version=WktVersion.WKT2_2019))
+
+
+@lru_cache(maxsize=16)
+def _as_named(wkt: str) -> str:
+    """Return EPSG's own definition of a system whose method GDAL reads as another one.
+
+    A GeoTIFF has one code for several methods, and GDAL reads EPSG:9311, of a sphere, as one of an
+    ellipsoid, up to 14 km off.
+    """
+    read = pyproj.CRS.from_wkt(wkt)
+    name = read.to_json_dict().get("id", {})
+    try:
+        official = pyproj.CRS.from_authority(name["authority"], name["code"])
+    except (KeyError, ProjError):
+        return wkt
+    return wkt if _method(read) == _method(official) else str(official.to_wkt())
+
+
+def _method(crs: pyproj.CRS) -> str:
+    operation = crs.coordinate_operation
+    return "" if operation is None else operation.method_name.replace("_", " ")
 
 
 def _read_world_file(path: Path) -> Affine | None:
@@ -71,12 +95,12 @@ def _read_world_file(path: Path) -> Affine | None:
     return None
 
 
-def _read_prj(path: Path) -> str | None:
-    """Return the WKT of a .prj file, as ESRI's programs write it, which GDAL does not look for."""
+def _read_prj(path: Path) -> CRS | None:
+    """Read a .prj file, as ESRI's programs write it, which GDAL does not look for."""
     for ending in (".prj", ".PRJ"):
         try:
             text = path.with_suffix(ending).read_text(encoding="utf-8", errors="replace").strip()
-            return str(pyproj.CRS.from_wkt(text).to_wkt())
-        except (OSError, ProjError):
+            return CRS.from_wkt(pyproj.CRS.from_wkt(text).to_wkt())
+        except (OSError, ProjError, CRSError):
             continue
     return None

@@ -270,3 +270,10 @@ def test_a_codec_that_is_missing_is_named(number: int, name: str) -> None:
     )
     with pytest.raises(UnsupportedImage, match=f"compressed with {name}.*COMPRESS=DEFLATE"):
         decode(data)
+
+
+def test_descriptions_in_latin_1_are_none() -> None:
+    data = tiff(BANDS[:3], ("rot 1", "gr++n", "blau"), photometric="minisblack")
+    assert b"gr++n" in data
+    image = decode(data.replace(b"gr++n", b"gr\xfcn "))
+    np.testing.assert_array_equal(image.pixels, picture(1, 2, 3))

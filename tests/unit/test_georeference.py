@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rasterio.transform import Affine
 
+from app.errors import UnsupportedImage
 from app.imaging.decode import decode_image
 from app.imaging.georeference import GeoReference
 from app.imaging.image import Image
@@ -92,3 +93,11 @@ def test_a_system_that_nobody_knows_is_noticed(code: int) -> None:
     assert image.notices == (
         "The TIFF's georeference does not tell its GSD: give gsd= in metres per pixel.",
     )
+
+
+def test_a_name_in_latin_1_is_the_cause() -> None:
+    crs = "+proj=laea +lat_0=10 +lon_0=20 +ellps=intl"
+    data = tiff(BANDS, crs=crs, transform=Affine(0.5, 0, 5e5, 0, -0.5, 4e6))
+    assert b"Hayford" in data
+    with pytest.raises(UnsupportedImage, match="not UTF-8"):
+        decode_image(data.replace(b"Hayford", b"Hayf\xf6rd"), max_pixels=999)

@@ -35,6 +35,12 @@ def test_all_systems() -> None:
     check(systems)
 
 
+@pytest.mark.parametrize("code", ["EPSG:9311", "EPSG:3295", "EPSG:2048", "EPSG:5514", "EPSG:2193"])
+def test_methods_for_which_a_geotiff_has_one_code(code: str) -> None:
+    for found in sweep([code]):
+        assert found.kind == "right", found
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(
     ("crs", "lon", "lat"),
