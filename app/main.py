@@ -21,7 +21,8 @@ from app.api.service import Service
 from app.api.tracing import Traces
 from app.imaging.proj import check_proj
 from app.outputs.formats import BYTES_PER_PIXEL
-from app.runtime.onnxruntime import Gpu, usable_cores
+from app.runtime.cores import usable_cores
+from app.runtime.gpu import Gpu
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.settings import Settings, load_settings
 

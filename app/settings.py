@@ -20,8 +20,7 @@ from pydantic_settings import (
 )
 
 from app.errors import SettingsError
-from app.runtime.onnxruntime import Device
-from app.runtime.select import Backend, Precision
+from app.runtime.predictor import Backend, Device, Precision
 
 PREFIX = "ROOFTRACE_"
 

@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import Manifest, load_manifest
 from app.errors import DeviceError, RooftraceError
-from app.runtime.onnxruntime import Gpu, OnnxPredictor
+from app.runtime.gpu import Gpu
+from app.runtime.onnxruntime import OnnxPredictor
+from app.runtime.predictor import Predictor
+from app.runtime.select import load_predictor
 from app.settings import PREFIX, Settings
 from benchmarks import machine, report, service
 from benchmarks.ceiling import Device, ceiling, operations
@@ -81,7 +84,7 @@ def measure(
     """
     manifest = load_manifest(bundle)
     given, _ = imagery.patches(patches, manifest.patch_size)
-    with closing(OnnxPredictor(bundle, manifest, device="cpu")) as on_cpu:
+    with closing(OnnxPredictor(bundle, manifest)) as on_cpu:
         expected = on_cpu.predict(given, on_cpu.members)
     found: dict[str, Any] = {
         "machine": machine.describe() | {"GPU": _gpu()},
@@ -97,7 +100,14 @@ def measure(
             for batch in arrangement.batches:
                 gpu = replace(arrangement.gpu, batch=batch)
                 with closing(
-                    OnnxPredictor(bundle, manifest, device=device, gpu=gpu, precision=precision)
+                    load_predictor(
+                        bundle,
+                        manifest,
+                        device=device,
+                        backend="onnxruntime",
+                        gpu=gpu,
+                        precision=precision,
+                    )
                 ) as predictor:
                     row = _engine(predictor, manifest, given, expected)
                 row |= {"arrangement": str(arrangement), "precision": precision, "batch": batch}
@@ -127,7 +137,7 @@ def measure(
 
 
 def _engine(
-    predictor: OnnxPredictor,
+    predictor: Predictor,
     manifest: Manifest,
     given: NDArray[np.uint8],
     expected: NDArray[np.float32],

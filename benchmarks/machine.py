@@ -11,7 +11,7 @@ from types import TracebackType
 
 import psutil
 
-from app.runtime.onnxruntime import usable_cores
+from app.runtime.cores import usable_cores
 
 _PACKAGES = ("onnxruntime", "openvino", "torch", "numpy", "fastapi", "uvicorn", "litserve")
 _SAMPLED_EVERY = 0.1  # seconds

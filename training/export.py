@@ -35,7 +35,8 @@ from app.bundle.manifest import (
     load_manifest,
 )
 from app.bundle.verification import verify_files
-from app.runtime.onnxruntime import OnnxPredictor, Predictor
+from app.runtime.onnxruntime import OnnxPredictor
+from app.runtime.predictor import Predictor
 from app.runtime.select import load_predictor
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
@@ -134,7 +135,7 @@ def export(
             git_commit=git_commit(),
             exporter=tool_versions(),
         )
-        with closing(OnnxPredictor(folder, manifest, device="cpu")) as predictor:
+        with closing(OnnxPredictor(folder, manifest)) as predictor:
             manifest = _with_parity(manifest, trained, predictor, parity_patches(tiles))
         manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
         _write_manifest(folder, manifest)

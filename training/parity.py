@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.bundle.manifest import Parity
-from app.runtime.onnxruntime import Predictor
+from app.runtime.predictor import Predictor
 from app.segmentation.windows import plan_windows, read_patch
 from training.config import PATCH_SIZE
 from training.data import Tile

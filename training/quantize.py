@@ -8,7 +8,6 @@ members that gain little, or whose activations are too uneven for 8 bits, stay a
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import Calibration, Manifest, Member
 from app.bundle.verification import read_model
-from app.runtime.onnxruntime import Predictor
+from app.runtime.predictor import Predictor
+from app.runtime.select import openvino_problem
 from app.segmentation.windows import plan_windows, read_patch
 from training.data import Tile
 from training.metrics import count
@@ -51,8 +51,8 @@ def calibrate(
         BundleError: a file, or the graph in it, is not what the manifest describes.
     """
     manifest = _with_ranges(manifest, {})
-    if find_spec("openvino") is None:
-        logger.warning("not calibrated for int8: the `openvino` extra is not installed")
+    if problem := openvino_problem():
+        logger.warning("not calibrated for int8: %s", problem)
         return manifest
     from app.runtime import capabilities
     from app.runtime.openvino import measure_ranges

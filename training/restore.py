@@ -44,7 +44,7 @@ def restore(bundle: Path, data: Path, out: Path) -> list[Path]:
     verify_files(bundle, manifest)
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    with closing(OnnxPredictor(bundle, manifest, device="cpu")) as predictor:
+    with closing(OnnxPredictor(bundle, manifest)) as predictor:
         for member in manifest.members:
             try:
                 config = RunConfig.model_validate(manifest.training.get(member.name))

@@ -21,7 +21,7 @@ from app.errors import InvalidOption, StartupError
 from app.imaging.proj import check_proj
 from app.main import create_app, load_models
 from app.outputs.formats import FORMATS
-from app.runtime.onnxruntime import Device
+from app.runtime.predictor import Device
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
 from app.segmentation.stream import Cancelled

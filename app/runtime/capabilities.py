@@ -12,17 +12,17 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from app.errors import DeviceError
-from app.runtime.onnxruntime import ComputedIn
+from app.runtime.predictor import CpuPrecision
 from app.runtime.quantization import convolution_types, quantize
 
 
 @cache
-def native_precisions() -> frozenset[ComputedIn]:
+def native_precisions() -> frozenset[CpuPrecision]:
     """Return the precisions that this CPU computes in: fp32 always, bf16 and int8 where it can.
 
     The tests replace this one function to stand on another CPU.
     """
-    native: set[ComputedIn] = {"fp32"}
+    native: set[CpuPrecision] = {"fp32"}
     if _has_bf16():
         native.add("bf16")
     if _has_int8():
@@ -35,7 +35,7 @@ def float_precision() -> Literal["fp32", "bf16"]:
     return "bf16" if "bf16" in native_precisions() else "fp32"
 
 
-def require_native(precision: ComputedIn) -> None:
+def require_native(precision: CpuPrecision) -> None:
     """Refuse a precision that this CPU does not compute in.
 
     Raises:

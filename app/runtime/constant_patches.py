@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.runtime.onnxruntime import Predictor
+from app.runtime.predictor import Predictor
 
 _COLOURS = 32
 """How many answers are kept, of 0.2 MB for each member: collars have few colours."""

@@ -1,4 +1,4 @@
-"""Patches in, probabilities out, on Intel and AMD CPUs, by OpenVINO.
+"""OpenVINO: a predictor on Intel and AMD CPUs, in fp32, bf16 or int8.
 
 OpenVINO computes in bf16 where the CPU can, even if nobody asked for it. It reads weights from
 files beside the process, and hangs if its first patches come in two threads at once. This module
@@ -19,10 +19,11 @@ from app.bundle.manifest import Manifest, Member
 from app.bundle.verification import read_model
 from app.errors import BundleError, DeviceError
 from app.runtime.capabilities import float_precision, require_native
-from app.runtime.onnxruntime import ComputedIn, usable_cores
+from app.runtime.cores import usable_cores
+from app.runtime.predictor import CpuPrecision, check_signature, reason, spell
 from app.runtime.quantization import Ranges, convolutions, fold_constants, quantize
 from app.runtime.winograd import rearrange
-from app.runtime.workers import Workers, check_signature, reason, spell
+from app.runtime.workers import Workers
 
 # The first of these calls fills a table. Two threads that make it at once, as workers do, wait for
 # each other for ever: one for the table, one for the interpreter (seen in OpenVINO 2026.4.1).
@@ -40,21 +41,20 @@ as protobuf writes it. Source: ONNX, docs/ExternalData.md; Protocol Buffers, Enc
 class OpenvinoPredictor:
     """Run a bundle's networks on the CPU, in fp32, bf16 or int8.
 
-    In int8, that is where the manifest has ranges: all else is in bf16 where the CPU has it.
-
-    As in `OnnxPredictor`, `workers` threads (default: one per usable core) take a patch at a time.
-    Networks are compiled for exactly one patch, so memory does not depend on what is asked.
+    Members without int8 ranges in the manifest compute in bf16 where the CPU has it, else in fp32.
+    As in `OnnxPredictor`, `workers` threads (default: one per usable core) take one patch at a
+    time. Networks are compiled for exactly one patch, so memory does not depend on the batch.
     """
 
     fallback = None
-    out_of_memory = 0
+    out_of_memory, ahead = 0, False
 
     def __init__(
         self,
         bundle: Path,
         manifest: Manifest,
         *,
-        precision: ComputedIn = "fp32",
+        precision: CpuPrecision = "fp32",
         workers: int | None = None,
         choice: str = "as asked",
     ) -> None:
@@ -95,14 +95,14 @@ class OpenvinoPredictor:
         self.providers: Mapping[str, str] = {
             name: f"OpenVINO CPU {'int8' if name in in_int8 else rest}" for name in self.members
         }
-        self.batch_size, self.ahead = 2 * workers, False  # as `OnnxPredictor` has them
+        self.batch_size = 2 * workers  # as in `OnnxPredictor`
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict as `Predictor.predict` promises."""
         return self._workers.predict(self._run, patches, members)
 
     def close(self) -> None:
-        """Wait for what is running and let go of the threads."""
+        """Wait for running work and stop the threads."""
         self._workers.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -122,18 +122,18 @@ class OpenvinoPredictor:
 def measure_ranges(
     member: str, model: bytes, patches: NDArray[np.uint8]
 ) -> dict[str, tuple[float, float]]:
-    """Measure what a member's convolutions take, in fp32, on uint8 (N, S, S, 3) patches.
+    """Measure the ranges of a member's convolution inputs in fp32, on uint8 (N, S, S, 3) patches.
 
-    The range of a tensor is the mean of the patches' lowest values, and of their highest: one odd
-    patch does not widen it for all. {} if nothing in the member can be computed in int8.
+    A range is the mean of the patches' lowest values, and of their highest, so that one odd patch
+    does not widen it. {} if the member has no convolution to compute in int8.
 
     Raises:
-        BundleError: OpenVINO can't run the graph, or it is not of the kind that was agreed.
+        BundleError: OpenVINO can't run the graph, or it is not of the agreed kind.
     """
     core = ov.Core()
     graph = _read(core, member, model, patches.shape[1])
     fold_constants(graph)
-    tensors = {min(taken.get_names()): taken for taken, _ in convolutions(graph)}
+    tensors = {min(values.get_names()): values for values, _ in convolutions(graph)}
     if not tensors:
         return {}
     watched = ov.Model(list(tensors.values()), graph.get_parameters())
@@ -147,7 +147,7 @@ def measure_ranges(
     return {
         name: (float(f"{low:.5g}"), float(f"{high:.5g}"))
         for name, (low, high) in zip(tensors, means, strict=True)
-        if low < high  # else it is constant, and nothing to gain
+        if low < high  # else it is constant, and int8 gains nothing
     }
 
 
@@ -164,7 +164,7 @@ def _read(core: ov.Core, member: str, model: bytes, patch: int) -> ov.Model:
     """Read a network for one patch at a time.
 
     Raises:
-        BundleError: OpenVINO can't read the graph, or it is not of the kind that was agreed.
+        BundleError: OpenVINO can't read the graph, or it is not of the agreed kind.
     """
     if _OUTSIDE in model:
         raise BundleError(

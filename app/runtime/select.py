@@ -1,25 +1,30 @@
-"""Which runtime predicts, and in which precision: the fastest that keeps the masks."""
+"""Choose runtime and precision: the fastest that this machine has and that keeps the masks."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from app.bundle.manifest import Manifest
+from app.bundle.manifest import Lower, Manifest
 from app.errors import DeviceError
-from app.runtime.onnxruntime import (
-    ComputedIn,
+from app.runtime.gpu import Gpu, GpuPredictor, gpu_expected
+from app.runtime.onnxruntime import OnnxPredictor
+from app.runtime.predictor import (
+    Backend,
+    CpuPrecision,
     Device,
-    Gpu,
-    OnnxPredictor,
+    GpuPrecision,
+    Precision,
     Predictor,
-    gpu_expected,
+    reason,
 )
 
-Backend = Literal["auto", "onnxruntime", "openvino"]
-Precision = Literal["auto", "fp32", "bf16", "int8", "fp16"]
+logger = logging.getLogger(__name__)
 
 DICE_TOLERANCE = 0.003
-"""How far micro Dice may lie from that in fp32, by the manifest, for `auto` to take a precision."""
+"""`auto` takes a precision if the manifest says that micro Dice differs from fp32's by no more."""
+
+_FASTEST_FIRST: tuple[Lower, ...] = ("int8", "bf16")
 
 
 def load_predictor(
@@ -34,80 +39,119 @@ def load_predictor(
 ) -> Predictor:
     """Load the bundle in the folder `bundle` into the backend that suits the machine.
 
-    GPUs are ONNX Runtime's, which computes in fp32 there, and in fp16 where it is told to. On CPUs
-    OpenVINO is faster, in int8, bf16 and fp32; where it is not installed, ONNX Runtime computes in
-    fp32.
-    What is left to us (`auto`) comes to the fastest of these that the CPU has and of which the
-    manifest says that the masks of this bundle do not suffer.
+    On a GPU, ONNX Runtime computes in fp32, or in fp16 if asked. On a CPU, OpenVINO computes in
+    int8, bf16 or fp32; where it is not installed, ONNX Runtime computes in fp32. `auto` takes the
+    fastest precision that the CPU has and in which, by the manifest, this bundle keeps its masks.
 
     Raises:
         BundleError: a file, or the graph in it, is not what the manifest describes.
-        DeviceError: device, backend and precision do not go together, or not on this machine.
+        DeviceError: device, backend and precision exclude each other, or this machine lacks one.
     """
-    if backend == "openvino" and device == "cuda":
-        raise DeviceError("OpenVINO runs on CPUs here; for the GPU, set backend to auto")
-    lower = precision in ("bf16", "int8")
-    if lower and (backend == "onnxruntime" or device == "cuda"):
-        raise DeviceError(
-            f"ONNX Runtime has no {precision} here; set backend to openvino and device to cpu"
-        )
+    _check_combination(device, backend, precision)
     if precision == "fp16":
-        if backend == "openvino" or device == "cpu":
-            raise DeviceError("fp16 is for GPUs; set backend to auto and device to auto or cuda")
         device = "cuda"  # a CPU would round to fp16 and compute in fp32
-    if (backend == "openvino" or lower) and find_spec("openvino") is None:
-        raise DeviceError("OpenVINO is not installed; install the `openvino` extra")
     chosen, why = _choose(manifest, device, backend, precision)
     choice = f"{chosen}: {why}"
-    if chosen == "fp32" and backend == "auto":
-        on_cpu = not _on_gpu(device) and find_spec("openvino") is not None
-        backend = "openvino" if on_cpu else "onnxruntime"
-    if chosen == "fp16" or (chosen == "fp32" and backend == "onnxruntime"):
-        return OnnxPredictor(
-            bundle,
-            manifest,
-            device=device,
-            workers=workers,
-            gpu=gpu,
-            precision=chosen,
-            choice=choice,
-        )
+    if chosen == "fp16" or (chosen == "fp32" and _onnxruntime_suits(device, backend)):
+        return _load_onnx(bundle, manifest, device, workers, gpu, chosen, choice)
     # Here, because it need not be installed, and takes its time.
     from app.runtime.openvino import OpenvinoPredictor
 
     return OpenvinoPredictor(bundle, manifest, precision=chosen, workers=workers, choice=choice)
 
 
-def _on_gpu(device: Device) -> bool:
-    """Tell whether a GPU is to be used, or to be looked for."""
+def openvino_problem() -> str | None:
+    """Say why OpenVINO can't be used; None if it can."""
+    if find_spec("openvino") is None:
+        return "OpenVINO is not installed; install the `openvino` extra"
+    try:
+        from app.runtime import capabilities  # noqa: F401
+    except (ImportError, OSError) as error:  # such as a system without a library that it needs
+        return f"OpenVINO is installed but does not load ({reason(error)}); install it again"
+    return None
+
+
+def _check_combination(device: Device, backend: Backend, precision: Precision) -> None:
+    if backend == "openvino" and device == "cuda":
+        raise DeviceError("OpenVINO runs on CPUs here; for the GPU, set backend to auto")
+    lower = precision in _FASTEST_FIRST
+    if lower and (backend == "onnxruntime" or device == "cuda"):
+        raise DeviceError(
+            f"ONNX Runtime has no {precision} here; set backend to openvino and device to cpu"
+        )
+    if precision == "fp16" and (backend == "openvino" or device == "cpu"):
+        raise DeviceError("fp16 is for GPUs; set backend to auto and device to auto or cuda")
+    if (backend == "openvino" or lower) and (problem := openvino_problem()):
+        raise DeviceError(problem)
+
+
+def _gpu_wanted(device: Device) -> bool:
     return device == "cuda" or (device == "auto" and gpu_expected())
+
+
+def _onnxruntime_suits(device: Device, backend: Backend) -> bool:
+    """Tell whether ONNX Runtime is to compute in fp32, rather than OpenVINO."""
+    if backend != "auto":
+        return backend == "onnxruntime"
+    return _gpu_wanted(device) or openvino_problem() is not None
 
 
 def _choose(
     manifest: Manifest, device: Device, backend: Backend, precision: Precision
-) -> tuple[ComputedIn | Literal["fp16"], str]:
+) -> tuple[CpuPrecision | Literal["fp16"], str]:
     """Choose a precision, and say why."""
     if precision != "auto":
         return precision, "as asked"
     if backend == "onnxruntime":
         return "fp32", "ONNX Runtime has no other here"
-    if backend == "auto" and _on_gpu(device):
+    if backend == "auto" and _gpu_wanted(device):
         return "fp32", "GPUs are ONNX Runtime's"
-    if find_spec("openvino") is None:
-        return "fp32", "for int8 and bf16, install the `openvino` extra"
+    if problem := openvino_problem():
+        return "fp32", problem
     from app.runtime import capabilities  # here, as it imports OpenVINO
 
     passed_over: list[str] = []
-    fastest_first: tuple[Literal["int8", "bf16"], ...] = ("int8", "bf16")
-    for name in fastest_first:
+    for name in _FASTEST_FIRST:
         cost = manifest.precisions.get(name)
         if cost is None:
-            reason = "the manifest does not say what it does to this bundle's masks"
+            why = "the manifest does not say what it does to this bundle's masks"
         elif name not in capabilities.native_precisions():
-            reason = "this CPU has none"
+            why = "this CPU has none"
         else:
-            reason = f"it changes micro Dice by {cost.dice_micro_change:+.4f} on {cost.measured_on}"
+            why = f"it changes micro Dice by {cost.dice_micro_change:+.4f} on {cost.measured_on}"
             if abs(cost.dice_micro_change) <= DICE_TOLERANCE:
-                return name, "; ".join([reason, *passed_over])
-        passed_over.append(f"not {name}: {reason}")
+                return name, "; ".join([why, *passed_over])
+        passed_over.append(f"not {name}: {why}")
     return "fp32", "; ".join(passed_over)
+
+
+def _load_onnx(
+    bundle: Path,
+    manifest: Manifest,
+    device: Device,
+    workers: int | None,
+    gpu: Gpu,
+    precision: GpuPrecision,
+    choice: str,
+) -> Predictor:
+    """Load a bundle on the GPU, or on the CPU if `device` allows it; say why, if one was there."""
+    fallback = None
+    if device != "cpu":
+        # CUDA's default since Ampere; switching it off was not measured.
+        rounds = "; NVIDIA GPUs since Ampere round its factors to TF32"
+        try:
+            return GpuPredictor(
+                bundle,
+                manifest,
+                options=gpu,
+                precision=precision,
+                may_move=device == "auto",
+                choice=choice + (rounds if precision == "fp32" else ""),
+            )
+        except DeviceError as error:
+            if device == "cuda":
+                raise
+            if gpu_expected():
+                fallback = f"Running on the CPU: {error}"
+                logger.warning("%s", fallback)
+    return OnnxPredictor(bundle, manifest, workers=workers, choice=choice, fallback=fallback)

@@ -1,4 +1,4 @@
-"""Threads that predict, a few patches each, and the check of what every runtime gives."""
+"""Threads that predict, shared by all callers, and the check that results are probabilities."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,13 +9,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import BundleError, InferenceError
+from app.errors import InferenceError
+from app.runtime.predictor import reason
 
 Run = Callable[[str, NDArray[np.uint8]], NDArray[np.float32]]
 """A member's name and patches in, its probabilities out; called by many threads at once."""
 
 _Item = TypeVar("_Item")
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 _ROUNDING = 1e-6  # a sigmoid may leave [0, 1] by a few units in the last place
 
@@ -32,13 +33,13 @@ class _Part:
 
 
 class Workers:
-    """Run members on patches in threads that all callers share, up to `chunk` patches at a time.
+    """Runs members on patches in threads that all callers share, up to `chunk` patches at a time.
 
-    A chunk holds what several callers wait for, of the same members, so that small images need not
-    go one by one where a device takes many patches at once. No caller waits for others to come.
+    A chunk may hold patches of several callers who ask for the same members, so that a device that
+    takes many patches at once is busy with small images too. No caller waits for others to come.
 
-    What runs a member is given with each call, and not kept: a predictor that holds its workers and
-    is held by them would stay, with its threads, until the garbage collector comes by.
+    Each call brings the function that runs a member. A predictor that holds its workers and is held
+    by them would stay, with its threads, until the garbage collector finds it.
     """
 
     def __init__(self, workers: int, chunk: int = 1) -> None:
@@ -69,7 +70,7 @@ class Workers:
         return probabilities
 
     def close(self) -> None:
-        """Wait for what is running and let go of the threads."""
+        """Wait for running work and stop the threads."""
         self._pool.shutdown()
 
     def _work(self) -> None:
@@ -77,28 +78,28 @@ class Workers:
             _finish(parts)
 
     def _take(self) -> list[_Part]:
-        """Take the part that has waited longest, and those that fit into a chunk with it."""
-        taken: list[_Part] = []
+        """Remove the part that has waited longest, and those that fit into a chunk with it."""
+        chosen: list[_Part] = []
         left: list[_Part] = []
         room = self._chunk
         with self._lock:
             for part in self._waiting:
-                alike = not taken or part.members == taken[0].members
+                alike = not chosen or part.members == chosen[0].members
                 if alike and len(part.patches) <= room:
                     if part.done.set_running_or_notify_cancel():
-                        taken.append(part)
+                        chosen.append(part)
                         room -= len(part.patches)
                 else:
                     left.append(part)
             self._waiting = left
-        return taken
+        return chosen
 
 
 def _finish(parts: Sequence[_Part]) -> None:
-    """Run parts together, and each alone if that fails: one caller's fault is not another's."""
+    """Run parts together, and each alone if that fails, so that one caller's fault is its own."""
     try:
         _run(parts)
-    except Exception as error:  # whatever it is, somebody waits to hear of it
+    except Exception as error:  # of any kind: a caller waits for it
         if len(parts) == 1:
             parts[0].done.set_exception(error)
         else:
@@ -114,10 +115,10 @@ def _run(parts: Sequence[_Part]) -> None:
     if len(parts) > 1:
         patches = np.concatenate([part.patches for part in parts])
     for m, member in enumerate(parts[0].members):
-        found = _checked(parts[0].run_member, member, patches)
+        probability = _checked(parts[0].run_member, member, patches)
         first = 0
         for part in parts:
-            part.probabilities[m] = found[first : first + len(part.patches)]
+            part.probabilities[m] = probability[first : first + len(part.patches)]
             first += len(part.patches)
 
 
@@ -138,47 +139,17 @@ def _checked(run_member: Run, member: str, patches: NDArray[np.uint8]) -> NDArra
     return probability
 
 
-def check_signature(member: str, takes: str, gives: str, patch: int) -> None:
-    """Check that a graph takes uint8 (N, S, S, 3) and gives float32 (N, S, S), for any N.
+def one_ahead(ask: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Yield the result of `ask` for each item, and ask for the next one in a thread meanwhile.
 
-    Raises:
-        BundleError: it does not.
-    """
-    for verb, found, expected in (
-        ("takes", takes, f"tensor(uint8) (N, {patch}, {patch}, 3)"),
-        ("gives", gives, f"tensor(float) (N, {patch}, {patch})"),
-    ):
-        if found != expected:
-            raise BundleError(f"the graph of member {member!r} {verb} {found}, expected {expected}")
-
-
-def spell(type: str, shape: Sequence[int | str | None]) -> str:
-    """Spell out a tensor's type and shape; a leading dimension of any size is N, whatever its name.
-
-    A dimension of any size is anything but an int.
-    """
-    free = ["N" if i == 0 and not isinstance(n, int) else str(n) for i, n in enumerate(shape)]
-    return f"{type} ({', '.join(free)})"
-
-
-def reason(error: Exception) -> str:
-    """Say in one line why a runtime failed; OpenVINO first says where in its sources."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return said[0] if said else type(error).__name__
-
-
-def one_ahead(ask: Callable[[_Item], _Answer], items: Iterable[_Item]) -> Iterator[_Answer]:
-    """Ask about the items in turn, in a thread, one item ahead of the answer that is used.
-
-    So who makes items and uses answers works while the next answer is found.
+    The code that makes items and uses results works while the next result is computed.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        last: Future[_Answer] | None = None
+        last: Future[_Result] | None = None
         for item in items:
-            asked = thread.submit(ask, item)
+            next_one = thread.submit(ask, item)
             if last is not None:
                 yield last.result()
-            last = asked
+            last = next_one
         if last is not None:
             yield last.result()

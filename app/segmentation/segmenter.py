@@ -15,8 +15,9 @@ from app.errors import BundleError, InferenceError
 from app.imaging.image import RowSource
 from app.imaging.resample import resample_rows
 from app.runtime.constant_patches import OneColour
-from app.runtime.onnxruntime import Device, Gpu, Predictor
-from app.runtime.select import Backend, Precision, load_predictor
+from app.runtime.gpu import Gpu
+from app.runtime.predictor import Backend, Device, Precision, Predictor
+from app.runtime.select import load_predictor
 from app.runtime.workers import one_ahead
 from app.segmentation.blending import MemberBand, blend, drop_above
 from app.segmentation.cascade import CascadeCount, Patch, predict_cascade, predict_valid

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from app.outputs.rle import decode_rle
-from app.runtime.onnxruntime import GPU_FILES
+from app.runtime.gpu import GPU_FILES
 from tests.e2e.conftest import Serve, Server, command, environment
 from tests.factories import scene
 from tests.serving import assert_problem, decoded, encoded, toy_mask

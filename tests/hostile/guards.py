@@ -104,7 +104,7 @@ GUARDS = (
     ),
     Guard(
         "models have the SHA-256 of the manifest",
-        "app/bundle/manifest.py",
+        "app/bundle/verification.py",
         "elif sha256 != member.sha256:",
         "elif False:",
         "tests/unit/test_predictor.py::test_a_file_that_was_tampered_with_does_not_load",
@@ -118,7 +118,7 @@ GUARDS = (
     ),
     Guard(
         "a GPU's lack of memory halves the batch",
-        "app/runtime/onnxruntime.py",
+        "app/runtime/gpu.py",
         "not _OUT_OF_MEMORY.search(str(error))",
         "True",
         "tests/unit/test_predictor.py::TestDevice"

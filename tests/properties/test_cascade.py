@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import Cascade
 from app.imaging.image import Image
-from app.runtime.onnxruntime import Predictor
+from app.runtime.predictor import Predictor
 from app.segmentation.blending import blend
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.errors import InvalidOption
 from app.imaging.image import Image
-from app.runtime.onnxruntime import Predictor
+from app.runtime.predictor import Predictor
 from app.segmentation.blending import Band
 from app.segmentation.options import SegmentOptions
 from app.segmentation.segmenter import Segmenter, load_segmenter

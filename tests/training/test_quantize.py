@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from app.bundle.manifest import Manifest, load_manifest
+from app.runtime import select
 from tests import factories
 from tests.cpus import pretend
 from tests.factories import write_toy_bundle
@@ -143,7 +144,7 @@ def test_what_can_not_be_calibrated_is_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
+    monkeypatch.setattr(select, "find_spec", lambda name: None)
     assert calibrated(bundle, tiles) == load_manifest(bundle)
     assert caplog.records[-1].levelno == logging.WARNING
-    assert "the `openvino` extra is not installed" in caplog.text
+    assert "not calibrated for int8: OpenVINO is not installed" in caplog.text

@@ -37,7 +37,7 @@ def restored(bundle: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_the_checkpoint_computes_what_the_bundle_does(bundle: Path, restored: Path) -> None:
     pixels = generate_scene(224, 224, seed=77).pixels[np.newaxis]
-    with closing(OnnxPredictor(bundle, load_manifest(bundle), device="cpu")) as predictor:
+    with closing(OnnxPredictor(bundle, load_manifest(bundle))) as predictor:
         expected = predictor.predict(pixels, ["tiny"])[0]
 
     network = ProbabilityNetwork(load_trained(restored).network).eval()

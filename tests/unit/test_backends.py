@@ -5,6 +5,7 @@ What int8 itself does is in `test_int8.py`.
 
 import json
 import logging
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 from app.bundle.manifest import load_manifest
 from app.errors import DeviceError
-from app.runtime import onnxruntime as onnx_module
+from app.runtime import gpu as gpu_module
 from app.runtime import select as backends
-from app.runtime.onnxruntime import CPU, CUDA, Predictor
+from app.runtime.gpu import CUDA
+from app.runtime.onnxruntime import CPU
+from app.runtime.predictor import Predictor
 from tests import factories
 from tests.cpus import pretend
 from tests.factories import write_toy_bundle
@@ -120,8 +123,8 @@ class TestAuto:
     ) -> None:
         gpu = tmp_path / "nvidia0"
         gpu.touch()
-        monkeypatch.setattr(onnx_module, "GPU_FILES", (gpu,))
-        monkeypatch.setattr(backends, "gpu_expected", onnx_module.gpu_expected)
+        monkeypatch.setattr(gpu_module, "GPU_FILES", (gpu,))
+        monkeypatch.setattr(backends, "gpu_expected", gpu_module.gpu_expected)
         for precision in ("auto", "fp32"):
             with closing(load(known, device="auto", precision=precision)) as predictor:
                 (provider,) = set(predictor.providers.values())
@@ -253,7 +256,7 @@ class TestNotInstalled:
     @pytest.fixture(autouse=True)
     def _hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backends, "find_spec", lambda name: None)
-        monkeypatch.setattr(onnx_module, "GPU_FILES", ())
+        monkeypatch.setattr(gpu_module, "GPU_FILES", ())
 
     @pytest.mark.parametrize(
         "options", [{"backend": "openvino"}, {"precision": "bf16"}, {"precision": "int8"}]
@@ -265,4 +268,25 @@ class TestNotInstalled:
     def test_auto_says_what_is_missing(self, known: Path) -> None:
         name, why = chosen(known, device="cpu")
         assert name == CPU
-        assert why == "fp32: for int8 and bf16, install the `openvino` extra"
+        assert why == "fp32: OpenVINO is not installed; install the `openvino` extra"
+
+
+class TestDoesNotLoad:
+    """OpenVINO is installed, and a library that it needs is missing."""
+
+    @pytest.fixture(autouse=True)
+    def _broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backends, "find_spec", lambda name: name)
+        monkeypatch.delattr("app.runtime.capabilities", raising=False)
+        monkeypatch.setitem(sys.modules, "app.runtime.capabilities", None)
+        monkeypatch.setattr(backends, "gpu_expected", lambda: False)
+
+    def test_auto_says_so(self, known: Path) -> None:
+        name, why = chosen(known)
+        assert name == CPU
+        assert why.startswith("fp32: OpenVINO is installed but does not load (")
+
+    @pytest.mark.parametrize("options", [{"backend": "openvino"}, {"precision": "bf16"}])
+    def test_what_was_asked_for_is_refused(self, known: Path, options: dict[str, str]) -> None:
+        with pytest.raises(DeviceError, match=r"installed but does not load .* install it again"):
+            load(known, **options)

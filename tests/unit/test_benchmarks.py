@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from app.bundle.manifest import load_manifest
 from app.errors import DeviceError
 from app.imaging.image import Image
-from app.runtime.onnxruntime import CUDA
+from app.runtime.gpu import CUDA
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import ramp_graph, scene, toy_gate, write_toy_bundle
 from tests.serving import encoded, exact_bundle

@@ -16,18 +16,12 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import load_manifest
 from app.errors import BundleError, DeviceError, InferenceError
-from app.runtime import onnxruntime as module
-from app.runtime.onnxruntime import (
-    CPU,
-    CUDA,
-    TENSORRT,
-    Device,
-    Gpu,
-    OnnxPredictor,
-    Predictor,
-    cpu_quota,
-    usable_cores,
-)
+from app.runtime import gpu as module
+from app.runtime.cores import cpu_quota, usable_cores
+from app.runtime.fp16 import to_fp16
+from app.runtime.gpu import CUDA, TENSORRT, Gpu, GpuPredictor
+from app.runtime.onnxruntime import CPU
+from app.runtime.predictor import Device, Predictor
 from app.runtime.select import load_predictor
 from tests import factories
 from tests.cpus import pretend
@@ -40,8 +34,10 @@ ROOT = Path(__file__).parents[2]
 Load = Callable[..., Predictor]
 
 
-def load_onnx(bundle: Path, *, device: Device = "cpu", workers: int | None = None) -> OnnxPredictor:
-    return OnnxPredictor(bundle, load_manifest(bundle), device=device, workers=workers)
+def load_onnx(bundle: Path, *, device: Device = "cpu", workers: int | None = None) -> Predictor:
+    return load_predictor(
+        bundle, load_manifest(bundle), device=device, backend="onnxruntime", workers=workers
+    )
 
 
 def load_openvino(
@@ -177,7 +173,7 @@ from app.runtime.onnxruntime import CPU, OnnxPredictor
 count = lambda: len(list(Path("/proc/self/task").iterdir()))
 bundle = Path(sys.argv[1])
 before = count()
-predictor = OnnxPredictor(bundle, load_manifest(bundle), device="cpu", workers=1)
+predictor = OnnxPredictor(bundle, load_manifest(bundle), workers=1)
 predictor.predict(np.zeros((2, 32, 32, 3), np.uint8), predictor.members)
 ours = count()
 default = ort.InferenceSession(bundle / "red.onnx", providers=[CPU])
@@ -343,12 +339,12 @@ class TestFp16:
     def with_onnx(self) -> None:
         pytest.importorskip("onnx", reason="neither the `train` nor the `gpu` extra is installed")
 
-    def test_it_is_fp32_to_the_precision_of_fp16(self, bundle: Path) -> None:
-        manifest = load_manifest(bundle)
+    def test_it_is_fp32_to_the_precision_of_fp16(self, tmp_path: Path) -> None:
+        graph = factories.channel_graph("red", PATCH)
         batch = patches(3)
         with (
-            closing(load_onnx(bundle)) as exact,
-            closing(OnnxPredictor(bundle, manifest, device="cpu", precision="fp16")) as half,
+            closing(load_onnx(bundle_of(tmp_path / "fp32", graph))) as exact,
+            closing(load_onnx(bundle_of(tmp_path / "fp16", to_fp16(graph)))) as half,
         ):
             expected = exact.predict(batch, exact.members)
             found = half.predict(batch, exact.members)
@@ -358,7 +354,7 @@ class TestFp16:
     def test_nothing_is_left_in_fp32(self) -> None:
         """A CPU's runtime takes out what it need not round, so the graph is looked at."""
         onnx = pytest.importorskip("onnx")
-        half = onnx.load_from_string(module._to_half(factories.channel_graph("red", PATCH)))
+        half = onnx.load_from_string(to_fp16(factories.channel_graph("red", PATCH)))
         inferred = onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True).graph
         onnx.checker.check_model(half)
         inner = {value.type.tensor_type.elem_type for value in inferred.value_info}
@@ -417,7 +413,7 @@ def small_gpu(small_arena: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(
         module,
         "_open_on_gpu",
-        lambda models, _: {member: SmallGpu(model) for member, model in models.items()},
+        lambda models, *_: {member: SmallGpu(model) for member, model in models.items()},
     )
     monkeypatch.setattr(module, "_GPU_MEMORY", "cpu")
     SmallGpu.runs.clear()
@@ -494,7 +490,7 @@ class TestDevice:
             assert predictor.batch_size == fits
             assert predictor.ahead, "a GPU would wait for who uses its answers"
             assert (predictor.fallback, set(predictor.providers.values())) == (None, {CUDA})
-            assert f"from now on, it is given {fits} at a time" in caplog.text
+            assert f"from now on, it gets {fits} at a time" in caplog.text
             small_gpu.clear()
             again = predictor.predict(given, predictor.members)
             assert set(small_gpu) <= set(range(1, fits + 1)), "more was tried, or failed again"
@@ -546,7 +542,9 @@ class TestDevice:
         given = factories.scene(13 * 32, 32).reshape(13, 32, 32, 3)
         with (
             closing(load_onnx(bundle)) as on_the_cpu,
-            closing(OnnxPredictor(bundle, load_manifest(bundle), gpu=Gpu(batch=12))) as predictor,
+            closing(
+                GpuPredictor(bundle, load_manifest(bundle), options=Gpu(batch=12))
+            ) as predictor,
         ):
             for number in (13, 1, 2, 3, 7, 12):
                 found = predictor.predict(given[:number], predictor.members)
@@ -556,11 +554,11 @@ class TestDevice:
         assert small_gpu == [size for size in (12, 1, 1, 2, 4, 8, 12) for _ in range(members)]
 
     def test_what_a_gpu_is_asked_for(self, tmp_path: Path) -> None:
-        [(cuda, options)] = Gpu().providers(half=False)
+        [(cuda, options)] = Gpu().providers("fp32")
         assert (cuda, options["enable_cuda_graph"]) == (CUDA, "0")
-        [(_, options)] = Gpu(graphs=True).providers(half=False)
+        [(_, options)] = Gpu(graphs=True).providers("fp32")
         assert options["enable_cuda_graph"] == "1"
-        engines, beside = Gpu(tensorrt=tmp_path).providers(half=True)
+        engines, beside = Gpu(tensorrt=tmp_path).providers("fp16")
         assert engines[0] == TENSORRT
         assert engines[1]["trt_engine_cache_path"] == str(tmp_path)
         assert engines[1]["trt_fp16_enable"] == "1"
@@ -580,7 +578,7 @@ def test_onnx_runtime_is_told_not_to_report_before_it_is_loaded() -> None:
         "        if name == 'onnxruntime':\n"
         "            print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
         "sys.meta_path.insert(0, Watch())\n"
-        "import app.runtime.onnxruntime\n"
+        "import app.runtime.gpu\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run(

@@ -58,6 +58,16 @@ def test_a_fresh_process_serves_without_what_training_needs() -> None:
     assert not loaded & {"pyarrow", "pyogrio"}  # the extra `geo`
 
 
+def test_reading_settings_imports_no_runtime() -> None:
+    code = "import sys, app.settings; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.splitlines())
+    assert "app.runtime.predictor" in loaded
+    assert not loaded & {"numpy", "onnxruntime", "openvino", "PIL", "rasterio"}
+
+
 @pytest.mark.parametrize("library", ["training", "torch", "albumentations", "cv2", "tests"])
 def test_nobody_in_app_imports(library: str) -> None:
     assert importers(library) == set()
@@ -72,7 +82,7 @@ def test_fastapi_is_known_to_main_and_api_only() -> None:
 @pytest.mark.parametrize(
     ("library", "modules"),
     [
-        ("onnxruntime", {"runtime/onnxruntime.py"}),
+        ("onnxruntime", {"runtime/gpu.py", "runtime/onnxruntime.py"}),
         (
             "openvino",
             {
