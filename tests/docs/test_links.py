@@ -51,3 +51,19 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
             if link.endswith(".md") and (linked := (page.parent / link).resolve()).exists()
         ]
     assert set(PAGES) <= found
+
+
+def test_the_path_of_an_image_names_what_is_there() -> None:
+    steps = re.findall(r"│ +(?:or )?([\w/]+\.py) +([\w.]+)", (ROOT / "ARCHITECTURE.md").read_text())
+    assert len(steps) >= 10
+    for module, name in steps:
+        code = (ROOT / "app" / module).read_text()
+        assert re.search(rf"\b{name.rpartition('.')[2]}\b", code), f"{module} has no {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:app|training|benchmarks|tests|docker|docs)/[\w/.]+\.\w+)`", page.read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -7,13 +7,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs import scores
+from tests.docs import import_map, parameters, scores
 
 ROOT = Path(__file__).parents[2]
 
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "scores"): scores.row,
     ("docs/models.md", "scores"): scores.table,
+    ("docs/api.md", "parameters"): parameters.table,
+    ("ARCHITECTURE.md", "import map"): import_map.draw,
+    ("ARCHITECTURE.md", "libraries"): import_map.libraries,
 }
 """Document and name of each part, and what returns its text."""
 
