@@ -1,12 +1,9 @@
 """The two endpoints that segment."""
 
 import asyncio
-import csv
-import io
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import PurePath
 from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
@@ -28,6 +25,7 @@ from app.api.problems import problem_of, responses
 from app.api.schemas import BatchResult, FileProblem
 from app.api.service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
 from app.api.stages import Stages
+from app.api.submission import image_ids, submission
 from app.api.uploads import (
     IMAGE_TYPES,
     Upload,
@@ -39,7 +37,6 @@ from app.api.uploads import (
 from app.api.work import Work, working_memory
 from app.outputs.formats import FORMATS, Format
 from app.outputs.mask_rle import RleResult, rle_result
-from app.outputs.rle import EMPTY_CSV
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
 from app.segmentation.stream import SegmentedStream
@@ -243,12 +240,15 @@ async def segment_batch(
     async with AsyncExitStack() as admitted:
         place = await admitted.enter_async_context(service.admission.admit(length))
         uploads = await read_uploads(request, service.settings, place)
+        ids = image_ids([upload.filename for upload in uploads]) if format == "csv" else []
         running = map(one, uploads)
         if format == "ndjson":
             return _AdmittedStream(admitted.pop_all(), _lines(running), headers)
         results = await unless_gone(request, _all(running))
     if format == "csv":
-        response = Response(_submission(results), media_type=BATCH_TYPES["csv"], headers=headers)
+        response = Response(
+            submission(ids, results), media_type=BATCH_TYPES["csv"], headers=headers
+        )
         left_out = [result for result in results if isinstance(result, FileProblem)]
         _add_notices(response, [f"{p.filename!r} left out: {p.error.detail}" for p in left_out])
         return response
@@ -344,17 +344,6 @@ def _refuse_repeated(request: Request) -> None:
     names = [name for name, _ in request.query_params.multi_items()]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise errors.InvalidOption(f"{', '.join(repeated)} came more than once. Send it once.")
-
-
-def _submission(results: Sequence[RleResult | FileProblem]) -> str:
-    """Write the competition's CSV form; files with a problem are left out."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["img_id", "mask_rle"])
-    for result in results:
-        if isinstance(result, RleResult):
-            writer.writerow([PurePath(result.filename).stem, result.rle or EMPTY_CSV])
-    return text.getvalue()
 
 
 def _add_notices(response: Response, notices: Sequence[str]) -> None:

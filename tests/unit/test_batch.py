@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from starlette.testclient import TestClient
 
+from app.api.submission import image_ids
 from app.outputs.rle import PixelOrder, decode_rle
 from tests.factories import nan_graph, scene
 from tests.serving import (
+    END,
+    FORM,
     assert_no_innards,
     assert_problem,
     decoded,
     encoded,
     exact_bundle,
+    part,
     serving,
     toy_mask,
 )
@@ -169,9 +173,40 @@ class TestCsv:
         assert [row[0] for row in rows[1:]] == ["a,b %22c%22", "ä\u202e", "x", "=1+1"]
         assert all(row[1] == "-1" for row in rows[1:])
 
+    @pytest.mark.parametrize(
+        ("names", "ids"),
+        [
+            (["a.png", "b.JPG", "c.tiff", "d.webp"], ["a", "b", "c", "d"]),
+            (["tile.1", "tile.2", "tile.1.png"], ["tile.1", "tile.2", "tile.1.png"]),
+            (["a.png", "a.jpg", "b.png"], ["a.png", "a.jpg", "b"]),
+            (["x/a.png", "y/a.png"], ["x/a.png", "y/a.png"]),
+            (["x/a.png", "y/b.png"], ["a", "b"]),
+            (["a.png.png", ".png", "a\n.png"], ["a.png", ".png", "a\n"]),
+        ],
+    )
+    def test_ids_keep_what_tells_them_apart(self, names: list[str], ids: list[str]) -> None:
+        assert image_ids(names) == ids
+
+    @pytest.mark.parametrize(
+        ("names", "word"),
+        [
+            (["a.png", "b.png", "a.png"], "'a.png'"),
+            (["a.png", "a.jpg", "a.png.tif"], "'a.png'"),
+            (["a.png", ""], "File 2 has no name"),
+        ],
+    )
+    def test_never_two_rows_of_one_id(
+        self, client: TestClient, names: list[str], word: str
+    ) -> None:
+        body = b"".join(part("files", encoded(BLACK), name) for name in names) + END
+        response = client.post("/segment/rle?format=csv", content=body, headers=FORM)
+        assert_problem(response, 422, "Impossible output", word, "format=json")
+        answer = client.post("/segment/rle", content=body, headers=FORM).json()
+        assert [result["filename"] for result in answer["results"]] == names
+
     def test_notices_fit_into_headers(self, client: TestClient) -> None:
         name = "ä\x1b\u202e" * 200
-        files = [("files", (name, b"no image"))] * 8
+        files = [("files", (f"{i}{name}", b"no image")) for i in range(8)]
         response = post(client, files, params={"format": "csv"})
         assert self.rows(response) == [["img_id", "mask_rle"]]
         notices = response.headers.get_list("x-notice")
