@@ -19,7 +19,7 @@ EXPOSED = (
     "X-Building-Fraction",
     "X-Building-Count",
     "X-Building-Area-M2",
-    "X-Gate",
+    "X-Cascade",
     "X-Notice",
     "Content-Disposition",
     "Location",

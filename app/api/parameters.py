@@ -16,6 +16,9 @@ RESULT_TYPES = {f.name: f.media_type for f in FORMATS.values() if f.write is not
 BATCH_TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
 """Media types by format; of those that a client likes equally, the first is its default."""
 
+ANY_BYTES = "application/octet-stream"
+"""A media type that takes every format, for clients that can't name theirs."""
+
 
 class SegmentParameters(Options):
     """Query parameters of `POST /segment`."""
@@ -80,7 +83,8 @@ def _weight(accept: str, media_type: str) -> float:
     found = (-1, 0.0)
     for entry in accept.split(","):
         media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
-        specificity = {"*/*": 0, f"{media_type.split('/')[0]}/*": 1, media_type: 2}.get(media_range)
+        family = f"{media_type.split('/')[0]}/*"
+        specificity = {"*/*": 0, ANY_BYTES: 0, family: 1, media_type: 2}.get(media_range)
         if specificity is not None and specificity >= found[0]:
             found = (specificity, _quality(parameters))
     return found[1]

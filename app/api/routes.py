@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app import errors
 from app.api.admission import Deadline
 from app.api.parameters import (
+    ANY_BYTES,
     BATCH_TYPES,
     RESULT_TYPES,
     BatchParameters,
@@ -45,6 +46,7 @@ T = TypeVar("T")
 
 router = APIRouter(tags=["segmentation"], dependencies=[CHECKED], route_class=RoomFirst)
 
+_OBJECT = {"type": "object", "additionalProperties": True}
 _BINARY = {"type": "string", "format": "binary"}
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
 
@@ -116,16 +118,18 @@ _IMAGE_FAILURES = (
                 ),
             },
             "content": {
+                # First, as generated clients parse every answer as the first type that they know.
+                ANY_BYTES: {"schema": _BINARY},
                 **{media_type: {"schema": _BINARY} for media_type in RESULT_TYPES.values()},
                 "application/json": {
                     "schema": {
                         "anyOf": [
                             {"$ref": "#/components/schemas/RleResult"},
-                            {"type": "object", "description": "a COCO data set of one image"},
+                            {**_OBJECT, "description": "a COCO data set of one image"},
                         ]
                     }
                 },
-                "application/geo+json": {"schema": {"type": "object"}},
+                "application/geo+json": {"schema": _OBJECT},
             },
         },
         **responses(*_FAILURES, *_IMAGE_FAILURES),
@@ -178,16 +182,17 @@ async def segment(
 @router.post(
     "/segment/rle",
     summary="Segment many images",
+    response_class=Response,
     responses={
         200: {
             "model": BatchResult,
             "description": "One result per file, in upload order (`ndjson`: as they are ready)",
             "content": {
-                "application/x-ndjson": {"schema": {"type": "string"}},
-                "text/csv": {
+                "text/csv": {  # first, as above: all three are text
                     "schema": {"type": "string"},
                     "example": "img_id,mask_rle\ntile_0001,1026 12 1250 14\ntile_0002,-1\n",
                 },
+                "application/x-ndjson": {"schema": {"type": "string"}},
             },
         },
         **responses(*_FAILURES),

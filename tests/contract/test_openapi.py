@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from app.api.cors import EXPOSED
 from app.api.problems import MEDIA_TYPE, STATUS
 from tests.contract.write_openapi import PATH, text
 
@@ -115,3 +116,22 @@ def test_every_header_of_a_result_is_documented() -> None:
     ready = OPERATIONS["GET /health/ready"]["responses"]["503"]
     limited = OPERATIONS["GET /models"]["responses"]["429"]
     assert set(ready["headers"]) == set(limited["headers"]) == {"Retry-After"}
+
+
+def test_a_page_of_another_origin_may_read_every_documented_header() -> None:
+    documented = {
+        header
+        for operation in OPERATIONS.values()
+        for response in operation["responses"].values()
+        for header in response.get("headers", {})
+    }
+    assert documented <= set(EXPOSED)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("POST /segment", "application/octet-stream"), ("POST /segment/rle", "text/csv")],
+)
+def test_what_generated_clients_take_a_result_for(name: str, first: str) -> None:
+    """They parse every answer as the first type that they know: never as JSON, which not all are."""
+    assert next(iter(OPERATIONS[name]["responses"]["200"]["content"])) == first

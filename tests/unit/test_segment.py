@@ -182,6 +182,7 @@ class TestAccept:
         ("accept", "media_type"),
         [
             ("", "image/png"),
+            ("application/octet-stream", "image/png"),
             ("*/*", "image/png"),
             ("image/*", "image/png"),
             ("image/png", "image/png"),
