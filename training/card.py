@@ -161,8 +161,7 @@ def _target(run: RunConfig) -> str:
         parts.append(f"deepest features x {optimizer.deep_supervision:g}")
     if teacher.checkpoints:
         parts.append(f"{teacher.share:.0%} from {len(teacher.checkpoints)} trained network(s)")
-    if run.data.unlabelled:
-        parts.append(f"these alone on {', '.join(run.data.unlabelled)}")
+    parts += [f"labels of {source} as {labels}" for source, labels in run.data.labels.items()]
     return ", ".join(parts)
 
 

@@ -17,6 +17,9 @@ PATCH_SIZE = 224
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+Labels = Literal["complete", "shifted", "incomplete", "weak", "empty", "none"]
+"""How far the label of a tile is to be trusted; `training/labels.py` says what follows from it."""
+
 
 class Section(BaseModel):
     """Settings of one kind: read once, and no name goes unknown."""
@@ -27,10 +30,12 @@ class Section(BaseModel):
 class NetworkConfig(Section):
     """Which segmentation_models_pytorch network, and where its encoder's weights come from."""
 
-    architecture: Literal["PSPNet", "DeepLabV3Plus", "Unet"]
+    architecture: Literal["PSPNet", "DeepLabV3Plus", "Unet", "FPN"]
     encoder: str
     encoder_weights: str = "none"
-    """`none` (from scratch), `imagenet` (downloaded by timm), or the path of a state dict."""
+    """`none` (from scratch), `imagenet`, or the path of a state dict. ImageNet weights of
+    `timm-tf_efficientnet_lite0`, `1` and `2` come from packages (extra `pretrained`), others are
+    downloaded by timm."""
     dropout: Share = 0.0
     """Channel dropout before the segmentation head, on top of the architecture's own."""
     weights: str = "none"
@@ -44,16 +49,23 @@ class DataConfig(Section):
     root: Path = Path("../shared/data")
     """What relative folders and CSV paths below are relative to."""
     folders: tuple[Path, ...] = ()
-    """Folders with `images/` and `masks/`, the same file stem in both."""
+    """Folders with `images/` and `masks/`, the same file stem in both; without `masks/`, the labels
+    of its tiles are `none`."""
     csv: tuple[Path, ...] = ()
     """CSV files with the columns `img_id,img_path,mask_rle` (row-major RLE, `-1` when empty)."""
     validation: tuple[Path, ...] = ()
     """Folders or CSV files for choosing epochs; never augmented."""
     source_weights: dict[str, float] = {}
-    """Draw probability by source (a tile's name up to its first `_`); others share what is left in
-    proportion to their pixels. `{}`: every source in proportion to its pixels."""
-    unlabelled: tuple[str, ...] = ()
-    """Sources whose labels are not looked at: the teacher's answers take their place."""
+    """Draw probability by group: a source (a tile's name up to its first `_`), or, for tiles whose
+    labels are `empty`, `weak` or `none`, that word. Groups without a weight share what is left in
+    proportion to their tiles."""
+    labels: dict[str, Labels] = {}
+    """How far the labels of a source are to be trusted; it goes before the column `labels` of
+    `SOURCES.csv`. A source that neither names is `complete`."""
+    edge_tolerance: int = Field(3, ge=0)
+    """Pixels on either side of a `shifted` label's edges in which the label is not known."""
+    without: tuple[str, ...] = ()
+    """Patterns of tile names that are not trained on, such as `kampala_*`, to judge by them."""
     scenes: Share = 0.0
     """Share of samples that are procedural scenes; 1.0 needs no data at all."""
     min_building_fraction: Share = 0.0
@@ -66,6 +78,15 @@ class DataConfig(Section):
     and the service enlarges coarser uploads to it. None: every tile as it is."""
     cache: bool = True
     """Keep decoded tiles in memory."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        """Read what bundles up to rooftrace-7 say: `unlabelled` named sources without labels."""
+        if isinstance(values, Mapping) and "unlabelled" in values:
+            values = dict(values)
+            values["labels"] = dict.fromkeys(values.pop("unlabelled"), "none")
+        return values
 
 
 class AugmentConfig(Section):
@@ -114,7 +135,7 @@ class TeacherConfig(Section):
     """Networks of any architecture; the mean of their probabilities is the answer. (): no teacher.
     They see the patch that the network sees, disturbed as it is."""
     share: Share = 0.5
-    """Share of the answer in the target; the label has the rest."""
+    """Share of the answer in the target where the label is known; the label has the rest."""
 
 
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
@@ -155,11 +176,6 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _targets_suit_the_loss(self) -> Self:
-        if self.data.unlabelled and not self.teacher.checkpoints:
-            raise ValueError(
-                "data.unlabelled names sources without labels, but there are no "
-                "teacher.checkpoints to label them"
-            )
         if self.teacher.checkpoints and self.optimizer.loss == "ce+lovasz":
             raise ValueError("ce+lovasz takes labels of 0 and 1: a teacher's answers lie between")
         return self

@@ -1,13 +1,7 @@
-"""Labelled tiles, and the endless, repeatable stream of training samples drawn from them.
-
-Sample number n of a run is a pure function of the run's seed and n: no state has to be saved for a
-run to resume exactly, and the number of workers or GPUs does not change what is seen.
-"""
+"""Tiles: images, their labels, and what `SOURCES.csv` says of them."""
 
 import csv
 import re
-import zlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,46 +10,54 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.outputs.rle import decode_rle
-from training.augment import Augmentation
-from training.config import PATCH_SIZE, AugmentConfig, DataConfig
-from training.scenes import generate_scene
+from training.config import Labels
+from training.labels import DRAWN_TOGETHER, parse_labels
 
 Label = NDArray[np.bool_]
 
 SOURCES_CSV = "SOURCES.csv"
+"""The file beside a folder or CSV of tiles that says more of them: `described`."""
 _MAX_RLE = 1 << 30  # the encoding of a large mask exceeds the csv module's own 128 KiB
 _MAX_PIXELS = 1_000_000_000  # our own tiles: the service's limit for strangers does not apply
-_SCENE_SIZE = PATCH_SIZE * 3 // 2  # as large as the widest cut of the `aerial` recipe
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One labelled image: its file, and a mask file or a row-major RLE."""
+    """One image and its label: a mask file, a row-major RLE, or None."""
 
     name: str
     image: Path
-    label: Path | str
+    label: Path | str | None
     gsd: float | None = None
     """Metres per pixel, as far as `SOURCES.csv` beside the tile's folder states it."""
+    labels: Labels = "complete"
+    """How far the label is to be trusted."""
 
     @property
     def source(self) -> str:
         """Return the name up to its first `_`: what sampling and scores are grouped by."""
         return self.name.split("_")[0]
 
+    @property
+    def group(self) -> str:
+        """Return what the tile is drawn with: its source, or `empty`, `weak` or `none`."""
+        return self.labels if self.labels in DRAWN_TOGETHER else self.source
+
     def read(self) -> tuple[Image, Label]:
         """Decode the image as the service would, and its label, bool (H, W).
 
         Raises:
-            ValueError: a label whose size is not the image's.
+            ValueError: no label, or one whose size is not the image's.
             InputError: a file that the service would refuse too.
         """
+        if self.label is None:
+            raise ValueError(f"{self.image} has no label, so nothing can be scored on it")
         image = read_image(self.image)
         if isinstance(self.label, str):
             return image, decode_rle(self.label, image.height, image.width, "row")
@@ -75,8 +77,11 @@ def read_image(path: Path, *, grey: bool = False) -> Image:
 def list_tiles(path: Path) -> list[Tile]:
     """List the tiles of a folder with `images/` and `masks/`, or of a competition CSV.
 
+    Without `masks/`, the tiles of a folder have no labels.
+
     Raises:
-        ValueError: an image without a mask, a CSV without the expected columns, or no tile at all.
+        ValueError: an image without a mask beside others that have one, a CSV without the expected
+            columns, an unknown word in the column `labels` of `SOURCES.csv`, or no tile at all.
     """
     tiles = _csv_tiles(path) if path.is_file() else _folder_tiles(path)
     if not tiles:
@@ -89,16 +94,30 @@ def _folder_tiles(folder: Path) -> list[Tile]:
         {path.stem: path for path in sorted((folder / part).glob("*")) if _is_image(path)}
         for part in ("images", "masks")
     )
-    if missing := sorted(images.keys() - masks.keys()):
+    labelled = (folder / "masks").exists()
+    missing = sorted(images.keys() - masks.keys())
+    if missing and labelled:
         raise ValueError(f"{folder}: {len(missing)} images without a mask, such as {missing[0]}")
     gsd = stated_gsd(folder)
-    return [Tile(name, image, masks[name], gsd.get(name)) for name, image in images.items()]
+    labels = stated_labels(folder)
+    return [
+        Tile(name, image, masks[name], gsd.get(name), labels.get(name, "complete"))
+        if labelled
+        else Tile(name, image, None, gsd.get(name), "none")
+        for name, image in images.items()
+    ]
 
 
 def _csv_tiles(path: Path) -> list[Tile]:
-    gsd = stated_gsd(path)
+    gsd, labels = stated_gsd(path), stated_labels(path)
     return [
-        Tile(name, path.parent / row["img_path"], row["mask_rle"], gsd.get(name))
+        Tile(
+            name,
+            path.parent / row["img_path"],
+            row["mask_rle"],
+            gsd.get(name),
+            labels.get(name, "complete"),
+        )
         for row in read_rows(path, ("img_id", "img_path", "mask_rle"))
         for name in [row["img_id"]]
     ]
@@ -124,7 +143,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
 def described(path: Path) -> dict[str, dict[str, str]]:
     """Read what `SOURCES.csv` beside a folder or CSV of tiles says, by tile name; {} without one.
 
-    Columns that are read: `name`, `licence` and `gsd_m`.
+    Columns that are read: `name`, `licence`, `gsd_m` and `labels`.
     """
     file_path = path.parent / SOURCES_CSV
     if not file_path.exists():
@@ -147,118 +166,24 @@ def stated_gsd(path: Path) -> dict[str, float]:
     return gsd
 
 
+def stated_labels(path: Path) -> dict[str, Labels]:
+    """Return how far the labels of a folder or CSV are to be trusted, by name, where it is stated.
+
+    Raises:
+        ValueError: an unknown word.
+    """
+    labels = {}
+    for name, row in described(path).items():
+        if text := (row.get("labels") or "").strip():
+            try:
+                labels[name] = parse_labels(text)
+            except ValueError as error:
+                raise ValueError(f"{path.parent / SOURCES_CSV}, {name}: {error}") from None
+    return labels
+
+
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
-
-
-class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
-    """Sample number n: a patch and its label, drawn and augmented from seed and n alone."""
-
-    def __init__(self, config: DataConfig, augment: AugmentConfig, seed: int) -> None:
-        """List the tiles of every training source.
-
-        Raises:
-            ValueError: nothing to train on, or a weight for a source that has no tiles.
-        """
-        paths = [config.root / path for path in (*config.folders, *config.csv)]
-        tiles = [tile for path in paths for tile in list_tiles(path)]
-        if config.min_building_fraction > 0:
-            tiles = [t for t in tiles if t.read()[1].mean() >= config.min_building_fraction]
-        if not tiles and config.scenes < 1:
-            raise ValueError("nothing to train on: name folders or csv files, or set scenes to 1.0")
-        self.tiles: dict[str, list[Tile]] = defaultdict(list)
-        for tile in tiles:
-            self.tiles[tile.source].append(tile)
-        for source, of in self.tiles.items():
-            self.tiles[source] = _some(of, config.share)
-        self._weights = _source_weights(self.tiles, config.source_weights)
-        self._unlabelled = frozenset(config.unlabelled)
-        if unknown := sorted(self._unlabelled - self.tiles.keys()):
-            raise ValueError(
-                f"unlabelled names {unknown}, but there are tiles of {list(self.tiles)}"
-            )
-        self._scenes = config.scenes
-        self._seed = seed
-        self._gsd = config.gsd
-        self._augment = Augmentation(augment)
-        self._cache: dict[Tile, tuple[Image, Label]] | None = {} if config.cache else None
-
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return pixels uint8 (S, S, 3) and label float32 (S, S).
-
-        The label is 0 or 1, or between at an edge, and NaN all over where the source has none.
-        """
-        random = np.random.default_rng((self._seed, number))
-        if random.random() < self._scenes:
-            scene = generate_scene(_SCENE_SIZE, _SCENE_SIZE, seed=int(random.integers(2**31)))
-            gsd: float | None
-            pixels, label, gsd = scene.pixels, scene.label, scene.gsd
-            labelled = True
-        else:
-            tiles = self.tiles[random.choice(list(self.tiles), p=self._weights)]
-            tile = tiles[random.integers(len(tiles))]
-            image, label = self._read(tile)
-            pixels, gsd = image.pixels, tile.gsd
-            labelled = tile.source not in self._unlabelled
-        patch, target = self._augment(
-            pixels,
-            label,
-            seed=int(random.integers(2**31)),
-            scale=gsd / self._gsd if gsd and self._gsd else 1.0,
-        )
-        # A copy only if it is needed: torch wants memory that it may write to.
-        owned = np.require(patch, requirements=["C", "W"])
-        return torch.from_numpy(owned), torch.from_numpy(
-            target if labelled else np.full_like(target, np.nan)
-        )
-
-    def _read(self, tile: Tile) -> tuple[Image, Label]:
-        if self._cache is None:
-            return tile.read()
-        if tile not in self._cache:
-            self._cache[tile] = tile.read()
-        return self._cache[tile]
-
-
-def _some(tiles: list[Tile], share: float) -> list[Tile]:
-    """Choose a share of the tiles, at least one, by a digest of their names."""
-    chosen = sorted(tiles, key=lambda tile: zlib.crc32(tile.name.encode()))
-    return chosen[: max(1, round(share * len(tiles)))] if share < 1 else tiles
-
-
-def _source_weights(tiles: dict[str, list[Tile]], given: dict[str, float]) -> list[float]:
-    """Give each source its draw probability; those without one share the rest by tile count."""
-    if unknown := sorted(given.keys() - tiles.keys()):
-        raise ValueError(f"source_weights names {unknown}, but there are tiles of {sorted(tiles)}")
-    if not tiles:
-        return []
-    others = sum(len(of) for source, of in tiles.items() if source not in given)
-    rest = 1 - sum(given.values())
-    if rest < 0 or (rest > 1e-9 and not others):
-        raise ValueError("source_weights must sum to 1, or less when other sources share the rest")
-    return [
-        given[source] if source in given else rest * len(of) / others
-        for source, of in tiles.items()
-    ]
-
-
-class SampleNumbers(Sampler[int]):
-    """The sample numbers of one epoch after another, dealt out to `world` processes."""
-
-    def __init__(self, per_epoch: int, *, rank: int = 0, world: int = 1) -> None:
-        self._per_epoch, self._rank, self._world = per_epoch, rank, world
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch; Lightning calls this before each."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(range(self._rank, self._per_epoch, self._world))
-
-    def __iter__(self) -> Iterator[int]:
-        first = self._epoch * self._per_epoch
-        return iter(range(first + self._rank, first + self._per_epoch, self._world))
 
 
 class WholeTiles(Dataset[tuple[Tensor, Tensor]]):

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from training.config import NetworkConfig
 from training.losses import Loss
+from training.pretrained import imagenet_weights, is_packaged
 
 MEAN = (0.485, 0.456, 0.406)
 """Mean of RGB in [0, 1] over ImageNet. Source: torchvision's reference training scripts."""
@@ -88,16 +89,30 @@ class ProbabilityNetwork(nn.Module):
 
 
 def _build(config: NetworkConfig) -> SegmentationModel:
-    build = {"PSPNet": smp.PSPNet, "DeepLabV3Plus": smp.DeepLabV3Plus, "Unet": smp.Unet}
-    downloaded = "imagenet" if config.encoder_weights == "imagenet" else None
-    network = build[config.architecture](config.encoder, encoder_weights=downloaded)
-    if config.encoder_weights not in {"none", "imagenet"}:
-        # Strictly: smp renames encoders between versions, and a lenient load then matches almost
-        # nothing without a word.
+    imagenet, packaged = config.encoder_weights == "imagenet", is_packaged(config.encoder)
+    downloaded = "imagenet" if imagenet and not packaged else None
+    build = getattr(smp, config.architecture)
+    network = build(config.encoder, encoder_weights=downloaded)
+    # Strictly: smp renames encoders between versions, and a lenient load then matches almost
+    # nothing without a word.
+    if imagenet and packaged:
+        network.encoder.load_state_dict(_packaged_weights(config.encoder, network.encoder))
+    elif config.encoder_weights not in {"none", "imagenet"}:
         weights = torch.load(Path(config.encoder_weights), map_location="cpu", weights_only=True)
-        network.encoder.load_state_dict(weights, strict=True)
+        network.encoder.load_state_dict(weights)
     if config.dropout:
         network.segmentation_head = nn.Sequential(
             nn.Dropout2d(config.dropout), network.segmentation_head
         )
     return cast(SegmentationModel, network)
+
+
+def _packaged_weights(name: str, encoder: nn.Module) -> dict[str, Tensor]:
+    (epsilon,) = {of.eps for of in encoder.modules() if isinstance(of, nn.BatchNorm2d)}
+    return imagenet_weights(
+        name,
+        encoder.state_dict(),
+        mean=torch.tensor(MEAN),
+        std=torch.tensor(STD),
+        epsilon=epsilon,
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from app.bundle.manifest import DataSource
 from training.config import DataConfig, RunConfig
-from training.data import Tile, TrainingSamples, described
+from training.data import Tile, described
+from training.samples import TrainingSamples
 from training.scenes import GSD_RANGE
 
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "segmentation-models-pytorch", "timm")
@@ -31,8 +32,8 @@ def data_sources(configs: Sequence[RunConfig]) -> tuple[DataSource, ...]:
         for path in (*config.data.folders, *config.data.csv):
             rows |= described(config.data.root / path)
         samples = TrainingSamples(config.data, config.augment, config.trainer.seed)
-        for source, of_source in samples.tiles.items():
-            tiles[source].update(of_source)
+        for tile in (tile for of_group in samples.tiles.values() for tile in of_group):
+            tiles[tile.source].add(tile)
         options = config.trainer
         scenes += config.data.scenes * options.epochs * options.steps_per_epoch * options.batch_size
     sources = [_source(name, tiles[name], rows) for name in sorted(tiles)]

@@ -21,9 +21,9 @@ from app.bundle.manifest import load_manifest
 from app.bundle.verification import verify_files
 from app.runtime.onnxruntime import OnnxPredictor
 from training.config import DataConfig, RunConfig
-from training.data import TrainingSamples
 from training.network import SegmentationNetwork
 from training.parity import check_parity
+from training.samples import TrainingSamples
 
 _PATCHES = 48
 

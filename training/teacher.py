@@ -26,8 +26,18 @@ class Teacher:
     def target(self, pixels: Tensor, label: Tensor) -> Tensor:
         """Return what is to be learnt, float32 (N, S, S) in [0, 1], for pixels uint8 (N, S, S, 3).
 
-        Patches whose label is NaN get the answer alone.
+        Where the label is NaN, that is the answer alone. A patch that is known to have no building
+        keeps its label: what a teacher finds there is the very mistake to unlearn.
         """
+        counts = label.isnan() if self._share == 0 else label != 0
+        asked = counts.any(dim=(1, 2))
+        if not asked.any():
+            return label
+        target, known = label.clone(), label[asked]
+        answer = self._answer(pixels[asked])
+        target[asked] = torch.where(known.isnan(), answer, known.lerp(answer, self._share))
+        return target
+
+    def _answer(self, pixels: Tensor) -> Tensor:
         answers = [torch.sigmoid(n.to(pixels.device)(pixels).float()) for n in self._networks]
-        answer = torch.stack(answers).mean(dim=0)
-        return torch.where(label.isnan(), answer, label.lerp(answer, self._share))
+        return torch.stack(answers).mean(dim=0)

@@ -31,10 +31,12 @@ from app.segmentation.blending import blend
 from app.segmentation.windows import plan_windows, read_patch
 from training.checkpoints import load_checkpoint, load_weights
 from training.config import PATCH_SIZE, OptimizerConfig, Precision, RunConfig
-from training.data import SampleNumbers, TrainingSamples, WholeTiles, list_tiles
+from training.data import WholeTiles, list_tiles
+from training.depthwise import keep_depthwise_in_fp32
 from training.losses import build_loss
 from training.metrics import Counts, count
 from training.network import DeepSupervision, SegmentationNetwork
+from training.samples import SampleNumbers, TrainingSamples
 from training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,8 @@ class TrainingRun(lightning.LightningModule):
         self.network = SegmentationNetwork(config.network)
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.trainer.precision == "bf16-mixed" and not torch.cuda.is_available():
+            keep_depthwise_in_fp32(self.network)
         self.loss = build_loss(config.optimizer.loss)
         self.deep_supervision = (
             DeepSupervision(self.network.deepest_channels, config.optimizer.deep_supervision)
@@ -270,6 +274,8 @@ def _loaders(
     options = config.trainer
     world = trainer.world_size
     samples = TrainingSamples(config.data, config.augment, options.seed)
+    if not config.teacher.checkpoints:
+        samples.check_taught()
     per_epoch = options.steps_per_epoch * options.batch_size * world
     training = DataLoader(
         samples,

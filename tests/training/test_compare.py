@@ -21,9 +21,9 @@ from training.compare.page import write_comparison
 from training.compare.queue import run_experiment
 from training.compare.results import HEADLINE, SHOWN, Comparison, Result, Spread
 from training.config import AugmentConfig
-from training.data import TrainingSamples
 from training.evaluate import evaluate
 from training.export import served
+from training.samples import TrainingSamples
 
 bits_repeat = pytest.mark.skipif(
     torch.cuda.is_available(), reason="a GPU's sums have no fixed order, so bits need not repeat"

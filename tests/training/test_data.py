@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from app.outputs.rle import encode_rle
 from training.config import PATCH_SIZE, AugmentConfig, DataConfig
-from training.data import SampleNumbers, Tile, TrainingSamples, WholeTiles, list_tiles
+from training.data import Tile, WholeTiles, list_tiles
+from training.samples import SampleNumbers, TrainingSamples
 
 
 def write_tile(

@@ -307,7 +307,7 @@ def test_card_reproduces_the_configuration_of_a_run(manifest: Manifest) -> None:
         "optimizer.deep_supervision=0.4",
         'teacher.checkpoints=["a.ckpt", "b.ckpt"]',
         "teacher.share=0.3",
-        'data.unlabelled=["mass"]',
+        'data.labels={mass="weak"}',
     ]
     run = load_config(CONFIGS / "unet.toml", overrides)
     told = manifest.model_copy(update={"training": {"unet": run.model_dump(mode="json")}})
@@ -319,8 +319,8 @@ def test_card_reproduces_the_configuration_of_a_run(manifest: Manifest) -> None:
     assert options[::2] == ["--set"] * len(overrides)
     assert load_config(CONFIGS.parents[1] / path, options[1::2]) == run
     assert "Encoders started from: imagenet" in card
-    learnt = "bce+dice, deepest features x 0.4, 30% from 2 trained network(s), these alone on mass"
-    assert f"| {learnt} |" in card
+    learnt = "bce+dice, deepest features x 0.4, 30% from 2 trained network(s)"
+    assert f"| {learnt}, labels of mass as weak |" in card
 
 
 class Drifting(SegmentationNetwork):

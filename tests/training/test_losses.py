@@ -110,6 +110,58 @@ def test_loss_is_the_sum_of_its_formulas(
     assert build_loss(name)(logits, label).item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["bce", "dice", "bce+dice", "focal+dice"])
+def test_pixels_of_unknown_label_count_in_no_sum(
+    name: str, logits: torch.Tensor, label: torch.Tensor
+) -> None:
+    known = torch.from_numpy(np.random.default_rng(2).random(label.shape) < 0.7)
+
+    found = build_loss(name)(logits, label.where(known, torch.nan))
+
+    expected = sum(formula(logits[known], label[known]) for formula in FORMULAS[name])
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_lovasz_is_the_mean_over_the_images_of_which_something_is_known(
+    logits: torch.Tensor, label: torch.Tensor
+) -> None:
+    partly, not_at_all = label.clone(), label.clone()
+    partly[0, :, 2:] = not_at_all[0] = torch.nan
+    hinge = build_loss("lovasz")
+
+    first = lovasz_hinge(logits[:1, :, :2], label[:1, :, :2])
+    second = lovasz_hinge(logits[1:], label[1:])
+
+    assert hinge(logits, partly).item() == pytest.approx((first + second) / 2, rel=1e-5)
+    assert hinge(logits, not_at_all).item() == pytest.approx(second, rel=1e-5)
+
+
+def test_edges_at_unknown_pixels_are_neither_missed_nor_wrong() -> None:
+    """A building that is half unknown is drawn as labelled where it is known."""
+    label = torch.zeros(1, 20, 20)
+    label[0, 5:15, 5:15] = 1
+    logits = 20 * (2 * label - 1)
+    logits[0, 3:17, 10:18] = 20  # a wing that the label does not have
+    half_known = label.clone()
+    half_known[0, :, 10:] = torch.nan
+    loss = build_loss("boundary")
+
+    assert loss(logits, label).item() > 0.2
+    assert loss(logits, half_known).item() < 0.03
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "lovasz", "boundary"])
+def test_nothing_known_costs_nothing(name: str, logits: torch.Tensor) -> None:
+    logits.requires_grad_()
+
+    loss = build_loss(name)(logits, torch.full_like(logits, torch.nan))
+    torch.autograd.backward(loss)
+
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
 def test_unknown_loss_is_refused() -> None:
     with pytest.raises(KeyError, match="hinge"):
         build_loss("bce+hinge")

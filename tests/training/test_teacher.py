@@ -8,8 +8,8 @@ from torch.utils.data import default_collate
 
 from training.checkpoints import load_checkpoint, load_network
 from training.config import TeacherConfig, load_config
-from training.data import TrainingSamples
 from training.network import DeepSupervision
+from training.samples import TrainingSamples
 from training.teacher import Teacher
 from training.train import TrainingRun, train
 
@@ -35,14 +35,14 @@ def test_target_lies_between_label_and_answer(checkpoint: Path, pixels: torch.Te
 
 
 def test_patch_without_a_label_gets_the_answer(checkpoint: Path, pixels: torch.Tensor) -> None:
-    label = torch.zeros(2, 224, 224)
+    label = torch.ones(2, 224, 224)
     label[1] = torch.nan
     teacher = Teacher(TeacherConfig(checkpoints=(checkpoint,), share=0.25))
 
     target = teacher.target(pixels, label)
 
     expected = answer(checkpoint, pixels)
-    assert torch.allclose(target[0], 0.25 * expected[0], atol=1e-5)
+    assert torch.allclose(target[0], 0.75 + 0.25 * expected[0], atol=1e-5)
     assert torch.allclose(target[1], expected[1], atol=1e-5)
 
 
@@ -52,40 +52,43 @@ def test_several_teachers_answer_with_their_mean(
     other = train(load_config(tiny, ["trainer.epochs=1"]), tmp_path / "other", progress=False)
     teacher = Teacher(TeacherConfig(checkpoints=(checkpoint, other), share=1))
 
-    target = teacher.target(pixels, torch.zeros(2, 224, 224))
+    target = teacher.target(pixels, torch.ones(2, 224, 224))
 
     expected = (answer(checkpoint, pixels) + answer(other, pixels)) / 2
     assert torch.allclose(target, expected, atol=1e-5)
 
 
-def test_labels_of_unlabelled_sources_are_not_looked_at(tiny: Path, checkpoint: Path) -> None:
-    options = [f'teacher.checkpoints=["{checkpoint}"]', "data.scenes=0.5"]
-    config, without = (
-        load_config(tiny, [*options, *more]) for more in ([], ['data.unlabelled=["scene"]'])
-    )
+def test_pixel_of_unknown_label_gets_the_answer(checkpoint: Path, pixels: torch.Tensor) -> None:
+    label = torch.ones(2, 224, 224)
+    label[0, :100] = torch.nan
+    teacher = Teacher(TeacherConfig(checkpoints=(checkpoint,), share=0))
 
-    labelled, unlabelled = (
-        TrainingSamples(one.data, one.augment, seed=0) for one in (config, without)
-    )
+    target = teacher.target(pixels, label)
 
-    of_tiles = [n for n in range(20) if unlabelled[n][1].isnan().all()]
-    assert 0 < len(of_tiles) < 20  # procedural scenes keep theirs
-    for n in range(20):
-        (pixels, label), (same, target) = labelled[n], unlabelled[n]
-        assert torch.equal(pixels, same)
-        assert n in of_tiles or torch.equal(label, target)
+    expected = label.clone()
+    expected[0, :100] = answer(checkpoint, pixels)[0, :100]
+    assert torch.allclose(target, expected, atol=1e-5)
 
 
-def test_unlabelled_sources_need_a_teacher_and_tiles(tiny: Path, checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="no teacher"):
-        load_config(tiny, ['data.unlabelled=["scene"]'])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_patch_known_to_have_no_building_keeps_its_label(
+    checkpoint: Path, pixels: torch.Tensor, share: float
+) -> None:
+    label = torch.zeros(2, 224, 224)
+    label[1] = torch.nan
+    teacher = Teacher(TeacherConfig(checkpoints=(checkpoint,), share=share))
+
+    target = teacher.target(pixels, label)
+
+    assert (target[0] == 0).all()
+    assert torch.allclose(target[1], answer(checkpoint, pixels)[1], atol=1e-5)
+
+
+def test_soft_answers_are_not_for_a_loss_that_needs_whole_labels(
+    tiny: Path, checkpoint: Path
+) -> None:
     with pytest.raises(ValueError, match="0 and 1"):
         load_config(tiny, [f'teacher.checkpoints=["{checkpoint}"]', "optimizer.loss=ce+lovasz"])
-    config = load_config(
-        tiny, [f'teacher.checkpoints=["{checkpoint}"]', 'data.unlabelled=["mars"]']
-    )
-    with pytest.raises(ValueError, match=r"unlabelled names \['mars'\]"):
-        TrainingSamples(config.data, config.augment, seed=0)
 
 
 def test_pupil_comes_closer_to_its_teacher(tiny: Path, checkpoint: Path) -> None:
@@ -94,7 +97,7 @@ def test_pupil_comes_closer_to_its_teacher(tiny: Path, checkpoint: Path) -> None
         tiny,
         [
             f'teacher.checkpoints=["{checkpoint}"]',
-            'data.unlabelled=["scene"]',
+            'data.labels={scene = "none"}',
             "data.scenes=0",
             "trainer.seed=5",
         ],

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from training.checkpoints import load_checkpoint, load_network
 from training.config import RunConfig, load_config
-from training.data import TrainingSamples
+from training.samples import TrainingSamples
 from training.train import TrainingRun, best_precision, train
 
 bits_repeat = pytest.mark.skipif(
@@ -126,6 +126,26 @@ def test_a_moving_average_is_kept_in_place_of_the_weights(
     assert torch.equal(
         network.state_dict()[name.removeprefix("network.")], stored["state_dict"][name]
     )
+
+
+def test_depthwise_convolutions_stay_in_fp32_under_the_same_names(tiny: Path) -> None:
+    in_bf16, in_fp32 = (
+        TrainingRun(load_config(tiny, [f"trainer.precision={precision}"])).network
+        for precision in ("bf16-mixed", "32-true")
+    )
+    computed: dict[str, torch.dtype] = {}
+    for module in in_bf16.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            kind = "depthwise" if module.groups > 1 else "dense"
+            module.register_forward_hook(
+                lambda _, __, output, kind=kind: computed.update({kind: output.dtype})
+            )
+
+    with torch.autocast("cpu", torch.bfloat16):
+        in_bf16(torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8))
+
+    assert computed == {"depthwise": torch.float32, "dense": torch.bfloat16}
+    in_fp32.load_state_dict(in_bf16.state_dict(), strict=True)
 
 
 def test_two_processes_train_one_network(tiny: Path, tmp_path: Path) -> None:
