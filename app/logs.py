@@ -9,13 +9,14 @@ from app.settings import Settings
 
 
 class JsonFormatter(logging.Formatter):
-    """Write a record as one line of ASCII JSON, with whatever stands in its `fields`.
+    """Write a record as one line of ASCII JSON, with the record's own `fields`.
 
-    Everything but letters, digits and signs comes out escaped, so that no text of a client's can
-    end a line or colour a terminal.
+    Control characters and all that is not ASCII are escaped, so that no client's text can end a
+    line or colour a terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON, without a line break."""
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

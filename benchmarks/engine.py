@@ -54,10 +54,12 @@ class Job:
 
     @property
     def manifest(self) -> Manifest:
+        """The bundle's manifest."""
         return load_manifest(self.bundle)
 
     @property
     def weights(self) -> NDArray[np.float32]:
+        """The members' weights in the ensemble, float32 (members,)."""
         return np.array([member.weight for member in self.manifest.members], np.float32)
 
 
@@ -246,7 +248,7 @@ def _dismiss(pipe: Connection) -> None:
         return  # it left by itself, and said why
 
 
-def _receive(pipe: Connection, name: str) -> Any:
+def _receive(pipe: Connection, name: str) -> Any:  # noqa: ANN401  # the far side sends results or text
     if not pipe.poll(_PATIENCE):
         raise TimeoutError(f"{name!r} said nothing for {_PATIENCE} s")
     return pipe.recv()

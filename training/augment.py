@@ -89,7 +89,7 @@ def _zoomed(pixels: Pixels, mask: Pixels, scale: float, random: np.random.Genera
 
 
 def _ancestor(cut: A.BasicTransform) -> list[A.BasicTransform]:
-    """The competition entry's disturbances after `cut`."""
+    """Return the augmentations of the competition entry, around `cut`."""
     return [
         A.PadIfNeeded(PATCH_SIZE, PATCH_SIZE, border_mode=cv2.BORDER_REFLECT_101),
         cut,
@@ -102,7 +102,7 @@ def _ancestor(cut: A.BasicTransform) -> list[A.BasicTransform]:
 
 
 def _aerial() -> list[A.BasicTransform]:
-    """The square's eight symmetries, light, colour, haze and sharpness."""
+    """Return the square's eight symmetries and changes of light, colour, haze and sharpness."""
     return [
         A.SquareSymmetry(p=1.0),
         A.RandomBrightnessContrast(0.3, 0.3, p=0.7),

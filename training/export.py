@@ -246,7 +246,7 @@ def to_onnx(network: SegmentationNetwork) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _adaptive_pool(pixels: Any, output_size: Sequence[int]) -> Any:
+def _adaptive_pool(pixels: Any, output_size: Sequence[int]) -> Any:  # noqa: ANN401  # traced
     """Write average pooling to a fixed size as products with matrices that average.
 
     PyTorch's own decomposition gathers and masks every window where these differ in size, as those

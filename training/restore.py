@@ -6,10 +6,9 @@ statistics measured on sample patches, and gain and offset are chosen so that th
 A network in evaluation then computes exactly what the bundle does, and trains on as usual.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -124,7 +123,7 @@ def _normalisations(
     found: dict[nn.BatchNorm2d, tuple[str, str]] = {}
     outputs = []  # kept alive, so that no two tensors share an id
 
-    def note(name: str) -> Any:
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             if isinstance(module, nn.BatchNorm2d):
                 found[module] = (name, made_by.get(id(inputs[0]), ""))

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class Server(uvicorn.Server):
         self._stopping = False
         self._reloads: set[asyncio.Task[None]] = set()
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and listen to SIGHUP where there is one."""
         sys.setswitchinterval(_SWITCH)
         # What was imported stays: looking through it for garbage would hold everything up, 70 ms
@@ -157,7 +158,7 @@ class _Lingering:
         self._linger = WeakMethod(linger)
         self._lingers = False
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._transport, name)
 
     def close(self) -> None:

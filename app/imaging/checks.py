@@ -66,6 +66,11 @@ def damage_told(data: bytes | mmap | None = None) -> Iterator[None]:
 
 
 def check_directories(data: bytes | mmap) -> None:
+    """Reject a TIFF with more than 1,000 directories, before GDAL lists them.
+
+    Raises:
+        UnsupportedImage: it has more.
+    """
     directories = sum(1 for _ in islice(directory_offsets(data), _MAX_DIRECTORIES + 1))
     if directories > _MAX_DIRECTORIES:
         raise UnsupportedImage(

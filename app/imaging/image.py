@@ -10,25 +10,27 @@ from app.imaging.georeference import GeoReference, Gsd
 
 
 class RowSource(Protocol):
-    """Whatever gives an image a few rows at a time: from memory, or from its file.
-
-    The properties are `Image`'s.
-    """
+    """An image that is read a few rows at a time, from memory or from its file."""
 
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Number of rows, in pixels."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Number of columns, in pixels."""
 
     @property
-    def gsd(self) -> Gsd | None: ...
+    def gsd(self) -> Gsd | None:
+        """Metres on the ground from pixel to pixel, down and across; None if the file has none."""
 
     @property
-    def georeference(self) -> GeoReference | None: ...
+    def georeference(self) -> GeoReference | None:
+        """Where the image lies on the ground; None if the file does not say."""
 
     @property
-    def notices(self) -> tuple[str, ...]: ...
+    def notices(self) -> tuple[str, ...]:
+        """What the client should know about its own input, ASCII, one sentence each."""
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
@@ -56,10 +58,12 @@ class Image:
 
     @property
     def height(self) -> int:
+        """Number of rows, in pixels."""
         return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
+        """Number of columns, in pixels."""
         return int(self.pixels.shape[1])
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:

@@ -158,7 +158,7 @@ class _Components:
             self._run_ids = np.concatenate([joined[self._run_ids], ids[label - 1]])
 
     def _join(self, first_row: NDArray[np.int32], before: int, count: int) -> NDArray[np.int64]:
-        """Number what the components before and the labels of a band, in this order, become."""
+        """Return each component's new number: of those so far, then of the band's labels."""
         size = before + count
         pairs = np.zeros((2, 0), np.int64)
         if before:
