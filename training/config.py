@@ -81,7 +81,7 @@ class DataConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _renamed(cls, values: Any) -> Any:
+    def _renamed(cls, values: object) -> object:
         """Read what bundles up to rooftrace-7 say: `unlabelled` named sources without labels."""
         if isinstance(values, Mapping) and "unlabelled" in values:
             values = dict(values)
@@ -218,8 +218,3 @@ def _toml_value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def from_checkpoint(stored: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration that a checkpoint carries."""
-    return RunConfig.model_validate(stored)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import RunConfig, from_checkpoint, load_config
+from training.config import RunConfig, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
 
@@ -98,4 +98,4 @@ def test_the_three_networks_of_the_mission_are_committed() -> None:
 def test_configuration_survives_a_checkpoint(path: Path) -> None:
     config = load_config(path, ['data.folders=["a"]'])
 
-    assert from_checkpoint(config.model_dump(mode="json")) == config
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
