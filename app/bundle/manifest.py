@@ -1,6 +1,6 @@
 """What changes with the weights: the manifest that lies beside the ONNX files of a bundle.
 
-It is written by `training export`, and by nothing else.
+`python -m training export` and `fit` write it; `training` assembles it in memory.
 """
 
 import hashlib

@@ -50,8 +50,8 @@ def check_place(image: RowSource) -> None:
     georeference.to_degrees()
     if georeference.gsd(image.height, image.width) is None:
         raise ImpossibleOutput(
-            f"The image's transform {georeference.transform} puts it where its coordinate "
-            "reference system is not valid. Set both right with gdal_edit.py."
+            f"The image's transform {georeference.transform} places it where its coordinate "
+            "reference system is not valid. Correct the transform or the system with gdal_edit.py."
         )
 
 
@@ -67,9 +67,8 @@ def footprints(stream: SegmentedStream) -> Iterator[Footprint]:
     for building in stream.buildings():
         if len(building.runs) > _MAX_RUNS:
             raise ImpossibleOutput(
-                "A building's outline is too long to be drawn: what was found hangs together over "
-                f"{building.pixels} pixels. Raise the threshold, or ask for a raster such as "
-                "geotiff."
+                f"The outline of a building of {building.pixels} pixels is too long to draw. "
+                "Raise the threshold, or ask for a raster such as geotiff."
             )
         rows, cols = building.window
         polygon = outline(building.crop(), rows.start, cols.start)

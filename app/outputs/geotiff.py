@@ -38,7 +38,7 @@ def check_grid(image: RowSource) -> tuple[str, ...]:
     """
     if image.georeference is None:
         raise ImpossibleOutput(
-            "A GeoTIFF lies on the grid of a georeferenced image, and this one has no "
+            "A GeoTIFF needs the grid of a georeferenced image, and this image has no "
             "georeference. Send a GeoTIFF, or ask for format=png."
         )
     image.georeference.check_grid()

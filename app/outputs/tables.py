@@ -47,8 +47,8 @@ def check_table(image: RowSource) -> tuple[str, ...]:
         )
     if image.georeference is None:
         raise ImpossibleOutput(
-            "A map's table needs a georeferenced image, and this one has no georeference. "
-            "Give a GeoTIFF, or ask for geojson, which can hold pixel coordinates."
+            "GeoPackage, FlatGeobuf and GeoParquet need a georeferenced image, and this image has "
+            "no georeference. Give a GeoTIFF, or ask for geojson, which can hold pixel coordinates."
         )
     check_place(image)
     return ()

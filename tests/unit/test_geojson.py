@@ -196,7 +196,9 @@ def test_a_maze_is_refused_before_its_outline_takes_the_memory(
     monkeypatch.setattr("app.outputs.footprints._MAX_RUNS", 60)
     mask = np.zeros((130, 90), bool)
     mask[::2] = mask[:, 0] = True
-    with pytest.raises(ImpossibleOutput, match=f"over {mask.sum()} pixels. Raise the threshold"):
+    with pytest.raises(
+        ImpossibleOutput, match=f"of {mask.sum()} pixels is too long to draw. Raise the threshold"
+    ):
         collection(small_toy, geotiff(picture(mask)))
 
 
