@@ -14,7 +14,6 @@ from app.bundle.manifest import Manifest, load_manifest
 from app.errors import BundleError, InferenceError
 from app.imaging.image import RowSource
 from app.imaging.resample import resample_rows
-from app.runtime.constant_patches import OneColour
 from app.runtime.gpu import Gpu
 from app.runtime.predictor import Backend, Device, Precision, Predictor
 from app.runtime.select import load_predictor
@@ -48,7 +47,6 @@ class Segmenter:
     def __init__(self, manifest: Manifest, predictor: Predictor) -> None:
         self.manifest = manifest
         self.predictor = predictor
-        self._cached = OneColour(predictor)
 
     def close(self) -> None:
         """Let go of the predictor's threads."""
@@ -147,7 +145,7 @@ class Segmenter:
     ) -> Iterator[NDArray[np.float32]]:
         """Predict patches one after the other, batch by batch: float32 (M, S, S) each."""
         oriented = (o.apply(patch) for patch in patches for o in plan.orientations)
-        ask = partial(self._cached.predict, members=members)
+        ask = partial(self.predictor.predict, members=members)
         batches = self._batches(oriented, cancelled)
         answers = one_ahead(ask, batches) if self.predictor.ahead else map(ask, batches)
         views = (view for answer in answers for view in answer.swapaxes(0, 1))

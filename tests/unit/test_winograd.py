@@ -1,4 +1,4 @@
-"""Convolutions by fewer products: the same results as OpenVINO's own."""
+"""Winograd convolution gives the same results as OpenVINO's own."""
 
 from typing import Any
 
@@ -15,27 +15,27 @@ Shape = tuple[int, int, int]
 """Channels, height and width."""
 
 
-def enlarged(taken: Any, height: int, width: int, **how: Any) -> Any:
+def enlarged(source: Any, height: int, width: int, **how: Any) -> Any:
     to, axes = np.array([height, width]), np.array([2, 3])
-    found = opset.interpolate(taken, to, shape_calculation_mode="sizes", axes=axes, **how)
+    found = opset.interpolate(source, to, shape_calculation_mode="sizes", axes=axes, **how)
     return found.output(0)
 
 
-def doubled(taken: Any, **other: Any) -> Any:
-    _, _, height, width = taken.get_shape()
+def doubled(source: Any, **other: Any) -> Any:
+    _, _, height, width = source.get_shape()
     how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"} | other
-    return enlarged(taken, 2 * height, 2 * width, mode="nearest", **how)
+    return enlarged(source, 2 * height, 2 * width, mode="nearest", **how)
 
 
-def convolved(taken: Any, kernels: int, **other: Any) -> Any:
+def convolved(source: Any, kernels: int, **other: Any) -> Any:
     """Convolve with random weights, and go on as networks do: a bias and ReLU."""
     rng = np.random.default_rng(kernels)
-    channels = taken.get_shape()[1]
+    channels = source.get_shape()[1]
     size = other.pop("size", 3)
     weights = rng.normal(0, (size**2 * channels) ** -0.5, (kernels, channels, size, size))
     around = [size // 2] * 2
     how = {"strides": [1, 1], "pads_begin": around, "pads_end": around, "dilations": [1, 1]} | other
-    found = opset.convolution(taken, weights.astype(np.float32), **how)
+    found = opset.convolution(source, weights.astype(np.float32), **how)
     bias = rng.normal(0, 1, (1, kernels, 1, 1)).astype(np.float32)
     return opset.relu(opset.add(found, bias)).output(0)
 
@@ -82,8 +82,8 @@ def assert_rearranged(build: Any, left: int = 0) -> None:
 @pytest.mark.parametrize("width", [17, 20])
 def test_by_tiles(height: int, width: int) -> None:
     def build() -> Any:
-        taken = given((32, height, width))
-        return model(convolved(taken[0].output(0), 33), taken)
+        source = given((32, height, width))
+        return model(convolved(source[0].output(0), 33), source)
 
     assert_rearranged(build)
 
@@ -91,8 +91,8 @@ def test_by_tiles(height: int, width: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 7), (2, 5, 8), (40, 16, 3)])
 def test_doubled(shape: Shape) -> None:
     def build() -> Any:
-        taken = given(shape)
-        return model(convolved(doubled(taken[0].output(0)), 5), taken)
+        source = given(shape)
+        return model(convolved(doubled(source[0].output(0)), 5), source)
 
     assert_rearranged(build)
 
@@ -108,19 +108,19 @@ def test_doubled_and_joined(joined: Shape, left: int) -> None:
     def build() -> Any:
         _, height, width = joined
         small = (4, height // 2, width // 2)
-        taken = given(small, joined, small)
-        first, middle, last = (one.output(0) for one in taken)
+        source = given(small, joined, small)
+        first, middle, last = (one.output(0) for one in source)
         parts = opset.concat([doubled(first), middle, doubled(last)], 1).output(0)
-        return model(convolved(parts, 32), taken)
+        return model(convolved(parts, 32), source)
 
     assert_rearranged(build, left)
 
 
 def test_one_after_the_other() -> None:
     def build() -> Any:
-        taken = given((32, 7, 7))
-        first = convolved(doubled(taken[0].output(0)), 32)
-        return model(convolved(doubled(convolved(first, 32)), 8), taken)
+        source = given((32, 7, 7))
+        first = convolved(doubled(source[0].output(0)), 32)
+        return model(convolved(doubled(convolved(first, 32)), 8), source)
 
     assert_rearranged(build)
 
@@ -135,10 +135,10 @@ def test_one_after_the_other() -> None:
 )
 def test_one_by_one_comes_before_enlarging(how: dict[str, str]) -> None:
     def build() -> Any:
-        taken = given((5, 3, 4), (7, 12, 15), (6, 1, 1))
-        small, whole, one = (each.output(0) for each in taken)
+        source = given((5, 3, 4), (7, 12, 15), (6, 1, 1))
+        small, whole, one = (each.output(0) for each in source)
         parts = [enlarged(small, 12, 15, **how), whole, enlarged(one, 12, 15, **how)]
-        return model(convolved(opset.concat(parts, 1).output(0), 9, size=1), taken)
+        return model(convolved(opset.concat(parts, 1).output(0), 9, size=1), source)
 
     assert_rearranged(build)
     graph = build()
@@ -148,9 +148,9 @@ def test_one_by_one_comes_before_enlarging(how: dict[str, str]) -> None:
 
 
 def test_one_by_one_comes_after_shrinking() -> None:
-    taken = given((5, 12, 15))
-    small = enlarged(taken[0].output(0), 3, 15, mode="nearest")
-    graph = model(convolved(small, 9, size=1), taken)
+    source = given((5, 12, 15))
+    small = enlarged(source[0].output(0), 3, 15, mode="nearest")
+    graph = model(convolved(small, 9, size=1), source)
     rearrange(graph)
     assert [list(n.get_output_shape(0))[2:] for n in convolutions(graph, 1)] == [[3, 15]]
 
@@ -170,8 +170,8 @@ def test_one_by_one_comes_after_shrinking() -> None:
     ],
 )
 def test_what_stays(shape: Shape, kernels: int, other: dict[str, Any]) -> None:
-    taken = given(shape)
-    graph = model(convolved(taken[0].output(0), kernels, **other), taken)
+    source = given(shape)
+    graph = model(convolved(source[0].output(0), kernels, **other), source)
     before = [node.get_friendly_name() for node in graph.get_ordered_ops()]
     rearrange(graph)
     assert [node.get_friendly_name() for node in graph.get_ordered_ops()] == before
@@ -181,32 +181,32 @@ def test_what_stays(shape: Shape, kernels: int, other: dict[str, Any]) -> None:
     "other", [{"nearest_mode": "ceil"}, {"coordinate_transformation_mode": "half_pixel"}]
 )
 def test_what_is_enlarged_otherwise_stays(other: dict[str, str]) -> None:
-    taken = given((3, 7, 7))
-    graph = model(convolved(doubled(taken[0].output(0), **other), 4), taken)
+    source = given((3, 7, 7))
+    graph = model(convolved(doubled(source[0].output(0), **other), 4), source)
     rearrange(graph)
     assert threes(graph) == 1
 
 
 def test_what_is_enlarged_by_a_told_scale_stays() -> None:
     """By 2.1, 3 pixels become 6 as well, but of others."""
-    taken = given((3, 3, 3))
+    source = given((3, 3, 3))
     how = {
         "mode": "nearest",
         "coordinate_transformation_mode": "asymmetric",
         "nearest_mode": "floor",
     }
     scales, axes = np.array([2.1, 2.1], np.float32), np.array([2, 3])
-    large = opset.interpolate(taken[0], scales, shape_calculation_mode="scales", axes=axes, **how)
+    large = opset.interpolate(source[0], scales, shape_calculation_mode="scales", axes=axes, **how)
     assert list(large.get_output_shape(0)) == [1, 3, 6, 6]
-    graph = model(convolved(large.output(0), 4), taken)
+    graph = model(convolved(large.output(0), 4), source)
     rearrange(graph)
     assert threes(graph) == 1
 
 
 def test_weights_that_are_no_constants_stay() -> None:
-    taken = given((32, 20, 20))
+    source = given((32, 20, 20))
     weights = opset.parameter([32, 32, 3, 3], ov.Type.f32)
-    found = opset.convolution(taken[0], weights, [1, 1], [1, 1], [1, 1], [1, 1])
-    graph = model(found.output(0), [*taken, weights])
+    found = opset.convolution(source[0], weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    graph = model(found.output(0), [*source, weights])
     rearrange(graph)
     assert threes(graph) == 1
