@@ -1,7 +1,9 @@
 """Segment files: what `rooftrace segment` does once its arguments are settled."""
 
 import hashlib
+import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +17,9 @@ from app.commandline.files import STANDARD
 from app.commandline.resume import PartialRun, partial_folder, partial_run
 from app.errors import RooftraceError, UploadTooLarge
 from app.imaging.decode import decode_image
+from app.imaging.files import open_image
 from app.imaging.header import tiff_size
 from app.imaging.image import RowSource
-from app.imaging.raster import open_raster
-from app.imaging.sniff import Format as FileFormat
-from app.imaging.sniff import sniff_file
 from app.outputs.formats import BYTES_PER_PIXEL, FORMATS, Format
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
@@ -55,12 +55,16 @@ class Run:
         has_own_bar = len(self.targets) == 1
         files = tqdm(self.targets.items(), unit="image", disable=self.quiet or has_own_bar)
         for source, target in files:
+            name = os.fsencode(source).decode(errors="replace")  # may be Latin-1
             try:
                 for notice in self._segment(source, target):
-                    tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
+                    tqdm.write(f"notice: {name}: {notice}", file=sys.stderr)
             except (OSError, RooftraceError) as error:
                 failed += 1
-                tqdm.write(f"error: {source}: {error}", file=sys.stderr)
+                tqdm.write(f"error: {name}: {error}", file=sys.stderr)
+            except Exception as error:  # a fault of ours, which no other file need suffer
+                failed += 1
+                tqdm.write(f"error: {name}: {_unforeseen(error)}", file=sys.stderr)
         return failed
 
     def _segment(self, source: Path, target: Path) -> tuple[str, ...]:
@@ -119,14 +123,14 @@ class Run:
         Also yields the file's fingerprint.
         """
         decoding = self.options.decoding
-        if source != STANDARD and sniff_file(source) is FileFormat.TIFF:
-            status = source.stat()
-            with open_raster(source, **decoding) as raster:
-                yield raster, f"of {status.st_size} bytes, changed {status.st_mtime_ns}"
-        else:
-            data = sys.stdin.buffer.read() if source == STANDARD else source.read_bytes()
+        if source == STANDARD:
+            data = sys.stdin.buffer.read()
             image = decode_image(data, max_pixels=self.max_pixels, **decoding)
             yield image, hashlib.sha256(data).hexdigest()
+            return
+        with open_image(source, max_pixels=self.max_pixels, **decoding) as opened:
+            status, place = source.stat(), opened.georeference
+            yield opened, f"of {status.st_size} bytes, changed {status.st_mtime_ns}, at {place}"
 
     def _bands(self, plan: Plan, image: RowSource, partial: PartialRun) -> Iterator[Band]:
         """Yield the bands that are saved, then those that are not."""
@@ -170,6 +174,15 @@ class Run:
                     pace = 60 * (before - done) * row / (perf_counter() - started)
                     bar.set_postfix_str(f"{pace:.3g} {unit}/min", refresh=False)
                     bar.update(new * row)
+
+
+def _unforeseen(error: Exception) -> str:
+    """Say what a report of a fault needs: the error, and where it was raised."""
+    [*_, last] = traceback.extract_tb(error.__traceback__)
+    return (
+        f"an unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: "
+        f"{error}. This is a fault of Rooftrace: report it, with the file if you can."
+    )
 
 
 def _is_done(source: Path, target: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from rasterio.transform import Affine
@@ -21,6 +22,7 @@ from app.commandline.cli import main
 from app.commandline.files import choose_format, expand, plan_targets
 from app.commandline.resume import partial_folder
 from app.errors import InvalidOption
+from app.imaging.files import open_image
 from tests.factories import scene, toy_cascade
 from tests.geotiff import tiff
 from tests.serving import decoded, encoded, exact_bundle, serving, toy_mask
@@ -117,6 +119,61 @@ class TestFiles:
             plan_targets([*one, Path("b.tif")], "-", format)
 
 
+class TestOneFilesFault:
+    def test_the_others_go_on(
+        self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        latin = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif"))
+        latin.write_bytes(map_file.read_bytes())
+        off = tmp_path / "off.tif"
+        nowhere = {"crs": "EPSG:4326", "transform": Affine(1, 0, 500, 0, -1, 500)}
+        off.write_bytes(tiff(np.moveaxis(PIXELS, 2, 0), photometric="rgb", **nowhere))
+        out = tmp_path / "out"
+        assert (
+            run("segment", latin, off, map_file, "-o", f"{out}/", "--format", "geojson", "--quiet")
+            == 1
+        )
+        err = capsys.readouterr().err
+        assert "not UTF-8" in err
+        assert "not valid" in err
+        assert "Traceback" not in err
+        assert [path.name for path in out.iterdir()] == ["map.geojson"]
+
+    def test_not_even_by_a_fault_of_ours(
+        self,
+        bundle: Path,
+        map_file: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        other = tmp_path / "other.tif"
+        other.write_bytes(map_file.read_bytes())
+
+        def opened(path: Path, **options: object) -> object:
+            if path == map_file:
+                raise ZeroDivisionError("for a test")
+            return open_image(path, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("app.commandline.runs.open_image", opened)
+        out = tmp_path / "out"
+        assert run("segment", map_file, other, "-o", f"{out}/", "--quiet") == 1
+        assert "an unforeseen ZeroDivisionError in test_runs.py" in capsys.readouterr().err
+        assert [path.name for path in out.iterdir()] == ["other.png"]
+
+
+def test_files_beside_a_picture_tell_its_place(bundle: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "ortho.png"
+    picture.write_bytes(encoded(PIXELS))
+    picture.with_suffix(".pgw").write_text("0.5\n0\n0\n-0.5\n500000.25\n3999999.75\n")
+    picture.with_suffix(".prj").write_text(pyproj.CRS("EPSG:32633").to_wkt("WKT1_ESRI"))
+    out = tmp_path / "out.geojson"
+    assert run("segment", picture, "-o", out, "--resample", "off", "--quiet") == 0
+    found = json.loads(out.read_text())
+    assert "coordinate_system" not in found
+    assert found["building_area_m2"] == pytest.approx(toy_mask(PIXELS).sum() * 0.2502, rel=1e-3)
+
+
 class TestStreaming:
     @pytest.mark.parametrize("name", ["geotiff", "geojson"])
     @pytest.mark.parametrize("options", [{}, {"min_area": "1.2", "gsd": "0.3", "overlap": "0.5"}])
@@ -154,7 +211,7 @@ class TestStreaming:
         np.testing.assert_array_equal(mask_of(tmp_path / "out.tif") == 1, toy_mask(PIXELS))
         # What is held whole is refused by its header.
         monkeypatch.setattr(
-            "app.commandline.runs.open_raster", lambda path, **_: pytest.fail(f"{path} was read")
+            "app.commandline.runs.open_image", lambda path, **_: pytest.fail(f"{path} was read")
         )
         for output in (tmp_path / "out.png", "-"):
             assert run("segment", map_file, "-o", output, "--quiet") == 1
