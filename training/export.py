@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -53,6 +53,7 @@ from training.parity import TOLERANCE, check_parity, parity_patches
 from training.precision import costs
 from training.provenance import git_commit, tool_versions
 from training.quantize import calibrate
+from training.remembered import Remembered
 
 logger = logging.getLogger(__name__)
 
@@ -350,11 +351,12 @@ def _fitted_and_scored(
     if not tiles:
         return manifest
     described = " + ".join(splits)
-    predictor = load_predictor(folder, manifest, device="cpu", precision="fp32")
-    with closing(predictor):
+    exact = load_predictor(folder, manifest, device="cpu", precision="fp32")
+    with closing(exact):
+        remembered = cast(Predictor, Remembered(exact))
 
         def segmenter() -> Segmenter:
-            return Segmenter(manifest, predictor)
+            return Segmenter(manifest, remembered)
 
         sources = tally_sources(segmenter(), tiles, Options(cascade="off"), progress=progress)
         manifest = _with_weights(manifest, fitted := fit(list(sources.values())), described, tiles)
