@@ -29,7 +29,7 @@ class Remembered:
         Raises:
             InferenceError: as there.
         """
-        digests = [hashlib.sha256(np.ascontiguousarray(patch)).digest() for patch in patches]
+        digests = [hashlib.sha256(patch.tobytes()).digest() for patch in patches]
         new: Mapping[bytes, int] = {
             digest: n
             for n, digest in enumerate(digests)
