@@ -97,12 +97,16 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _fit(args: argparse.Namespace) -> None:
-    from training.export import refit
+    from training.export import load_trained, refit
+    from training.provenance import data_sources
 
+    add = [load_trained(path) for path in args.add]
     manifest = refit(
         args.bundle,
         args.out,
         validation=args.data,
+        add=add,
+        sources=data_sources([one.config for one in add]),
         enlarge_from=args.enlarge_from,
         calibration=args.calibration,
         notes=args.note,
@@ -288,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run_command=_export)
 
     command = commands.add_parser(
-        "fit", help="copy a bundle, with weights and threshold fitted to other tiles"
+        "fit", help="copy a bundle, with everything that is fitted fitted to other tiles"
     )
     command.add_argument("bundle", type=Path, help="folder of the bundle")
     command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
@@ -301,6 +305,14 @@ def _parser() -> argparse.ArgumentParser:
         help="folders or CSV files of the training: make members compute in int8, measured there",
     )
     command.add_argument("--out", type=Path, required=True, help="such as models/NAME")
+    command.add_argument(
+        "--add",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="CHECKPOINT",
+        help="networks that join the bundle's members",
+    )
     command.add_argument(
         "--enlarge-from",
         type=float,

@@ -149,19 +149,22 @@ def refit(
     out: Path,
     *,
     validation: Sequence[Path],
+    add: Sequence[Trained] = (),
     enlarge_from: float | None = None,
     calibration: Sequence[Path] = (),
+    sources: tuple[DataSource, ...] = (),
     notes: Sequence[str] = (),
     progress: bool = False,
 ) -> Manifest:
-    """Write a copy of `bundle` to `out`, with weights and threshold fitted to other tiles.
+    """Write a copy of `bundle` to `out`, with everything that is fitted fitted to other tiles.
 
-    `enlarge_from` is as in `export`; None keeps the bundle's own.
-    With `calibration`, as `export`; without, members keep the ranges that they have.
+    The networks of `add` join its members; `sources` describe their training data. `enlarge_from`
+    is as in `export`; None keeps the bundle's own. With `calibration`, as `export`; without,
+    members keep the ranges that they have.
 
     Raises:
         FileExistsError: `out` exists.
-        ValueError: data that can't be read.
+        ValueError: data that can't be read, or a network that can't join.
         BundleError: the bundle is broken.
     """
     manifest = load_manifest(bundle)
@@ -180,11 +183,53 @@ def refit(
                 "refitted_from": manifest.refitted_from or manifest.name,
             }
         )
+        if add:
+            manifest = _joined(folder, manifest, add, sources, validation)
         manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
         _write_manifest(folder, manifest)
         card = model_card(manifest, notes=notes, validation=validation, calibration=calibration)
         (folder / CARD).write_text(card)
     return manifest
+
+
+def _joined(
+    folder: Path,
+    manifest: Manifest,
+    add: Sequence[Trained],
+    sources: tuple[DataSource, ...],
+    validation: Sequence[Path],
+) -> Manifest:
+    """Write the files of new members, and return the manifest with them; weights are to be fitted.
+
+    Raises:
+        ValueError: a name that a member has already, another GSD, or ONNX Runtime does not
+            reproduce torch.
+    """
+    if (gsd := _reference_gsd(add)) != manifest.gsd.reference:
+        raise ValueError(
+            f"members must be trained at one data.gsd: the bundle has {manifest.gsd.reference}, "
+            f"got {gsd}"
+        )
+    new = tuple(_write_member(folder, one, 1.0) for one in add)
+    tiles = [tile for path in validation for tile in list_tiles(path)]
+    alone = manifest.model_copy(update={"members": new})
+    with closing(OnnxPredictor(folder, alone)) as predictor:
+        new = _with_parity(alone, add, predictor, parity_patches(tiles)).members
+    members = (*manifest.members, *new)
+    known = {source.name for source in manifest.sources}
+    document = manifest.model_dump()
+    document |= {
+        "members": [m.model_copy(update={"weight": 1 / len(members)}) for m in members],
+        "cascade": None,
+        "precisions": {},
+        "sources": (*manifest.sources, *(s for s in sources if s.name not in known)),
+        "training": manifest.training
+        | {one.config.member: one.config.model_dump(mode="json") for one in add},
+        "checkpoints": manifest.checkpoints | {one.config.member: one.checkpoint for one in add},
+        "git_commit": git_commit(),
+        "exporter": tool_versions(),
+    }
+    return Manifest.model_validate(document)
 
 
 @contextmanager

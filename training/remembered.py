@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.runtime.onnxruntime import Predictor
+from app.runtime.predictor import Predictor
 
 
 class Remembered:
