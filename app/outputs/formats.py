@@ -87,7 +87,8 @@ FORMATS: dict[str, Format] = {
             "probability",
             "image/png",
             ".probability.png",
-            "8-bit single-channel: 255 × probability, rounded",
+            "8-bit single-channel: 255 × probability, rounded; at least 255 × threshold where the "
+            "mask is building, less elsewhere",
             write_probability,
             whole=True,
         ),

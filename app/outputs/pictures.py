@@ -1,5 +1,6 @@
 """Results as PNG: the mask, the probabilities, and the image with its buildings tinted."""
 
+import math
 from typing import IO
 
 import numpy as np
@@ -17,8 +18,15 @@ def write_mask(stream: SegmentedStream, file: IO[bytes]) -> None:
 
 
 def write_probability(stream: SegmentedStream, file: IO[bytes]) -> None:
-    """Write 255 x probability, rounded, as 8-bit single-channel PNG; halves go to the even side."""
-    write_grey_png(file, stream.assemble(_in_8_bits), provenance(stream.plan).tags())
+    """Write 255 x probability, rounded, as 8-bit single-channel PNG.
+
+    Rounding stops at the threshold: a value reaches 255 x threshold where the pixel is building,
+    and nowhere else.
+    """
+    # A vote is building above one half, a probability at the threshold and above.
+    least = 128 if stream.plan.combine == "vote" else math.ceil(255 * stream.plan.threshold)
+    levels = stream.assemble(lambda band: _levels(band, least))
+    write_grey_png(file, levels, provenance(stream.plan).tags())
 
 
 def write_overlay(stream: SegmentedStream, file: IO[bytes]) -> None:
@@ -29,6 +37,8 @@ def write_overlay(stream: SegmentedStream, file: IO[bytes]) -> None:
     write_overlay_png(file, pixels, valid, mask, tags)
 
 
-def _in_8_bits(band: Band) -> NDArray[np.uint8]:
-    levels: NDArray[np.uint8] = np.rint(band.probability * np.float32(255)).astype(np.uint8)
+def _levels(band: Band, least: int) -> NDArray[np.uint8]:
+    rounded = np.rint(band.probability * np.float32(255))
+    building, other = np.maximum(rounded, least), np.minimum(rounded, least - 1)
+    levels: NDArray[np.uint8] = np.where(band.mask, building, other).astype(np.uint8)
     return levels

@@ -1,6 +1,8 @@
 """The page for a person, in a real Chromium."""
 
+import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.conftest import IN_CHROMIUM, Serve, Server
-from tests.factories import scene
-from tests.serving import THRESHOLD, decoded, encoded, toy_mask
+from tests.factories import scene, toy_cascade
+from tests.serving import THRESHOLD, decoded, encoded, exact_bundle, toy_mask
 
 pytestmark = IN_CHROMIUM
 
@@ -102,6 +104,34 @@ def test_downloads_are_the_services_own(page: Page, tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask == 255, toy_mask(GREY, 0.8))
 
 
+def test_what_is_shown_is_what_is_downloaded(
+    browser: Browser, serve: Serve, tmp_path: Path
+) -> None:
+    """Bit for bit, at the bundle's threshold and at others, with everything that decides masks."""
+    cascade = toy_cascade("blue", 0.2, 0.8, 0.2)
+    bundle = exact_bundle(tmp_path / "bundle", patch_size=32, cascade=cascade, min_confidence=0.62)
+    colours = np.random.default_rng(7).integers(0, 256, (30, 40, 3))
+    pixels = np.kron(colours, np.ones((6, 6, 1))).astype(np.uint8)
+    page = browser.new_page()
+    page.goto(serve(bundle).url)
+    choose(page, tmp_path, "tile.png", encoded(pixels))
+    button = page.get_by_role("button", name="Download the mask")
+    expect(button).to_be_visible()
+    masks = []
+    for threshold in (None, "0.3", "0.5", "0.71", "0.9"):
+        if threshold:
+            first = len(masks) == 1  # other probabilities come, once
+            with page.expect_response(re.compile("min_confidence=0")) if first else nullcontext():
+                page.get_by_label("Threshold").fill(threshold)
+            page.wait_for_timeout(200)
+        with page.expect_download() as download:
+            button.click()
+        masks.append(decoded(Path(download.value.path()).read_bytes()) == 255)
+        np.testing.assert_array_equal(shown_mask(page), masks[-1])
+    assert len({mask.tobytes() for mask in masks}) == len(masks)
+    page.close()
+
+
 def test_a_tiff_which_no_browser_shows(page: Page, tmp_path: Path) -> None:
     choose(page, tmp_path, "tile.tif", encoded(GREY, "TIFF"))
     expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
@@ -157,7 +187,7 @@ def test_it_can_be_used_without_a_mouse(page: Page, tmp_path: Path) -> None:
     expect(threshold).to_be_visible()
     threshold.focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#threshold-value")).to_have_text("0.51")
+    expect(page.locator("#threshold-value")).to_have_text("0.5118")  # 130.5 / 255
 
 
 def test_a_key_is_asked_for_where_one_is_needed_and_kept_in_the_tab(

@@ -25,7 +25,7 @@ from app.outputs.formats import FORMATS
 from app.outputs.rle import decode_rle
 from tests.factories import toy_cascade
 from tests.maps import geotiff
-from tests.serving import decoded, exact_bundle, serving
+from tests.serving import THRESHOLD, decoded, exact_bundle, serving
 
 Mask = NDArray[np.bool_]
 # Degrees, so that GeoJSON needs no other system: its polygons fall back on the very pixels.
@@ -137,6 +137,8 @@ def test_every_format_shows_the_same_pixels(
         "csv": decode_rle(csv_row["mask_rle"], *shape, "row"),
         "ndjson": decode_rle(json.loads(batched("ndjson"))["rle"], *shape, "row"),
         "overlay": _tinted(posted("overlay"), pixels, valid),
+        "probability": decoded(posted("probability"))
+        >= (128 if "combine" in options else 255 * float(options.get("threshold", THRESHOLD))),
         "coco": _coco_mask(posted("coco"), shape),
         "geojson": _geojson_mask(posted("geojson"), shape),
         "geotiff": _tiff_mask(posted("geotiff")),
