@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import Annotated, Any, TypeVar
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.api.admission import Deadline
+from app.api.headers import RESULT_HEADERS, add_notices, figures
 from app.api.parameters import (
     ANY_BYTES,
     BATCH_TYPES,
@@ -48,15 +49,10 @@ router = APIRouter(tags=["segmentation"], dependencies=[CHECKED], route_class=Ro
 
 _OBJECT = {"type": "object", "additionalProperties": True}
 _BINARY = {"type": "string", "format": "binary"}
-_MAX_NOTICES, _MAX_NOTICE = 16, 300
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
-
-
-def _header(description: str, example: str | float, type: str = "string") -> dict[str, Any]:
-    return {"description": description, "schema": {"type": type, "examples": [example]}}
 
 
 _FAILURES = (
@@ -88,35 +84,7 @@ _IMAGE_FAILURES = (
     responses={
         200: {
             "description": "The result, in the chosen format",
-            "headers": {
-                "Server-Timing": _header(
-                    "milliseconds of each stage",
-                    "queue;dur=0.2, decode;dur=3.8, infer;dur=1675.0, encode;dur=6.7",
-                ),
-                "X-Request-Id": _header(
-                    "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
-                    "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
-                ),
-                "X-Model-Version": _header("version of the bundle", "rooftrace-8-0123456789ab"),
-                "X-Execution-Provider": _header("what it ran on", "CPUExecutionProvider"),
-                "X-Building-Fraction": _header(
-                    "share of building among the valid pixels", 0.123456, "number"
-                ),
-                "X-Building-Count": _header(
-                    "buildings: pixels that share a side are one", 17, "integer"
-                ),
-                "X-Building-Area-M2": _header(
-                    "area of the building pixels, where the GSD is known", 2318.4, "number"
-                ),
-                "X-Cascade": _header(
-                    "how many patches the first member decided alone; absent without a cascade",
-                    "unet_lite decided 34 of 49 patches alone",
-                ),
-                "X-Notice": _header(
-                    "a fact about its own input that the client should know; may repeat",
-                    "The image is greyscale: its band was used as red, green and blue.",
-                ),
-            },
+            "headers": RESULT_HEADERS,
             "content": {
                 # First, as generated clients parse every answer as the first type that they know.
                 ANY_BYTES: {"schema": _BINARY},
@@ -172,10 +140,10 @@ async def segment(
         "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
         "X-Model-Version": stream.plan.model,
         "X-Execution-Provider": ", ".join(execution_providers(work.segmenter)),
-        **_figures(stream),
+        **figures(stream),
     }
     response = Response(body, media_type=format.media_type, headers=headers)
-    _add_notices(response, stream.plan.notices)
+    add_notices(response, stream.plan.notices)
     return response
 
 
@@ -255,7 +223,7 @@ async def segment_batch(
             submission(ids, results), media_type=BATCH_TYPES["csv"], headers=headers
         )
         left_out = [result for result in results if isinstance(result, FileProblem)]
-        _add_notices(response, [f"{p.filename!r} left out: {p.error.detail}" for p in left_out])
+        add_notices(response, [f"{p.filename!r} left out: {p.error.detail}" for p in left_out])
         return response
     batch = BatchResult(model=version, results=results)
     return Response(batch.model_dump_json(), media_type="application/json", headers=headers)
@@ -329,17 +297,6 @@ def _work(
     return Work(segmenter, options, formats, service.settings.max_pixels, deadline.check)
 
 
-def _figures(stream: SegmentedStream) -> dict[str, str]:
-    """Return what a stream that was read to its end counted, as headers."""
-    area, count = stream.building_area, stream.cascade_count
-    return {
-        "X-Building-Fraction": f"{stream.building_fraction:.6f}",
-        "X-Building-Count": str(stream.building_count),
-        **({} if area is None else {"X-Building-Area-M2": f"{area:.2f}"}),
-        **({} if count is None else {"X-Cascade": str(count)}),
-    }
-
-
 def _accept(request: Request) -> str:
     return ", ".join(request.headers.getlist("accept"))
 
@@ -349,14 +306,3 @@ def _refuse_repeated(request: Request) -> None:
     names = [name for name, _ in request.query_params.multi_items()]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise errors.InvalidOption(f"{', '.join(repeated)} came more than once. Send it once.")
-
-
-def _add_notices(response: Response, notices: Sequence[str]) -> None:
-    """Add a header for each notice, as long as clients can be expected to take them."""
-    if len(notices) > _MAX_NOTICES:
-        notices = [*notices[: _MAX_NOTICES - 1], f"and {len(notices) - _MAX_NOTICES + 1} more"]
-    for notice in notices:
-        # Header values are Latin-1 at best; what a client named a file may be anything.
-        text = notice.encode("unicode_escape").decode()
-        brief = text if len(text) <= _MAX_NOTICE else f"{text[: _MAX_NOTICE - 3]}..."
-        response.headers.append("X-Notice", brief)

@@ -1,0 +1,64 @@
+"""The headers of a result: what the document says of each, and its value."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+
+from app.segmentation.stream import SegmentedStream
+
+_MAX_NOTICES, _MAX_NOTICE = 16, 300
+
+
+def _header(description: str, example: str | float, type: str = "string") -> dict[str, Any]:
+    return {"description": description, "schema": {"type": type, "examples": [example]}}
+
+
+RESULT_HEADERS = {
+    "Server-Timing": _header(
+        "milliseconds of each stage",
+        "queue;dur=0.2, decode;dur=3.8, infer;dur=1675.0, encode;dur=6.7",
+    ),
+    "X-Request-Id": _header(
+        "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
+        "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
+    ),
+    "X-Model-Version": _header("version of the bundle", "rooftrace-8-0123456789ab"),
+    "X-Execution-Provider": _header("what it ran on", "CPUExecutionProvider"),
+    "X-Building-Fraction": _header("share of building among the valid pixels", 0.123456, "number"),
+    "X-Building-Count": _header("buildings: pixels that share a side are one", 17, "integer"),
+    "X-Building-Area-M2": _header(
+        "area of the building pixels, where the GSD is known", 2318.4, "number"
+    ),
+    "X-Cascade": _header(
+        "how many patches the first member decided alone; absent without a cascade",
+        "unet_lite decided 34 of 49 patches alone",
+    ),
+    "X-Notice": _header(
+        "a fact about its own input that the client should know; may repeat",
+        "The image is greyscale: its band was used as red, green and blue.",
+    ),
+}
+"""Headers of a segmented image, as OpenAPI objects."""
+
+
+def figures(stream: SegmentedStream) -> dict[str, str]:
+    """Return what a stream that was read to its end counted, as headers."""
+    area, count = stream.building_area, stream.cascade_count
+    return {
+        "X-Building-Fraction": f"{stream.building_fraction:.6f}",
+        "X-Building-Count": str(stream.building_count),
+        **({} if area is None else {"X-Building-Area-M2": f"{area:.2f}"}),
+        **({} if count is None else {"X-Cascade": str(count)}),
+    }
+
+
+def add_notices(response: Response, notices: Sequence[str]) -> None:
+    """Add a header for each notice, as long as clients can be expected to take them."""
+    if len(notices) > _MAX_NOTICES:
+        notices = [*notices[: _MAX_NOTICES - 1], f"and {len(notices) - _MAX_NOTICES + 1} more"]
+    for notice in notices:
+        # Header values are Latin-1 at best; what a client named a file may be anything.
+        text = notice.encode("unicode_escape").decode()
+        brief = text if len(text) <= _MAX_NOTICE else f"{text[: _MAX_NOTICE - 3]}..."
+        response.headers.append("X-Notice", brief)
