@@ -1,9 +1,8 @@
-"""The scores of the shipped bundle as tables, from its manifest."""
+"""The shipped bundle in tables and sentences, from its manifest."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+from app.bundle.manifest import Evaluation, Manifest, load_manifest
 from app.settings import Settings
 
 _COLUMNS = {
@@ -26,35 +25,87 @@ _SHORT = (
 
 def row() -> str:
     """Return the one row of scores of the README."""
-    bundle, evaluation = _evaluation()
+    manifest, evaluation = _shipped()
     header = ["bundle", *(_COLUMNS[key] for key in _SHORT[:-1]), "empty patches with a building"]
-    cells = [f"`{bundle}`", *(_cell(evaluation["ensemble"], key) for key in _SHORT)]
-    return _table(header, cells)
+    cells = [f"`{manifest.name}`", *(_cell(evaluation.ensemble, key) for key in _SHORT)]
+    return f"{_table(header, [cells])}\n\n{_measured_on(evaluation)}"
 
 
 def table() -> str:
     """Return the scores of the ensemble and of each member alone."""
-    _, evaluation = _evaluation()
-    rows = {"**ensemble**": evaluation["ensemble"]} | {
-        f"`{name}` alone": scores for name, scores in evaluation["members"].items()
+    _, evaluation = _shipped()
+    rows = {"**ensemble**": evaluation.ensemble} | {
+        f"`{name}` alone": scores for name, scores in evaluation.members.items()
     }
-    return _table(
-        ["", *_COLUMNS.values()],
-        *([name, *(_cell(scores, key) for key in _COLUMNS)] for name, scores in rows.items()),
+    return f"{_measured_on(evaluation)}\n\n{_scores(rows)}"
+
+
+def sources() -> str:
+    """Return the scores of the ensemble on each source."""
+    _, evaluation = _shipped()
+    return _scores(dict(evaluation.sources))
+
+
+def members() -> str:
+    """Return the members with their weights, and the rule that makes buildings of them."""
+    manifest, _ = _shipped()
+    rows = [
+        [
+            f"`{member.name}`",
+            member.architecture,
+            member.encoder,
+            f"{member.weight:g}",
+            f"{member.bytes / 1e6:.1f}",
+        ]
+        for member in manifest.members
+    ]
+    threshold = manifest.threshold
+    rule = f"A pixel is building where the weighted mean is at least {threshold.value:g}."
+    if threshold.min_confidence:
+        rule += (
+            f" A connected component with a mean below {threshold.min_confidence:g} is no building."
+        )
+    header = ["member", "network", "encoder", "weight", "MB"]
+    return f"{_table(header, rows)}\n\n{rule}"
+
+
+def cascade() -> str:
+    """Say when the first member decides a patch alone, and the cost of that."""
+    manifest, _ = _shipped()
+    rule = manifest.cascade
+    if rule is None:
+        return "This bundle has no cascade: all members decide every patch."
+    low, high = rule.doubt
+    return (
+        f"`{rule.member}` decides a patch alone where at most {rule.share:.1%} of its pixels lie "
+        f"from {low:g} to {high:g}.\nOn {rule.fitted_on}, these are {rule.alone:.0%} of the "
+        f"patches, and micro Dice changes by {rule.dice_micro_change:+.4f}."
     )
 
 
-def _evaluation() -> tuple[str, Mapping[str, Mapping[str, Mapping[str, float]]]]:
-    bundle: Path = Settings(_env_file=None).bundle
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    return manifest["name"], manifest["evaluation"]
+def _shipped() -> tuple[Manifest, Evaluation]:
+    manifest = load_manifest(Settings(_env_file=None).bundle)
+    assert manifest.evaluation is not None, "a bundle that is shipped was scored"
+    return manifest, manifest.evaluation
+
+
+def _measured_on(evaluation: Evaluation) -> str:
+    return (
+        f"Measured on {evaluation.date} on {evaluation.images} tiles ({evaluation.split}). Weights "
+        "and threshold were fitted\non these tiles, so the scores are a little too good."
+    )
+
+
+def _scores(rows: Mapping[str, Mapping[str, float]]) -> str:
+    cells = [[name, *(_cell(scores, key) for key in _COLUMNS)] for name, scores in rows.items()]
+    return _table(["", *_COLUMNS.values()], cells)
 
 
 def _cell(scores: Mapping[str, float], key: str) -> str:
     value = scores[key]
-    return f"{value:.0%}".replace("%", " %") if key == "empty_false_positives" else f"{value:.3f}"
+    return f"{100 * value:.0f} %" if key == "empty_false_positives" else f"{value:.3f}"
 
 
-def _table(header: list[str], *rows: list[str]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "scores"): scores.row,
+    ("docs/models.md", "members"): scores.members,
     ("docs/models.md", "scores"): scores.table,
+    ("docs/models.md", "sources"): scores.sources,
+    ("docs/models.md", "cascade"): scores.cascade,
     ("docs/api.md", "parameters"): parameters.table,
     ("ARCHITECTURE.md", "import map"): import_map.draw,
     ("ARCHITECTURE.md", "libraries"): import_map.libraries,
