@@ -233,8 +233,11 @@ class Admission:
 
         future = asyncio.get_running_loop().run_in_executor(self._threads, begin)
         try:
-            return await asyncio.wait_for(future, max(0.0, deadline.remaining))
+            async with asyncio.timeout(max(0.0, deadline.remaining)) as limit:
+                return await future
         except TimeoutError:
+            if not limit.expired():  # it is the work's own
+                raise
             raise deadline.exceeded() from None
         except asyncio.CancelledError:
             deadline.abandon()

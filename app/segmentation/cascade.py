@@ -14,6 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import InferenceError
+
 Patch: TypeAlias = NDArray[np.uint8]
 Ask = Callable[[Iterable[Patch], tuple[str, ...]], Iterator[NDArray[np.float32]]]
 """Takes patches, uint8 (S, S, 3), and M members; yields a float32 (M, S, S) for each patch."""
@@ -60,6 +62,9 @@ def predict_valid(
     """Yield a float32 prediction of `shape`, (M, S, S), for each patch: zeros for each None.
 
     `predict` is given the other patches, and may read ahead of its answers.
+
+    Raises:
+        InferenceError: it answered fewer patches than it read.
     """
     skipped: deque[bool] = deque()
 
@@ -73,6 +78,8 @@ def predict_valid(
         while skipped.popleft():
             yield np.zeros(shape, np.float32)
         yield prediction
+    if not all(skipped):
+        raise InferenceError("the predictor answered fewer patches than it was asked about")
     yield from (np.zeros(shape, np.float32) for _ in skipped)
 
 

@@ -2,11 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -190,7 +193,7 @@ class TestHead:
 
 
 class _BrokenPredictor:
-    """A predictor with a bug."""
+    """A predictor with a bug: it can't stand a patch with a pixel of 255, and sees no building."""
 
     members = ("red", "green", "blue")
     providers: Mapping[str, str] = dict.fromkeys(members, "CPUExecutionProvider")
@@ -200,39 +203,101 @@ class _BrokenPredictor:
     batch_size = 1
     ahead = False
 
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
-        raise ZeroDivisionError("/secret/path")
+        if patches.max() == 255:
+            raise self.error
+        return np.zeros((len(members), *patches.shape[:3]), np.float32)
 
     def close(self) -> None:
         """Do nothing."""
 
 
+class _Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("/secret/path")
+
+
+def broken(bundle: Path, error: Exception) -> FastAPI:
+    """Make the application with a predictor that raises `error`."""
+    segmenter = Segmenter(load_manifest(bundle), _BrokenPredictor(error))
+    return create_app(settings_of(bundle), load=lambda _: segmenter)
+
+
 class TestBugs:
-    @pytest.fixture
-    def client(self, toy_bundle: Path) -> Iterator[TestClient]:
-        segmenter = Segmenter(load_manifest(toy_bundle), _BrokenPredictor())
-        app = create_app(settings_of(toy_bundle), load=lambda _: segmenter)
-        with TestClient(app, raise_server_exceptions=False) as client:
+    @pytest.fixture(
+        params=[
+            ZeroDivisionError("/secret/path"),
+            MemoryError("/secret/path"),
+            RecursionError("/secret/path"),
+            TimeoutError("/secret/path"),
+            _Unprintable(),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def client(self, toy_bundle: Path, request: pytest.FixtureRequest) -> Iterator[TestClient]:
+        with TestClient(broken(toy_bundle, request.param)) as client:
             yield client
 
-    def test_one_is_a_problem_without_details(self, client: TestClient) -> None:
+    def test_one_in_the_middle_of_an_answer_breaks_it_off(self, toy_bundle: Path) -> None:
+        async def lines() -> AsyncIterator[str]:
+            yield "one"
+            raise ZeroDivisionError
+
+        async def stream() -> StreamingResponse:
+            return StreamingResponse(lines())
+
+        app = create_app(settings_of(toy_bundle))
+        app.router.routes.insert(0, APIRoute("/stream", stream))
+        with TestClient(app) as client, pytest.raises(ZeroDivisionError):
+            client.get("/stream")
+
+    def test_one_that_looks_like_the_end_of_the_patches_gives_no_mask(
+        self, toy_bundle: Path
+    ) -> None:
+        with TestClient(broken(toy_bundle, StopIteration())) as client:
+            response = client.post("/segment", files={"file": PNG})
+        assert_problem(response, 500, "Inference failed", "A model failed")
+
+    def test_one_is_a_problem_without_details(
+        self, client: TestClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
         response = client.post("/segment", files={"file": PNG})
         problem = assert_problem(response, 500, "Internal error", "fault of the service")
         assert "secret" not in json.dumps(problem)
+        assert f"request {response.headers['x-request-id']} failed" in caplog.text
         metrics = client.get("/metrics").text
         assert 'rooftrace_requests_total{method="POST",path="/segment",status="500"} 1.0' in metrics
         assert 'rooftrace_images_total{outcome="segmented"}' not in metrics
 
+    @pytest.mark.parametrize("format", ["json", "ndjson"])
     def test_one_in_a_batch_is_of_its_file(
-        self, client: TestClient, caplog: pytest.LogCaptureFixture
+        self, client: TestClient, caplog: pytest.LogCaptureFixture, format: str
     ) -> None:
-        response = client.post("/segment/rle", files=[("files", PNG), ("files", b"?")])
+        names = {"bug.png": PNG, "bad.png": b"?", "good.png": encoded(scene(9, 9) // 2)}
+        files = [("files", (name, data)) for name, data in names.items()]
+        response = client.post("/segment/rle", files=files, params={"format": format})
         assert response.status_code == 200
-        first, second = response.json()["results"]
-        assert (first["error"]["status"], second["error"]["status"]) == (500, 415)
+        lines = response.text.splitlines() if format == "ndjson" else []
+        results = [json.loads(line) for line in lines] or response.json()["results"]
+        by_name = {result["filename"]: result for result in results}
+        assert by_name.keys() == names.keys()
+        assert by_name["bug.png"]["error"]["status"] == 500
+        assert by_name["bad.png"]["error"]["status"] == 415
+        assert by_name["good.png"]["rle"] == ""
+        request_id = response.headers["x-request-id"]
+        assert by_name["bug.png"]["error"]["instance"] == f"urn:rooftrace:request:{request_id}"
         assert "secret" not in response.text
         assert_no_innards(response.text)
-        assert "ZeroDivisionError: /secret/path" in caplog.text
+        assert f"request {request_id} failed" in caplog.text
+
+    def test_one_in_a_csv_is_said(self, client: TestClient) -> None:
+        files = [("files", ("bug.png", PNG)), ("files", ("good.png", encoded(scene(9, 9) // 2)))]
+        response = client.post("/segment/rle", files=files, params={"format": "csv"})
+        assert response.text == "img_id,mask_rle\ngood,-1\n"
+        assert response.headers["x-notice"].startswith("'bug.png' left out: This is a fault of")
 
 
 def test_the_access_log_has_templates_and_ids(
