@@ -5,7 +5,6 @@ import tomllib
 
 import pytest
 
-from tests.docs import import_map
 from tests.docs.write import PARTS, ROOT, written
 
 
@@ -19,14 +18,6 @@ def test_part_is_up_to_date(document: str, name: str) -> None:
 def test_a_document_without_the_comments_is_an_error() -> None:
     with pytest.raises(ValueError, match="once"):
         written("no comments", "scores", "a part")
-
-
-def test_app_imports_no_training_and_no_torch() -> None:
-    drawn = import_map.folders()
-    assert {folder for folder, others in drawn.items() if "training" in others} <= {"benchmarks"}
-    for name, tree in import_map.modules("app"):
-        roots = {other.split(".")[0] for other in import_map.imported(tree)}
-        assert not roots & {"torch", "albumentations", "training", "benchmarks", "tests"}, name
 
 
 def test_every_dependency_has_its_licence_and_reason() -> None:
