@@ -12,7 +12,7 @@ ARG DEVICE=cpu
 # geo (GeoPackage, FlatGeobuf, GeoParquet), otel.
 ARG EXTRAS="openvino"
 WORKDIR /opt/rooftrace
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml setup.py constraints.txt ./
 COPY app/__init__.py app/
 # Both names: until release 25.3, pip let the first one bind what a package is built with, too.
 ENV PIP_CONSTRAINT=/opt/rooftrace/constraints.txt \
@@ -20,6 +20,7 @@ ENV PIP_CONSTRAINT=/opt/rooftrace/constraints.txt \
 # The package's own files come last, so that a change to them leaves this layer as it is. A private
 # package index comes in as a secret and leaves no trace: --secret id=pip,src=pip.conf
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    mkdir models && \
     touch README.md LICENSE && \
     python3 -m venv --without-pip venv && \
     python3 -m pip --python venv/bin/python3 install --no-cache-dir --editable ".[${DEVICE}${EXTRAS:+,${EXTRAS}}]"

@@ -26,7 +26,11 @@ PREFIX = "ROOFTRACE_"
 
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 
-_SHIPPED_BUNDLE = Path(__file__).parents[1] / "models" / "rooftrace-7"
+_HERE = Path(__file__).parent
+_SHIPPED_BUNDLE = (
+    # Inside the package where it is installed, beside it in a checkout.
+    (_HERE if (_HERE / "models").is_dir() else _HERE.parent) / "models" / "rooftrace-7"
+)
 
 
 class Settings(BaseSettings):

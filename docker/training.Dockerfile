@@ -11,12 +11,12 @@ RUN apt-get update && \
 # Which ONNX Runtime checks an export; for torch, the package index decides.
 ARG DEVICE=cpu
 WORKDIR /opt/rooftrace
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml setup.py constraints.txt ./
 COPY app/__init__.py app/
-COPY training/__init__.py training/
 ENV PIP_CONSTRAINT=/opt/rooftrace/constraints.txt \
     PIP_BUILD_CONSTRAINT=/opt/rooftrace/constraints.txt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    mkdir models && \
     touch README.md LICENSE && \
     python3 -m venv --without-pip venv && \
     python3 -m pip --python venv/bin/python3 install --no-cache-dir --editable ".[train,${DEVICE}]"
@@ -25,6 +25,7 @@ COPY app app
 COPY training training
 # The allocator's settings are the Makefile's; HOME is where caches may go, whoever the user is.
 ENV PATH=/opt/rooftrace/venv/bin:$PATH \
+    PYTHONPATH=/opt/rooftrace \
     HOME=/tmp \
     MALLOC_MMAP_THRESHOLD_=17179869184 \
     MALLOC_TRIM_THRESHOLD_=17179869184 \
