@@ -50,32 +50,30 @@ class Settings(BaseSettings):
     )
     device: Device = Field(
         "auto",
-        description="auto: the GPU where there is one, else the CPU; cuda: the GPU or no start",
+        description="auto: the GPU if there is one, else the CPU; cuda: the GPU, or no start",
     )
     backend: Backend = Field(
         "auto",
         description="auto: OpenVINO on CPUs, if it is installed, else ONNX Runtime; "
-        "onnxruntime or openvino: that one or no start",
+        "onnxruntime or openvino: that one, or no start",
     )
     precision: Precision = Field(
         "auto",
-        description="auto: int8, else bf16, where the CPU has it and the manifest says that masks "
-        "keep; fp32, bf16, int8 or, on GPUs, fp16: that one or no start",
+        description="auto: the first of int8, bf16 and fp32 that the CPU has and that keeps the "
+        "masks, by the manifest; fp32, bf16, int8 or fp16 (GPU): that one, or no start",
     )
     workers: PositiveInt | None = Field(
         None, description="CPU threads that predict, one patch each; unset: one per usable core"
     )
-    gpu_batch: PositiveInt = Field(16, description="patches that a GPU gets at once, at most")
-    cuda_graphs: bool = Field(
-        False, description="have a GPU replay recorded batches; not measured yet"
-    )
+    gpu_batch: PositiveInt = Field(16, description="most patches that a GPU gets at once")
+    cuda_graphs: bool = Field(False, description="experimental: let a GPU replay recorded batches")
     tensorrt: Path | None = Field(
         None,
-        description="folder where TensorRT keeps what it builds, which takes minutes the first "
-        "time; unset: CUDA alone; not measured yet",
+        description="experimental: folder where TensorRT keeps its engines, which take minutes to "
+        "build; unset: CUDA alone",
     )
     concurrency: PositiveInt | None = Field(
-        None, description="requests at work at once; unset: one more than there are workers"
+        None, description="requests that are worked on at once; unset: one more than `workers`"
     )
     max_waiting: int = Field(32, ge=0, description="requests that may wait for their turn")
     max_upload_bytes: PositiveInt = Field(64 * 2**20, description="bytes of one request's body")

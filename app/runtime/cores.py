@@ -6,10 +6,28 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may run on, within its container's CPU quota."""
+    """Count the cores that this process may run on, within the quota of its container or unit."""
     if sys.platform == "linux":
-        return min(len(os.sched_getaffinity(0)), cpu_quota(Path("/sys/fs/cgroup")))
+        groups = control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+        return min(len(os.sched_getaffinity(0)), *map(cpu_quota, groups))
     return os.cpu_count() or 1
+
+
+def control_groups(listing: Path, root: Path) -> list[Path]:
+    """Return the folders of this process's control groups, from `root` down; a quota binds in each.
+
+    A container sees its own group as the root. A systemd unit is some folders below it.
+
+    Source: Linux, Documentation/admin-guide/cgroup-v2.rst, `/proc/$PID/cgroup`.
+    """
+    groups = [root]
+    try:
+        [path] = [line[3:] for line in listing.read_text().splitlines() if line.startswith("0::")]
+    except (OSError, ValueError):  # not Linux's second version
+        return groups
+    for part in Path(path).parts[1:]:
+        groups.append(groups[-1] / part)
+    return groups
 
 
 def cpu_quota(cgroup: Path) -> int:

@@ -117,6 +117,14 @@ GUARDS = (
         "tests/unit/test_predictor.py::test_what_is_no_probability_never_leaves",
     ),
     Guard(
+        "a precision that the CPU lacks is refused",
+        "app/runtime/capabilities.py",
+        "if precision not in native:",
+        "if False:",
+        "tests/unit/test_predictor.py::TestPrecision"
+        "::test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_read",
+    ),
+    Guard(
         "a GPU's lack of memory halves the batch",
         "app/runtime/gpu.py",
         "not _OUT_OF_MEMORY.search(str(error))",

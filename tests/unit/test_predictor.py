@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.bundle.manifest import load_manifest
 from app.errors import BundleError, DeviceError, InferenceError
 from app.runtime import gpu as module
-from app.runtime.cores import cpu_quota, usable_cores
+from app.runtime.cores import control_groups, cpu_quota, usable_cores
 from app.runtime.fp16 import to_fp16
 from app.runtime.gpu import CUDA, TENSORRT, Gpu, GpuPredictor
 from app.runtime.onnxruntime import CPU
@@ -139,6 +139,20 @@ def test_a_containers_quota_is_seen(tmp_path: Path, files: dict[str, str], cores
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert cpu_quota(tmp_path) == cores
+
+
+def test_a_systemd_units_quota_is_seen(tmp_path: Path) -> None:
+    """The unit is a control group below the root, and its slice may have a quota too."""
+    root, listing = tmp_path / "cgroup", tmp_path / "listing"
+    unit = root / "system.slice" / "rooftrace.service"
+    unit.mkdir(parents=True)
+    (unit / "cpu.max").write_text("300000 100000\n")
+    (unit.parent / "cpu.max").write_text("max 100000\n")
+    listing.write_text("1:name=systemd:/elsewhere\n0::/system.slice/rooftrace.service\n")
+    groups = control_groups(listing, root)
+    assert groups == [root, unit.parent, unit]
+    assert min(map(cpu_quota, groups)) == 3
+    assert control_groups(tmp_path / "missing", root) == [root]
 
 
 def test_workers_default_to_the_usable_cores(bundle: Path, load: Load) -> None:
