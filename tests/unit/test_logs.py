@@ -49,7 +49,7 @@ def test_a_request_has_its_id_stages_and_sizes(log: StringIO, toy_bundle: Path) 
     assert good["sent_bytes"] == len(answer.content)
     assert len(PNG) < good["received_bytes"] < len(PNG) + 500  # type: ignore[operator]
     assert (bad["status"], bad["problem"]) == (422, "Damaged image")
-    assert set(many["stages_ms"]) == {"queue", "decode", "infer"}  # type: ignore[call-overload]
+    assert set(many["stages_ms"]) == {"queue", "decode", "infer", "encode"}  # type: ignore[call-overload]
 
 
 def test_clients_text_is_escaped(log: StringIO, toy_bundle: Path) -> None:

@@ -169,7 +169,7 @@ def test_the_version_ignores_layout(bundle: Path) -> None:
 
 def test_the_version_ignores_fields_that_hold_their_default(bundle: Path) -> None:
     before = load_manifest(bundle).version
-    edit(bundle, lambda m: m.update(early_exit=None, precisions={}))
+    edit(bundle, lambda m: m.update(cascade=None, precisions={}))
     assert load_manifest(bundle).version == before
 
 
