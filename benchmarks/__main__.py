@@ -12,7 +12,7 @@ from typing import Any
 
 from app.segmentation.segmenter import load_segmenter
 from app.settings import Settings
-from benchmarks import early_exit, engine, machine, report, service
+from benchmarks import cascade, engine, machine, report, service
 from benchmarks.imagery import Imagery
 from training.data import list_tiles
 from training.precision import costs
@@ -35,9 +35,9 @@ def run(bundle: Path, data: Path, *, full: bool, scale: float) -> dict[str, Any]
     )
     _say("precision")
     found["precisions"] = _precisions(bundle, data / "val", scale)
-    _say("early exit")
+    _say("cascade")
     size = 4096 if full else max(512, round(1344 * scale**0.5))
-    found["early_exit"] = early_exit.measure(bundle, imagery, size=size)
+    found["cascade"] = cascade.measure(bundle, imagery, size=size)
     _say("services")
     cells: Sequence[service.Cell] = service.FULL if full else service.SHORT
     if scale < 1:  # a rehearsal: nothing large

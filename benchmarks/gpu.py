@@ -118,16 +118,14 @@ def measure(
             found["not measured"][str(arrangement)] = str(error)
     precisions = dict.fromkeys(row["precision"] for row in found["engine"])
     found["ceiling"] = {precision: ceiling(device, precision) for precision in precisions}
-    ours = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
-    limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": device}
     measured = {row["arrangement"] for row in found["engine"]}
     contenders = [
-        service.Contender(
+        service.rooftrace(
             f"Rooftrace {device} {precision}",
-            ours,
-            "/health/live",
-            limits | {f"{PREFIX}PRECISION": precision},
-            path="/segment?gate=off",
+            bundle,
+            "/segment?cascade=off",
+            device=device,
+            precision=precision,
         )
         for precision in ("fp32", "fp16")
         if precision in measured

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import GsdRange
 from app.imaging.image import Image
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.settings import Settings
 from training.data import Tile, list_tiles
@@ -51,7 +51,7 @@ def agreement(segmenter: Segmenter, tile: Tile, gsd: float) -> Agreement:
     pixels, label = image.pixels[:height, :width], label[:height, :width]
     halved = np.rint(_fours(pixels).mean(axis=(1, 3))).astype(np.uint8)
     fine, coarse = (
-        segmenter.segment(Image(seen), SegmentOptions(gsd=told), mask_only=True).mask
+        segmenter.segment_image(Image(seen), Options(gsd=told)).mask
         for seen, told in ((pixels, gsd), (halved, 2 * gsd))
     )
     enlarged = coarse.repeat(2, axis=0).repeat(2, axis=1)

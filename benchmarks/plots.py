@@ -52,16 +52,13 @@ def best_peer(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]
     return [max(of_cell) for of_cell in zip(*rates, strict=True)]
 
 
-def early_exit(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def cascade(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the speed-up against the empty share, a line per precision."""
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for precision in dict.fromkeys(row["precision"] for row in rows):
         of_it = [row for row in rows if row["precision"] == precision]
         shares = [100 * row["empty"] for row in of_it]
         axes.plot(shares, [r["without"] / r["with"] for r in of_it], "o-", label=precision)
-        if of_it[0].get("gated"):
-            speeds = [r["without"] / r["gated"]["seconds"] for r in of_it]
-            axes.plot(shares, speeds, "s--", label=f"{precision}, with the gate")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xlabel("share of the scene without a building, %")
     axes.set_ylabel("times as fast")

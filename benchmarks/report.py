@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import plots
 from benchmarks.engine import EXACT
+from benchmarks.service import EXACT_PATH
 
 Found = Mapping[str, Any]
 
@@ -21,10 +22,11 @@ BUSY = 0.1
 def write(found: Found, page: Path) -> None:
     """Write the page and, in a folder of its name beside it, its plots."""
     folder = page.with_suffix("")
-    engine, service, early = found["engine"], found["service"], found["early_exit"]
+    engine, service, cascade = found["engine"], found["service"], found["cascade"]
     plots.engine(engine["arrangements"], folder / "engine.png")
     plots.services(service["services"], folder / "service.png")
-    plots.early_exit(early["rows"], folder / "early_exit.png")
+    if cascade["rows"]:
+        plots.cascade(cascade["rows"], folder / "cascade.png")
     services = service["services"]
     page.write_text(
         Template(_PAGE.read_text()).substitute(
@@ -39,6 +41,7 @@ def write(found: Found, page: Path) -> None:
             engine_left_out=_left_out(engine["left_out"]),
             precisions=_precisions(found["precisions"]),
             gsd=f"{service['gsd']:g}",
+            exact=EXACT_PATH,
             ratio_table=_ratios(services),
             service_tables="\n\n".join(
                 f"### {name}\n\n{_service(cells)}" for name, cells in services.items()
@@ -48,10 +51,9 @@ def write(found: Found, page: Path) -> None:
             starts=_listed(service["start_seconds"], "{:.1f} s"),
             stage_table=_stages(services),
             share_of_engine=_share_of_engine(engine["arrangements"], services),
-            scene_size=early["size"],
-            order=_order(early),
-            gate=_gate(early.get("gate")),
-            early_table=_early(early["rows"]),
+            scene_size=cascade["size"],
+            cascade=_cascade(cascade["cascade"]),
+            cascade_table=_cascade_table(cascade["rows"]),
         )
     )
 
@@ -199,59 +201,44 @@ def _share_of_engine(
         return ""
     return (
         "Patches per second of the service, as a share of the bare engine's (more than 100 % where "
-        f"early exit spared members): {'; '.join(said)}."
+        f"the cascade spared members): {'; '.join(said)}."
     )
 
 
-def _order(early: Found) -> str:
-    order = ", ".join(early["order"])
-    chosen = "" if early["order_is_measured"] else " (the manifest's: this bundle measured none)"
-    return order + chosen
-
-
-def _gate(gate: Found | None) -> str:
-    if gate is None:
-        return "This bundle has no gate."
+def _cascade(fitted: Found | None) -> str:
+    if fitted is None:
+        return "This bundle has no cascade."
+    low, high = fitted["doubt"]
     return (
-        f"The gate, which is lossy, is {gate['member']} below {gate['threshold']:g}: on "
-        f"{gate['fitted_on']}, where it was fitted, it clears {gate['cleared_empty']:.0%} of the "
-        f"empty patches, masks lose {gate['lost']:.3%} of their building pixels, and micro Dice "
-        f"changes by {gate['dice_micro_change']:+.4f}. Early exit goes on with what it leaves."
+        f"{fitted['member']} decides a patch alone where at most {fitted['share']:.1%} of its "
+        f"probabilities lie from {low:g} to {high:g}. On {fitted['fitted_on']}, where this was "
+        f"fitted, it decides {fitted['alone']:.0%} of the patches, and micro Dice changes by "
+        f"{fitted['dice_micro_change']:+.4f}."
     )
 
 
-def _early(rows: Sequence[Found]) -> str:
+def _cascade_table(rows: Sequence[Found]) -> str:
+    if not rows:
+        return ""
     header = (
-        "empty", "precision", "s without", "s with", "times as fast", "s with the gate too",
-        "times as fast", "patches cleared", "building pixels lost", "share that is building",
+        "empty", "precision", "s without", "s with", "times as fast", "patches decided alone",
+        "masks agree", "IoU of both masks", "share that is building",
     )  # fmt: skip
-    return table(
-        header,
-        [
-            (
-                f"{row['empty']:.0%}",
-                row["precision"],
-                f"{row['without']:.2f}",
-                f"{row['with']:.2f}",
-                f"{row['without'] / row['with']:.2f}",
-                *_gated(row),
-                f"{row['found']:.1%}",
-            )
-            for row in rows
-        ],
-    )
-
-
-def _gated(row: Found) -> tuple[str, ...]:
-    gated = row.get("gated")
-    if gated is None:
-        return ("–",) * 4
-    return (
-        f"{gated['seconds']:.2f}",
-        f"{row['without'] / gated['seconds']:.2f}",
-        f"{gated['cleared']:.0%}",
-        f"{gated['lost']:.3%}",
-    )
+    cells = [
+        (
+            f"{row['empty']:.0%}",
+            row["precision"],
+            f"{row['without']:.2f}",
+            f"{row['with']:.2f}",
+            f"{row['without'] / row['with']:.2f}",
+            f"{row['alone']:.0%}",
+            f"{row['agreement']:.3%}",
+            f"{row['iou']:.4f}",
+            f"{row['building']:.1%}",
+        )
+        for row in rows
+    ]
+    return table(header, cells) + "\n\n![Speed-up by the cascade](benchmarks/cascade.png)"
 
 
 def _listed(values: Mapping[str, float], form: str) -> str:

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.segmentation.blending import Band
-from app.segmentation.options import SegmentOptions
+from app.segmentation.blending import MemberBand
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.windows import MAX_OVERLAP, plan_windows, read_patch
 from app.settings import Settings
+from training.evaluate import from_members
 from training.scenes import generate_scene
 
 OVERLAPS = (0.0, 0.25, 0.5, 0.75)
@@ -81,7 +82,7 @@ def centred(segmenter: Segmenter, image: Image) -> NDArray[np.float32]:
     grid = plan_windows(image.height, image.width, size, MAX_OVERLAP)
     rows = _nearest(grid.row_offsets, image.height, size)
     cols = _nearest(grid.col_offsets, image.width, size)
-    members = segmenter.chosen_members(SegmentOptions())
+    members = segmenter.predictor.members
     found = np.empty((len(members), image.height, image.width), np.float32)
     windows = iter(grid)
     while batch := list(islice(windows, segmenter.predictor.batch_size)):
@@ -118,30 +119,29 @@ def measure(
     bundle: Path, segmenter: Segmenter, image: Image, overlaps: Sequence[float]
 ) -> Iterator[tuple[float, dict[str, float]]]:
     """Give for each overlap the share of pixels that differ: of the ensemble, of members."""
-    members = segmenter.chosen_members(SegmentOptions())
+    members = segmenter.predictor.members
     middle = centred(segmenter, image)
-    compared = {"ensemble": (SegmentOptions(), middle)}
+    everyone = segmenter.plan(image, Options(cascade="off"))
+    compared = {"ensemble": (everyone, middle)}
     for i, member in enumerate(members):
-        alone, whole = (
-            SegmentOptions(members=(member,)),
-            single_pass(bundle, segmenter, member, image),
-        )
+        alone = segmenter.plan(image, Options(models=member))
+        whole = single_pass(bundle, segmenter, member, image)
         if whole is None:
             compared[member] = alone, middle[i : i + 1]
         else:
             compared[f"{member}, in a single pass"] = alone, whole
     references = {
-        name: (options, segmenter.combine(image, [Band(0, maps)], options).mask)
-        for name, (options, maps) in compared.items()
+        name: (plan, from_members(plan, image, [MemberBand(0, maps)]).mask)
+        for name, (plan, maps) in compared.items()
     }
     for overlap in overlaps:
-        bands = list(segmenter.bands(image, SegmentOptions(overlap=overlap)))
+        cut = segmenter.plan(image, Options(cascade="off", overlap=overlap))
+        bands = list(segmenter.member_bands(cut, image))
         shares = {}
-        for name, (options, reference) in references.items():
-            which = [members.index(member) for member in segmenter.chosen_members(options)]
-            some = (Band(band.row, band.members[which]) for band in bands)
-            mask = segmenter.combine(image, some, options).mask
-            shares[name] = float(np.mean(mask != reference))
+        for name, (plan, reference) in references.items():
+            which = [members.index(member) for member in plan.members]
+            some = [MemberBand(band.row, band.members[which]) for band in bands]
+            shares[name] = float(np.mean(from_members(plan, image, some).mask != reference))
         yield overlap, shares
 
 

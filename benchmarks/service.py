@@ -29,7 +29,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from app.bundle.manifest import Manifest, load_manifest
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.windows import plan_windows
 from app.settings import PREFIX, Settings
 from benchmarks.imagery import Imagery, jpeg
@@ -39,12 +39,17 @@ ROOT = Path(__file__).parents[1]
 _BOUNDARY = "rooftrace-benchmark"
 _STARTS_WITHIN, _ANSWERS_WITHIN = 120, 600  # seconds
 _PROBED_EVERY = 0.1  # seconds
-_OURS = {"PYTHONPATH": str(ROOT), "ORT_DISABLE_TELEMETRY": "1"}
+EXACT_PATH = "/segment?cascade=off&min_confidence=0"
+"""Where our service does all that the peers do, and no more."""
+_ENVIRONMENT = {"PYTHONPATH": str(ROOT), "ORT_DISABLE_TELEMETRY": "1"}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A service that takes part: how it is started, and what it answers health checks at."""
+    """A service that takes part: how it is started, and where it answers health checks.
+
+    Its command ends where the port follows.
+    """
 
     name: str
     command: Sequence[str]
@@ -97,28 +102,48 @@ FULL = (
 
 
 def contenders(bundle: Path) -> list[Contender]:
-    """List the services: ours as it starts by default, ours in either precision, the peers."""
-    ours = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
-    # The peers have no limits; here nobody may be turned away.
-    limits = {f"{PREFIX}MAX_WAITING": "256", f"{PREFIX}DEADLINE": "600", f"{PREFIX}DEVICE": "cpu"}
-    in_precision = {p: limits | {f"{PREFIX}PRECISION": p} for p in ("fp32", "bf16", "int8")}
-    peer = [sys.executable, "-m", "benchmarks.peers.plain_fastapi", str(bundle)]
-    exact = "/segment?gate=off&unsure=keep"  # all that the peers do, and no more
-    found = [Contender("Rooftrace fp32", ours, "/health/live", in_precision["fp32"], path=exact)]
+    """List the services: ours in each precision, its fast lane, the peers.
+
+    The fast lane is the cascade's member alone. One FastAPI peer runs all members; another leaves
+    this one out, as a service without a cascade would.
+    """
+    manifest = load_manifest(bundle)
+    found = [rooftrace("Rooftrace fp32", bundle, EXACT_PATH, precision="fp32")]
     if find_spec("openvino") is not None:
         from app.runtime.capabilities import native_precisions
 
         native = native_precisions()
         if "bf16" in native:
-            found.append(Contender("Rooftrace bf16", ours, "/health/live", in_precision["bf16"]))
-        if "int8" in native and any(member.int8 for member in load_manifest(bundle).members):
-            found.append(Contender("Rooftrace int8", ours, "/health/live", in_precision["int8"]))
-    found.append(Contender("FastAPI, def", peer, "/health"))
+            found.append(rooftrace("Rooftrace bf16", bundle, precision="bf16"))
+        if "int8" in native and any(member.int8 for member in manifest.members):
+            found.append(rooftrace("Rooftrace int8", bundle, precision="int8"))
+    fast = manifest.cascade.member if manifest.cascade else None
+    if fast:
+        found.append(rooftrace(f"Rooftrace {fast}", bundle, f"/segment?models={fast}"))
+    found.append(_peer("FastAPI, def", "plain_fastapi", bundle))
+    if fast:
+        others = [member.name for member in manifest.members if member.name != fast]
+        found.append(_peer(f"FastAPI without {fast}", "plain_fastapi", bundle, *others))
     if find_spec("litserve") is not None:
-        peer = [sys.executable, "-m", "benchmarks.peers.litserve_server", str(bundle)]
         # LitServe names the part after its function's argument.
-        found.append(Contender("LitServe", peer, "/health", part="request"))
+        found.append(_peer("LitServe", "litserve_server", bundle, part="request"))
     return found
+
+
+def rooftrace(name: str, bundle: Path, path: str = "/segment", **settings: str) -> Contender:
+    """Describe our own service on the CPU, unless `settings` say otherwise.
+
+    It turns nobody away: the peers have no limits.
+    """
+    command = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
+    settings = {"max_waiting": "256", "deadline": "600", "device": "cpu", **settings}
+    environment = {f"{PREFIX}{key.upper()}": value for key, value in settings.items()}
+    return Contender(name, [*command, "--port"], "/health/live", environment, path=path)
+
+
+def _peer(name: str, module: str, bundle: Path, *members: str, part: str = "file") -> Contender:
+    command = [sys.executable, "-m", f"benchmarks.peers.{module}", str(bundle), *members]
+    return Contender(name, command, "/health", part=part)
 
 
 @dataclass
@@ -146,7 +171,7 @@ class Measured:
             **asdict(cell),
             "label": cell.label,
             "patches": len(
-                plan_windows(cell.size, cell.size, manifest.patch_size, SegmentOptions.overlap)
+                plan_windows(cell.size, cell.size, manifest.patch_size, Options().overlap)
             ),
             "requests": self.requests,
             "failures": self.failures[:3],
@@ -211,12 +236,11 @@ def serving(contender: Contender) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ours = contender.command[1:3] == ["-m", "app.commandline.cli"]
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     started = time.perf_counter()
     process = subprocess.Popen(
-        [*contender.command, *(["--port", str(port)] if ours else [str(port)])],
-        env={**inherited, **_OURS, **contender.environment},
+        [*contender.command, str(port)],
+        env={**inherited, **_ENVIRONMENT, **contender.environment},
         cwd=ROOT / "models",  # no .env of somebody's
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

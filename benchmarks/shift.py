@@ -14,7 +14,7 @@ import numpy as np
 
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.settings import Settings
 from training.scenes import generate_scene
@@ -26,7 +26,7 @@ OVERLAPS = (0.0, 0.25, 0.5, 0.75)
 
 def differing_share(segmenter: Segmenter, image: Image, overlap: float) -> float:
     """Return the share of pixels, 0 to 1, on which the masks of the two cuts differ."""
-    first, second = cut_twice(segmenter, image, SegmentOptions(overlap=overlap), SHIFT)
+    first, second = cut_twice(segmenter, image, Options(overlap=overlap), SHIFT)
     return float(np.mean(first != second))
 
 

@@ -5,7 +5,6 @@ labelled tiles where there are some. Prints resident memory by the number of ans
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +13,7 @@ from threading import Lock
 
 import psutil
 
-from app.settings import PREFIX, Settings
+from app.settings import Settings
 from benchmarks import machine, report, service
 from benchmarks.imagery import Imagery
 
@@ -29,12 +28,10 @@ def measure(
     Raises:
         RuntimeError: an answer was no mask.
     """
-    ours = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
-    limits = {f"{PREFIX}MAX_WAITING": str(clients), f"{PREFIX}DEVICE": "cpu"}
     images = [image for side in SIDES for image in imagery.pictures(side)]
     resident: list[int] = []
     lock = Lock()
-    contender = service.Contender("Rooftrace", ours, "/health/live", limits)
+    contender = service.rooftrace("Rooftrace", bundle, max_waiting=str(clients))
     with service.serving(contender) as server, ThreadPoolExecutor(clients) as pool:
         process = psutil.Process(server.process.pid)
 

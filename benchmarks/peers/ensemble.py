@@ -5,6 +5,7 @@ Windows and blending are ours, so that the masks are too, and only the way of ru
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,17 @@ OVERLAP = 0.25
 
 
 class DefaultSessions:
-    """Three networks, one after the other, `batch` patches at a time."""
+    """All networks of a bundle, or those named, one after the other, `batch` patches at a time."""
 
-    def __init__(self, bundle: Path, batch: int = 1) -> None:
+    def __init__(self, bundle: Path, names: Sequence[str] = (), *, batch: int = 1) -> None:
         manifest = json.loads((bundle / "manifest.json").read_text())
+        members = [m for m in manifest["members"] if not names or m["name"] in names]
         self._sessions = [
             ort.InferenceSession(bundle / member["file"], providers=["CPUExecutionProvider"])
-            for member in manifest["members"]
+            for member in members
         ]
-        self._weights = np.array([member["weight"] for member in manifest["members"]], np.float32)
+        weights = np.array([member["weight"] for member in members], np.float32)
+        self._weights = weights / weights.sum()
         self._threshold = manifest["threshold"]["value"]
         self._size = manifest["patch_size"]
         self._batch = batch

@@ -1,6 +1,7 @@
-"""A plain FastAPI service with a `def` endpoint: BUNDLE PORT."""
+"""A plain FastAPI service with a `def` endpoint: BUNDLE [MEMBER ...] PORT."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,9 @@ from fastapi import FastAPI, File, Response
 from benchmarks.peers.ensemble import DefaultSessions
 
 
-def main(bundle: Path, port: int) -> None:
+def main(bundle: Path, names: Sequence[str], port: int) -> None:
     """Serve until somebody stops it."""
-    model = DefaultSessions(bundle)
+    model = DefaultSessions(bundle, names)
     app = FastAPI()
 
     @app.get("/health")
@@ -27,4 +28,4 @@ def main(bundle: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2:-1], int(sys.argv[-1]))

@@ -14,16 +14,17 @@ from app.bundle.manifest import load_manifest
 from app.errors import DeviceError
 from app.imaging.image import Image
 from app.runtime.gpu import CUDA
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
-from tests.factories import ramp_graph, scene, toy_gate, write_toy_bundle
-from tests.serving import encoded, exact_bundle
+from tests.factories import ramp_graph, scene, toy_cascade, write_toy_bundle
+from tests.serving import THRESHOLD, decoded, encoded, exact_bundle
 
 pytest.importorskip("torch", reason="the benchmarks read tiles as training does")
 pytest.importorskip("psutil", reason="the `bench` extra is not installed")
 
 from benchmarks import (
+    cascade,
     ceiling,
-    early_exit,
     engine,
     gpu,
     gsd,
@@ -35,6 +36,7 @@ from benchmarks import (
     steady,
 )
 from benchmarks.imagery import CELL, Imagery
+from benchmarks.peers import ensemble
 
 NOWHERE = Path("nowhere")
 
@@ -278,23 +280,42 @@ def test_services_are_asked_over_http(bundle: Path, imagery: Imagery) -> None:
         )
 
 
-def test_early_exit_is_compared_with_full_runs(bundle: Path, imagery: Imagery) -> None:
-    found = early_exit.measure(bundle, imagery, size=256, empty=(0.0, 1.0))
-    assert [row["empty"] for row in found["rows"] if row["precision"] == "fp32"] == [0, 1]
-    assert found["order"] == ["red", "green", "blue"]
-    assert not found["order_is_measured"]
-    assert found["gate"] is None
-    assert {row["gated"] for row in found["rows"]} == {None}
+def test_the_cascade_has_its_fast_lane_and_a_peer_that_does_without(tmp_path: Path) -> None:
+    bundle = exact_bundle(tmp_path / "toy", cascade=toy_cascade("blue", 0.2))
+    by_name = {one.name: one for one in service.contenders(bundle)}
+    assert by_name["Rooftrace blue"].path == "/segment?models=blue"
+    assert by_name["FastAPI without blue"].command[-2:] == ["red", "green"]
+    pixels = scene(300, 250)
+    peer = ensemble.DefaultSessions(bundle, ["red", "green"])
+    expected = pixels[..., :2].astype(int) @ (5, 3) / (8 * 255) >= THRESHOLD
+    assert np.mean((decoded(peer.segment(encoded(pixels))) == 255) == expected) > 0.9999
 
 
-def test_the_gate_is_compared_with_full_runs_too(imagery: Imagery, tmp_path: Path) -> None:
-    gated = write_toy_bundle(tmp_path / "toy", threshold=0.6, gate=("blue", 0.6))
-    found = early_exit.measure(gated, imagery, size=256, empty=(1.0,))
-    assert found["gate"]["member"] == "blue"
-    for row in found["rows"]:
-        assert row["gated"]["seconds"] > 0
-        assert 0 <= row["gated"]["cleared"] <= 1
-        assert 0 <= row["gated"]["lost"] <= 1
+def test_the_cascade_is_compared_with_all_members(tmp_path: Path, imagery: Imagery) -> None:
+    """No probability of blue is 0.5, so it is never in doubt: the mask is blue's own."""
+    alone = write_toy_bundle(tmp_path / "toy", cascade=toy_cascade("blue", 0.5, 0.5))
+    found = cascade.measure(alone, imagery, size=300, empty=(0.0, 1.0))
+    assert found["cascade"]["member"] == "blue"
+    in_fp32 = [row for row in found["rows"] if row["precision"] == "fp32"]
+    assert [row["empty"] for row in in_fp32] == [0, 1]
+    for row in in_fp32:
+        image = Image(imagery.scene(300, row["empty"]))
+        with closing(load_segmenter(alone, device="cpu", precision="fp32")) as segmenter:
+            everyone, blue = (
+                segmenter.segment_image(image, Options(**options)).mask
+                for options in ({"cascade": "off"}, {"models": "blue"})
+            )
+        assert row["alone"] == 1
+        assert row["agreement"] == np.mean(everyone == blue) < 1
+        assert row["iou"] == np.sum(everyone & blue) / np.sum(everyone | blue)
+        assert row["building"] == np.mean(everyone)
+        assert row["without"] > 0
+        assert row["with"] > 0
+
+
+def test_where_there_is_no_cascade_nothing_is_compared(bundle: Path, imagery: Imagery) -> None:
+    found = cascade.measure(bundle, imagery)
+    assert (found["cascade"], found["rows"]) == (None, [])
 
 
 def cell(label: str, rate: float, **values: Any) -> dict[str, Any]:
@@ -308,11 +329,15 @@ def cell(label: str, rate: float, **values: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("load", "gated"), [(0.0, True), (0.5, False)])
-def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> None:
+@pytest.mark.parametrize(("load", "has_cascade"), [(0.0, True), (0.5, False)])
+def test_the_page_has_every_figure(tmp_path: Path, load: float, has_cascade: bool) -> None:
     workers = {
         "milliseconds": 50.0, "peak_bytes": 2**29, "load_seconds": 1.5, "agreement": 1.0,
         "dice_micro_change": 0.0,
+    }  # fmt: skip
+    row = {
+        "empty": 0.8, "precision": "fp32", "without": 9.0, "with": 4.0, "alone": 0.7,
+        "agreement": 0.99876, "iou": 0.9876, "building": 0.1,
     }  # fmt: skip
     slow = workers | {"milliseconds": 125.0, "dice_micro_change": -0.0012}
     found = {
@@ -345,22 +370,10 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
                 "LitServe": [cell("1024², 4 clients", 0.2, stages={})],
             },
         },
-        "early_exit": {
+        "cascade": {
             "size": 1344,
-            "order": ["unet", "pspnet"],
-            "order_is_measured": False,
-            "gate": toy_gate("pspnet", 0.28) if gated else None,
-            "rows": [
-                {
-                    "empty": e,
-                    "precision": "fp32",
-                    "without": 9.0,
-                    "with": w,
-                    "found": 0.1,
-                    "gated": {"seconds": w / 2, "cleared": 0.7, "lost": 0.0005} if gated else None,
-                }
-                for e, w in ((0.0, 9.0), (0.8, 4.0))
-            ],
+            "cascade": toy_cascade("unet_lite", 0.2, 0.7, 0.08) if has_cascade else None,
+            "rows": [row] if has_cascade else [],
         },
     }
     report.write(found, tmp_path / "benchmarks.md")
@@ -371,12 +384,15 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, gated: bool) -> 
     assert "one-thread workers reach 80% of that" in page  # 40 of 50 GFLOP/s
     assert "| 1024², 4 clients | 0.50 (2.50 ×) | 0.20 (1.00 ×) |" in page
     assert "Rooftrace fp32, 1024², 4 clients: 90%" in page  # 0.5 x 36 of 20 patches per second
-    with_gate = "2.00 | 4.50 | 70% | 0.050%" if gated else "– | – | – | –"
-    assert f"| 80% | fp32 | 9.00 | 4.00 | 2.25 | {with_gate} | 10.0% |" in page
-    assert ("pspnet below 0.28" in page) == gated
+    line = "| 80% | fp32 | 9.00 | 4.00 | 2.25 | 70% | 99.876% | 0.9876 | 10.0% |"
+    assert (line in page) == has_cascade
+    rule = "at most 8.0% of its probabilities lie from 0.2 to 0.7"
+    assert (f"unet_lite decides a patch alone where {rule}" in page) == has_cascade
+    assert ("This bundle has no cascade." in page) == (not has_cascade)
+    assert "`/segment?cascade=off&min_confidence=0`" in page
     assert "| bf16 | val (52 images) | 99.9900% | 0.9980 | -0.0004 |" in page
     assert "Not measured: torch (not installed)." in page
     assert ("these figures mean nothing" in page) == (load > report.BUSY)
     pictures = {path.name for path in (tmp_path / "benchmarks").iterdir()}
-    assert pictures == {"engine.png", "service.png", "early_exit.png"}
+    assert pictures == {"engine.png", "service.png", *(["cascade.png"] if has_cascade else [])}
     assert all(f"benchmarks/{name}" in page for name in pictures)
