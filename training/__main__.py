@@ -25,13 +25,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from training.evaluate import SEAM_TILES, Gate, examine
     from training.export import served
 
-    options = Options(
-        threshold=args.threshold,
-        overlap=args.overlap,
-        tta=args.tta,
-        combine=args.combine,
-        models=args.models,
-    )
+    names = "threshold", "overlap", "tta", "combine", "models"
+    options = Options.parse({name: getattr(args, name) for name in names})
     gates = [Gate.parse(text) for text in args.gate]
     tiles = [tile for path in args.data for tile in list_tiles(path)]
     if args.html and args.html.is_dir():  # better said now than after the work
@@ -123,7 +118,8 @@ def _submit(args: argparse.Namespace) -> None:
     from training.competition import submit
     from training.export import served
 
-    options = Options(threshold=args.threshold, tta=args.tta, combine=args.combine, gsd=args.gsd)
+    names = "threshold", "tta", "combine", "gsd"
+    options = Options.parse({name: getattr(args, name) for name in names})
     with served(args.model) as segmenter:
         new = submit(
             segmenter,

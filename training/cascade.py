@@ -71,7 +71,7 @@ def fit_cascade(
         whole.add(groups, trial.counts(None), 0)
         for rule, outcome in zip(rules, outcomes, strict=True):
             outcome.add(groups, trial.counts(rule), trial.alone(rule))
-        patches += trial.predicted.shape[1]
+        patches += int(np.count_nonzero(trial.is_predicted))
 
     times = {member: milliseconds(segmenter, member) for member in members}
     spared = [
@@ -105,13 +105,14 @@ def _keeps(outcome: _Outcome, whole: _Outcome) -> bool:
 class _Trial:
     """A tile that is predicted: all that is needed to segment it by any rule.
 
-    `predicted` is float32 (M, N, S, S).
+    `predicted` is float32 (M, N, S, S), `is_predicted` bool (N,): patches with a valid pixel.
     """
 
     plan: Plan
     image: Image
     label: Label
     predicted: NDArray[np.float32]
+    is_predicted: NDArray[np.bool_]
     _known: dict[tuple[str, bytes], Counts] = field(default_factory=dict)
     _doubt: dict[tuple[str, float, float], NDArray[np.float64]] = field(default_factory=dict)
 
@@ -119,7 +120,7 @@ class _Trial:
     def of(cls, segmenter: Segmenter, tile: Tile) -> "_Trial":
         image, label = tile.read()
         plan = segmenter.plan(image, Options(cascade="off"))
-        return cls(plan, image, label, predict_tile(segmenter, plan, image))
+        return cls(plan, image, label, *predict_tile(segmenter, plan, image))
 
     def alone(self, rule: Cascade) -> int:
         """Count the patches that a rule's member decides alone."""
@@ -143,9 +144,9 @@ class _Trial:
 
     def _decided(self, rule: Cascade | None) -> NDArray[np.bool_]:
         if rule is None:
-            return np.zeros(self.predicted.shape[1], np.bool_)
+            return np.zeros_like(self.is_predicted)
         key = rule.member, rule.low, rule.high
         if key not in self._doubt:
             answers = self.predicted[self.plan.members.index(rule.member)]
             self._doubt[key] = np.array([rule.doubt(answer) for answer in answers])
-        return self._doubt[key] <= rule.share
+        return self.is_predicted & (self._doubt[key] <= rule.share)

@@ -391,7 +391,9 @@ def _fitted_and_scored(
     progress: bool,
 ) -> Manifest:
     """Return the manifest with everything that is fitted to, and measured on, labelled tiles."""
-    splits = {path.stem: list_tiles(path) for path in validation}
+    splits: dict[str, list[Tile]] = {}
+    for path in validation:
+        splits.setdefault(path.stem, []).extend(list_tiles(path))
     tiles = [tile for of in splits.values() for tile in of]
     if not tiles:
         return manifest

@@ -23,7 +23,7 @@ def fit_min_confidence(
 
     Components of low confidence are mostly false and have a few pixels each. Micro Dice hardly
     counts these, so the bound drops as many of them as it tolerates. Each source counts alike. 0
-    where every bound costs some Dice.
+    where every bound drops nothing, or costs some Dice.
     """
     threshold = segmenter.manifest.threshold.value
     bounds = np.arange(threshold + STEP, HIGHEST + STEP / 2, STEP).round(2)
@@ -49,8 +49,10 @@ def fit_min_confidence(
             right[source, dropped] -= _labelled_pixels(label, building.runs)
             found[source, dropped] -= building.pixels
     share = 1 / pixels
-    dice = 2 * share @ right / (share @ found + share @ labelled)
-    good = bounds[dice[1:] >= dice[0]]
+    total = share @ found + share @ labelled
+    dice = np.divide(2 * share @ right, total, out=np.ones_like(total), where=total > 0)
+    drops = found.sum(axis=0) < found[:, 0].sum()
+    good = bounds[(drops & (dice >= dice[0]))[1:]]
     return float(good.max(initial=0.0))
 
 

@@ -13,19 +13,22 @@ _TIMED = 8
 """Patches in a timing, of which the best of three counts."""
 
 
-def predict_tile(segmenter: Segmenter, plan: Plan, image: Image) -> NDArray[np.float32]:
-    """Ask all members about every patch of an image: float32 (M, N, S, S).
+def predict_tile(
+    segmenter: Segmenter, plan: Plan, image: Image
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Ask all members about the patches of an image: float32 (M, N, S, S).
 
-    A patch without a valid pixel gets zeros, as when it is served.
+    A patch without a valid pixel is not predicted and gets zeros, as when it is served. The second
+    array, bool (N,), tells which patches were predicted.
     """
     patches = list(read_patches(plan, image))
     members, size = segmenter.predictor.members, plan.grid.patch
-    predicted = np.zeros((len(members), len(patches), size, size), np.float32)
-    valid = [n for n, patch in enumerate(patches) if patch is not None]
+    probability = np.zeros((len(members), len(patches), size, size), np.float32)
+    valid = [patch for patch in patches if patch is not None]
+    is_predicted = np.array([patch is not None for patch in patches])
     if valid:
-        asked = np.stack([patch for patch in patches if patch is not None])
-        predicted[:, valid] = segmenter.predictor.predict(asked, members)
-    return predicted
+        probability[:, is_predicted] = segmenter.predictor.predict(np.stack(valid), members)
+    return probability, is_predicted
 
 
 def milliseconds(segmenter: Segmenter, member: str) -> float:

@@ -139,12 +139,12 @@ def test_figures_are_those_of_a_plain_count() -> None:
     valid = np.ones((40, 50), bool)
     valid[30:] = False
     label = np.zeros((40, 50), bool)
-    label[2:6, 2:7] = label[6:8, 7:9] = True  # they touch at a corner
+    label[2:6, 2:7] = label[6:8, 7:9] = True  # they touch at a corner, and are two
     label[20:30, 20:30] = True
 
     facts = study(Tile("one", Path("one.png"), ""), Image(pixels, valid), label)
 
-    assert sorted(facts.areas.tolist()) == [24, 100]
+    assert sorted(facts.areas.tolist()) == [4, 20, 100]
     assert facts.fraction == 124 / 2000
     assert facts.valid == 1500
     np.testing.assert_allclose(facts.colour[0], [5000, 10000, 15000])

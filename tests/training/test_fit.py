@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from app.segmentation.options import Combine
 from training.fit import WEIGHT_STEPS, Fit, Pixels, fit, fit_threshold, held_out, tally
 
+ROUNDED = 1e-11
+"""Each source counts alike, so its pixels are shares, and scores are rounded to 12 digits."""
+
 Maps = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
@@ -63,10 +66,11 @@ def test_agrees_with_a_plain_search_over_every_pixel() -> None:
 
     found = fit_one(tally([(probabilities, label)]))
 
-    assert found.dice == highest
+    assert found.dice == pytest.approx(highest, abs=ROUNDED)
     assert scores[round(found.weights[0] * WEIGHT_STEPS), round(found.threshold * 100)] == highest
     best = round(found.weights[0] * WEIGHT_STEPS)
-    assert list(found.curve.values()) == [scores[best, t] for t in range(20, 81)]
+    expected = [scores[best, t] for t in range(20, 81)]
+    assert list(found.curve.values()) == pytest.approx(expected, abs=ROUNDED)
     assert dice((probabilities, label), found.weights, found.threshold) == pytest.approx(
         highest, abs=0.01
     )
@@ -125,9 +129,29 @@ def test_held_out_scores_come_from_a_fit_to_the_others() -> None:
     assert held_out({"a": low}) == {}
 
 
-def test_fitting_to_parts_is_fitting_to_the_whole() -> None:
-    one, two = planted((0.2, 0.8), 0.4), planted((0.6, 0.4), 0.5)
-    assert fit([tally([one]), tally([two])]) == fit([tally([one, two])])
+def test_each_source_counts_alike() -> None:
+    """Tiles that come seven times count as if they came once, unless sources are pooled."""
+    small, large = planted((0.2, 0.8), 0.4), planted((0.6, 0.4), 0.5)
+    tiled = [tally([small]), tally([large] * 7)]
+
+    found = fit(tiled)
+
+    assert found == fit([tally([small]), tally([large])]) == fit(tiled[::-1])
+    assert fit([tally([small, *[large] * 7])]).weights != found.weights
+
+
+def test_parts_are_shares_of_their_pixels() -> None:
+    """Counted by hand: half of one source is building, a quarter of the other is found wrongly."""
+    half = np.zeros((1, 10, 10), np.float32), np.zeros((10, 10), np.bool_)
+    half[0][:, :5], half[1][:5] = 0.7, True
+    empty = np.zeros((1, 40, 40), np.float32), np.zeros((40, 40), np.bool_)
+    empty[0][:, :10] = 0.56
+
+    found = fit([tally([half]), tally([empty])])
+
+    wrong, right = 0.25, 0.5
+    assert found.curve[0.5] == pytest.approx(2 * right / (right + wrong + right), abs=ROUNDED)
+    assert (found.curve[0.6], found.threshold) == (1, 0.57)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 4])
@@ -148,6 +172,6 @@ def test_threshold_is_that_of_a_plain_search(members: int, combine: Combine) -> 
 
     found = fit_threshold([tally([(probabilities.astype(np.float32), label)])], combine)
 
-    assert found.curve == expected
-    assert found.dice == max(expected.values())
+    assert found.curve == pytest.approx(expected, abs=ROUNDED)
+    assert found.dice == pytest.approx(max(expected.values()), abs=ROUNDED)
     assert found.weights == (1 / members,) * members

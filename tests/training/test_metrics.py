@@ -81,10 +81,11 @@ def test_objects_agree_when_more_than_half_of_their_union_is_shared() -> None:
     assert comparison(mask, label).objects == Counts(2, 4, 2)
 
 
-def test_components_that_touch_at_a_corner_are_one_object() -> None:
-    touching = boxes((0, 0, 5, 5), (5, 5, 10, 10))
+def test_components_that_touch_at_a_corner_are_two_objects() -> None:
+    touching, side = boxes((0, 0, 5, 5), (5, 5, 10, 10)), boxes((0, 0, 5, 5), (5, 4, 10, 10))
 
-    assert comparison(touching, touching).objects == Counts(1, 0, 0)
+    assert comparison(touching, touching).objects == Counts(2, 0, 0)
+    assert comparison(side, side).objects == Counts(1, 0, 0)
 
 
 @pytest.mark.parametrize(("shift", "near"), [(0, True), (3, True), (4, False)])

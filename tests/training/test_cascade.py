@@ -1,0 +1,220 @@
+"""The fitted cascade spares most time within the limits, and its figures are those of serving."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+
+from app.bundle.manifest import Cascade
+from app.segmentation.options import Options
+from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.stream import collect
+from tests.factories import EXACTLY, scene, slow_graph, write_toy_bundle
+from training.cascade import SPLIT_LIMIT, fit_cascade
+from training.data import Tile, list_tiles
+from training.metrics import Counts, count
+from training.patches import predict_tile
+
+PATCH = 32
+WEIGHTS = {"red": 0.4, "green": 0.4, "blue": 0.2}
+Picture = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+
+
+@pytest.fixture
+def segmenter(tmp_path: Path) -> Iterator[Segmenter]:
+    """Blue is fast: a patch that it decides alone is spared nearly everything."""
+    slow = {name: slow_graph(name, PATCH) for name in ("red", "green")}
+    bundle = write_toy_bundle(
+        tmp_path / "toy", WEIGHTS, threshold=0.5, patch_size=PATCH, graphs=slow
+    )
+    with closing(load_segmenter(bundle, **EXACTLY)) as loaded:
+        yield loaded
+
+
+def write_tiles(folder: Path, **pictures: Picture) -> list[Tile]:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for name, (pixels, label) in pictures.items():
+        PIL.Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+        PIL.Image.fromarray(label).save(folder / "masks" / f"{name}.png")
+    return list_tiles(folder)
+
+
+def patch(red: int, green: int, blue: int, rows: int = PATCH, *, building: bool) -> Picture:
+    """Paint a tile of one patch: these colours in its first `rows`, which are building or not."""
+    pixels = np.zeros((PATCH, PATCH, 3), np.uint8)
+    pixels[:rows] = red, green, blue
+    label = np.zeros((PATCH, PATCH), np.bool_)
+    label[:rows] = building
+    return pixels, label
+
+
+SURE = patch(255, 255, 255, building=True)
+EMPTY = patch(0, 0, 0, building=False)
+MAYBE = 140
+"""A level of 0.55: in doubt, and building by itself."""
+
+
+def sure(source: str, number: int = 20) -> dict[str, Picture]:
+    """Return so many tiles that are building all over."""
+    return {f"{source}_{i}": SURE for i in range(number)}
+
+
+def cascade(**values: Any) -> Cascade:
+    """Describe the first rule that is tried of blue, but for `values`."""
+    first = {"member": "blue", "doubt": (0.1, 0.6), "share": 0.0, "dice_micro_change": 0.0}
+    return Cascade(**{**first, **values})
+
+
+def test_it_decides_alone_as_often_as_the_mask_allows(segmenter: Segmenter, tmp_path: Path) -> None:
+    """The rule of blue that decides most: 3 of 4 patches, where it is not wrong about the last."""
+    last = patch(0, 0, MAYBE, 3, building=False)  # 9.4 % of the patch
+    tiles = write_tiles(tmp_path / "val", a_0=SURE, a_1=SURE, a_2=EMPTY, a_3=last)
+    first = [tile for tile in tiles if tile.name != "a_3"]
+
+    assert fit_cascade(segmenter, {"val": tiles}) == cascade(
+        alone=0.75, fitted_on="val (4 images), 4 patches"
+    )
+    assert fit_cascade(segmenter, {"val": first}) == cascade(
+        alone=1, fitted_on="val (3 images), 3 patches"
+    )
+
+
+def test_micro_dice_may_fall_by_so_much(segmenter: Segmenter, tmp_path: Path) -> None:
+    """Blue alone finds a wrong row of one patch, which is allowed, or two of another, which is not.
+
+    A row is 3.1 % of its patch, two are 6.3 %.
+    """
+    one, two = (patch(0, 0, MAYBE, rows, building=False) for rows in (1, 2))
+    tiles = write_tiles(tmp_path / "val", **sure("a"), a_one=one, a_two=two)
+    right = 20 * PATCH**2
+    change = 2 * right / (2 * right + PATCH) - 1
+    assert change >= -SPLIT_LIMIT > 2 * change
+
+    assert fit_cascade(segmenter, {"val": tiles}) == cascade(
+        share=0.04,
+        alone=round(21 / 22, 4),
+        dice_micro_change=round(change, 6),
+        fitted_on="val (22 images), 22 patches",
+    )
+
+
+@pytest.mark.parametrize(
+    ("split", "source", "others", "allowed"),
+    [
+        ("val", "a", 20, True),
+        ("val", "b", 1, False),  # a source that falls by 0.015, in a split that falls by 0.0007
+        ("abroad", "a", 6, False),  # a split, and its source, that fall by 0.0026
+        ("abroad", "a", 20, True),
+    ],
+)
+def test_the_limits_hold_for_each_split_and_source(
+    segmenter: Segmenter, tmp_path: Path, split: str, source: str, others: int, allowed: bool
+) -> None:
+    row = patch(0, 0, MAYBE, 1, building=False)
+    tiles = {"val": sure("a"), "abroad": sure("a")}
+    kept = tiles[split] if source == "b" else {}
+    tiles[split] = {**kept, **sure(source, others), f"{source}_row": row}
+    splits = {name: write_tiles(tmp_path / name, **of) for name, of in tiles.items()}
+    patches = sum(map(len, splits.values()))
+
+    fitted = fit_cascade(segmenter, splits)
+
+    assert fitted is not None
+    assert fitted.share == (0.04 if allowed else 0.0)
+    assert fitted.alone == round((patches if allowed else patches - 1) / patches, 4)
+    assert fitted.fitted_on == (
+        f"val ({len(splits['val'])} images) and abroad ({len(splits['abroad'])} images), "
+        f"{patches} patches"
+    )
+
+
+def test_a_slow_member_goes_first_where_it_spares_more(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    """Blue doubts everything that red and green are sure of."""
+    doubted = [patch(level, level, MAYBE, building=level > 0) for level in (0, 0, 0, 255)]
+    tiles = write_tiles(tmp_path / "val", **{f"a_{i}": tile for i, tile in enumerate(doubted)})
+
+    fitted = fit_cascade(segmenter, {"val": tiles})
+
+    assert fitted is not None
+    assert fitted.member in ("red", "green")
+    assert (fitted.alone, fitted.dice_micro_change) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        [patch(MAYBE, MAYBE, MAYBE, building=True)],
+        [patch(255, 255, 0, building=True), patch(255, 0, 255, building=True),
+         patch(0, 255, 255, building=True)],
+    ],
+    ids=["every member is in doubt", "every member is sure and wrong"],
+)  # fmt: skip
+def test_there_need_not_be_one(
+    segmenter: Segmenter, tmp_path: Path, pictures: list[Picture]
+) -> None:
+    tiles = write_tiles(tmp_path / "val", **{f"a_{i}": one for i, one in enumerate(pictures)})
+    assert fit_cascade(segmenter, {"val": tiles}) is None
+
+
+def test_a_member_alone_needs_none(tmp_path: Path) -> None:
+    bundle = write_toy_bundle(tmp_path / "one", {"red": 1.0}, patch_size=PATCH)
+    tiles = write_tiles(tmp_path / "val", a_0=SURE, a_1=EMPTY)
+    with closing(load_segmenter(bundle, **EXACTLY)) as one:
+        assert fit_cascade(one, {"val": tiles}) is None
+
+
+def village(seed: int) -> Picture:
+    """Draw dark ground with two roofs, noise beside it, and a black margin without valid pixels."""
+    pixels = scene(230, 260, seed)
+    pixels[:, :150] //= 12
+    pixels[100:110, 60:70] = pixels[170:200, 100:120] = 255
+    label = pixels[..., 0] > 120
+    valid = np.full((230, 260), 255, np.uint8)
+    valid[:80] = 0
+    return np.dstack([pixels, valid]), label
+
+
+def test_its_figures_are_those_of_the_served_masks(segmenter: Segmenter, tmp_path: Path) -> None:
+    """With overlapping windows, of which some have no valid pixel, and so are not asked about."""
+    tiles = write_tiles(tmp_path / "val", **{f"a_{seed}": village(seed) for seed in range(2)})
+
+    fitted = fit_cascade(segmenter, {"val": tiles})
+
+    assert fitted is not None
+    with_it = segmenter.manifest.model_copy(update={"cascade": fitted})
+    served = Segmenter(with_it, segmenter.predictor)
+    on, off, alone, asked = Counts(), Counts(), 0, 0
+    for tile in tiles:
+        image, label = tile.read()
+        stream = served.segment(served.plan(image), image)
+        on += count(collect(stream).mask, label)
+        off += count(served.segment_image(image, Options(cascade="off")).mask, label)
+        assert stream.cascade_count is not None
+        alone, asked = alone + stream.cascade_count.alone, asked + stream.cascade_count.asked
+    assert 0 < alone < asked
+    assert fitted.alone == round(alone / asked, 4)
+    assert fitted.fitted_on == f"val (2 images), {asked} patches"
+    assert fitted.dice_micro_change == round(on.dice - off.dice, 6)
+
+
+def test_patches_without_a_valid_pixel_are_not_predicted(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    [tile] = write_tiles(tmp_path / "val", a_0=village(0))
+    image, _ = tile.read()
+    plan = segmenter.plan(image)
+
+    probability, is_predicted = predict_tile(segmenter, plan, image)
+
+    beyond = [window.row + window.height > 80 for window in plan.grid]
+    assert is_predicted.tolist() == beyond
+    assert not probability[:, ~is_predicted].any()
+    assert probability[:, is_predicted].any(axis=(0, 2, 3)).all()
