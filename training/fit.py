@@ -198,7 +198,8 @@ def _dice_above(summed: NDArray[np.signedinteger], top: int, pixels: Pixels) -> 
     # The first whole number that is not below t / 100 x top.
     at = np.array([-(-t * top // 100) for t in THRESHOLDS])
     total = found[at] + wrong[at] + found[0]
-    dice = np.divide(2 * found[at], total, out=np.ones(len(at)), where=total > 0)
+    dice = np.ones(len(at))
+    np.divide(2 * found[at], total, out=dice, where=total > 0)
     return dice.round(12)  # sums in another order differ by less, and must tie
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.imaging.image import Image
 from app.outputs.rle import encode_rle
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from tests.factories import scene, write_toy_bundle
 from training.__main__ import main
@@ -46,7 +46,7 @@ def test_every_tile_has_its_row_in_order(submission: Path, small_toy: Segmenter)
     assert header == ["img_id", "mask_rle"]
     assert [img_id for img_id, _ in rows] == [f"TEST_{i:05d}" for i in range(TILES)]
     for i in (0, 77, TILES - 2):
-        mask = small_toy.segment(Image(scene(20, 20, seed=i))).mask
+        mask = small_toy.segment_image(Image(scene(20, 20, seed=i))).mask
         assert rows[i][1] == encode_rle(mask, "row")
     assert rows[-1][1] == "-1"
 
@@ -92,7 +92,7 @@ def test_a_tile_that_is_no_image_is_named_and_what_came_before_stays(
     good = tiles.parent / "TEST_00000.png"
     bad.write_text(f"img_id,img_path\na,{good}\nb,bad.png\nc,{good}\n")
     with pytest.raises(ValueError, match=r"bad\.png: "):
-        submit(small_toy, bad, tmp_path / "out.csv", SegmentOptions())
+        submit(small_toy, bad, tmp_path / "out.csv", Options())
     assert [row.split(",")[0] for row in (tmp_path / "out.csv").read_text().splitlines()] == [
         "img_id",
         "a",

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,21 +13,23 @@ from numpy.typing import NDArray
 from app.errors import InvalidOption
 from app.imaging.image import Image
 from app.runtime.predictor import Predictor
-from app.segmentation.blending import Band
-from app.segmentation.options import SegmentOptions
+from app.segmentation.blending import MemberBand
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.stream import collect
 from app.segmentation.windows import plan_windows
-from tests.factories import ramp_graph, scene, write_toy_bundle
+from tests.factories import EXACTLY, ramp_graph, scene, toy_cascade, write_toy_bundle
+from tests.serving import serving
 from training.__main__ import main
 from training.data import Tile, list_tiles
-from training.evaluate import evaluate, examine
+from training.evaluate import evaluate, examine, from_members
 from training.metrics import compare, summarise
 
 OPTIONS = (
-    SegmentOptions(),
-    SegmentOptions(threshold=0.4, overlap=0.5, tta="flips"),
-    SegmentOptions(threshold=0.6, combine="vote"),
-    SegmentOptions(members=("blue", "red"), overlap=0.0),
+    Options(),
+    Options(threshold=0.4, overlap=0.5, tta="flips"),
+    Options(threshold=0.6, combine="vote"),
+    Options(models="blue,red", overlap=0.0),
 )
 
 
@@ -53,12 +54,12 @@ def tiles(folder: Path) -> list[Tile]:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_scores_are_those_of_the_served_masks(
-    small_toy: Segmenter, tiles: list[Tile], options: SegmentOptions
+    small_toy: Segmenter, tiles: list[Tile], options: Options
 ) -> None:
     counts = {}
     for tile in tiles:
         image, label = tile.read()
-        found = small_toy.segment(image, options)
+        found = small_toy.segment_image(image, options)
         counts[tile.name] = compare(found.mask, found.probability, label)
 
     report = evaluate(small_toy, tiles, options)
@@ -70,32 +71,68 @@ def test_scores_are_those_of_the_served_masks(
         "mass": summarise([counts["mass_1"], counts["mass_2"]]),
     }
     for member in report.members:
-        alone = replace(options, members=(member,))
+        alone = options.model_copy(update={"models": member})
         assert report.members[member] == evaluate(small_toy, tiles, alone).ensemble
     assert set(report.members) == set(options.members or ("red", "green", "blue"))
 
 
+def test_a_cascade_is_scored_as_it_is_served(tiles: list[Tile], tmp_path: Path) -> None:
+    """Blue decides alone where it is never in doubt, by default; each member alone is itself."""
+    bundle = write_toy_bundle(
+        tmp_path / "toy", patch_size=32, cascade=toy_cascade("blue", 0.5, 0.5)
+    )
+    with closing(load_segmenter(bundle, **EXACTLY)) as segmenter:
+        served, everyone, blue = (
+            evaluate(segmenter, tiles, options)
+            for options in (Options(), Options(cascade="off"), Options(models="blue"))
+        )
+    assert served.dice == blue.dice != everyone.dice
+    assert served.members == everyone.members
+    assert served.members["blue"] == blue.ensemble
+
+
+def test_objects_are_counted_as_for_a_client_who_posts_the_same_tiles(
+    tiles: list[Tile], tmp_path: Path
+) -> None:
+    """Noise, of which many pixels touch at a corner alone."""
+    bundle = write_toy_bundle(tmp_path / "toy", patch_size=32)
+    with closing(load_segmenter(bundle, **EXACTLY)) as segmenter:
+        images = examine(segmenter, tiles).images
+    with serving(bundle) as client:
+        counts = {
+            tile.name: int(
+                client.post("/segment", files={"file": tile.image.read_bytes()}).headers[
+                    "X-Building-Count"
+                ]
+            )
+            for tile in tiles
+        }
+    found = {name: compared.objects for name, compared in images.items()}
+    assert counts == {name: o.true_positives + o.false_positives for name, o in found.items()}
+    assert min(counts.values()) > 20
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_member_cut_from_the_bands_is_bit_identical_to_being_served_alone(
-    small_toy: Segmenter, options: SegmentOptions
+    small_toy: Segmenter, options: Options
 ) -> None:
     image = Image(scene(75, 90), None, None)
-    bands = list(small_toy.bands(image, options))
-    together = small_toy.combine(image, bands, options)
+    together = small_toy.plan(image, options)
+    bands = list(small_toy.member_bands(together, image))
     for i, member in enumerate(together.members):
-        alone = replace(options, members=(member,))
-        cut = [Band(band.row, band.members[i : i + 1]) for band in bands]
+        alone = small_toy.plan(image, options.model_copy(update={"models": member}))
+        cut = [MemberBand(band.row, band.members[i : i + 1]) for band in bands]
 
-        found = small_toy.combine(image, cut, alone)
+        found = from_members(alone, image, cut)
 
-        served = small_toy.segment(image, alone)
+        served = collect(small_toy.segment(alone, image))
         assert found.probability.tobytes() == served.probability.tobytes()
         assert found.mask.tobytes() == served.mask.tobytes()
-        assert (found.threshold, found.members) == (served.threshold, served.members)
+        assert (alone.members, alone.threshold) == ((member,), together.threshold)
 
 
 def test_report_says_what_was_scored_and_how(small_toy: Segmenter, tiles: list[Tile]) -> None:
-    report = evaluate(small_toy, tiles, SegmentOptions(overlap=0.5))
+    report = evaluate(small_toy, tiles, Options(overlap=0.5))
 
     assert report.bundle == small_toy.manifest.version
     assert (report.threshold, report.overlap) == (small_toy.manifest.threshold.value, 0.5)
@@ -115,7 +152,7 @@ def test_no_tiles_are_refused(small_toy: Segmenter) -> None:
 
 def test_unknown_member_is_refused(small_toy: Segmenter, tiles: list[Tile]) -> None:
     with pytest.raises(InvalidOption, match="pink"):
-        evaluate(small_toy, tiles, SegmentOptions(members=("pink",)))
+        evaluate(small_toy, tiles, Options(models="pink"))
 
 
 def test_command_prints_a_table_and_writes_json(
@@ -172,8 +209,11 @@ def test_a_gate_fails_the_command_when_a_bound_is_broken(
     [
         (["nowhere", "{folder}"], "manifest.json can't be read"),
         (["{bundle}", "nowhere"], "holds no tiles"),
-        (["{bundle}", "{folder}", "--threshold", "2"], "threshold must lie between 0 and 1"),
-        (["{bundle}", "{folder}", "--tta", "all"], "tta must be one of"),
+        (["{bundle}", "{folder}", "--threshold", "2"], "threshold must be less than 1, got 2.0"),
+        (
+            ["{bundle}", "{folder}", "--tta", "all"],
+            "tta must be 'none', 'flips' or 'd4', got 'all'",
+        ),
         (["{folder}/images/mass_1.png", "{folder}"], "can't be loaded as a checkpoint"),
         (["{bundle}", "{folder}", "--at-gsd", "0.5"], "there is no tile of known GSD"),
         (
@@ -207,7 +247,7 @@ def test_command_says_mistakes_in_one_line(
     assert error.count("\n") == 1
 
 
-RED = SegmentOptions(members=("red",))
+RED = Options(models="red")
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +267,7 @@ def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_perfect_member_is_perfect_at_every_gsd(small_toy: Segmenter, surveyed: Path) -> None:
-    options = replace(RED, resample="off")
+    options = RED.model_copy(update={"resample": "off"})
 
     report = examine(
         small_toy, list_tiles(surveyed), options, at_gsd=[2, 0.45, 0.2, 0.33, 2, 0.83]
@@ -249,7 +289,7 @@ def test_scores_at_a_gsd_are_those_of_the_tiles_as_they_are_there(
     small_toy: Segmenter, surveyed: Path
 ) -> None:
     tiles = list_tiles(surveyed)
-    blue = replace(RED, members=("blue",))
+    blue = Options(models="blue")
 
     report = examine(small_toy, tiles, blue, at_gsd=[0.4]).report
 
@@ -267,7 +307,7 @@ def test_the_segmenter_is_told_the_gsd_that_a_tile_was_brought_to(
     fine = [tile for tile in list_tiles(surveyed) if tile.name == "fine"]
     image, label = fine[0].read()
     halved = np.ascontiguousarray(image.pixels[::2, ::2])  # its edges lie at even pixels
-    found = small_toy.segment(Image(halved), replace(RED, gsd=0.4))
+    found = small_toy.segment_image(Image(halved), RED.model_copy(update={"gsd": 0.4}))
 
     report = examine(small_toy, fine, RED, at_gsd=[0.4]).report
 
@@ -282,7 +322,12 @@ def test_a_condition_is_scored_on_the_tiles_changed_so(
     tiles = list_tiles(surveyed)
 
     at_04, at_06 = (
-        examine(small_toy, tiles, replace(RED, threshold=t), conditions=["grey", "dark", "grey"])
+        examine(
+            small_toy,
+            tiles,
+            RED.model_copy(update={"threshold": t}),
+            conditions=["grey", "dark", "grey"],
+        )
         for t in (0.4, 0.6)
     )
 
@@ -304,7 +349,7 @@ def test_a_tile_that_a_condition_makes_flat_is_stretched_as_a_file_would_be(
     tiles = list_tiles(tmp_path)
 
     def recall(threshold: float) -> float:
-        options = replace(RED, threshold=threshold)
+        options = RED.model_copy(update={"threshold": threshold})
         report = examine(small_toy, tiles, options, conditions=["dark"]).report
         return report.by_condition[0].scores["recall_micro"]
 
@@ -331,7 +376,7 @@ def test_seam_difference_is_the_building_that_only_one_cut_has(tmp_path: Path) -
     bundle = write_toy_bundle(
         tmp_path / "toy", {"ramp": 1.0}, patch_size=patch, graphs={"ramp": ramp_graph(patch)}
     )
-    shift, options = 11, SegmentOptions(overlap=0.5, threshold=0.4)
+    shift, options = 11, Options(overlap=0.5, threshold=0.4)
     with closing(load_segmenter(bundle, device="cpu")) as segmenter:
 
         def expected(*names: str) -> float:
@@ -339,8 +384,8 @@ def test_seam_difference_is_the_building_that_only_one_cut_has(tmp_path: Path) -
             for tile in tiles:
                 if tile.name in names:
                     pixels = tile.read()[0].pixels
-                    one = segmenter.segment(Image(pixels[:-shift, :-shift]), options).mask
-                    other = segmenter.segment(Image(pixels[shift:, shift:]), options).mask
+                    one = segmenter.segment_image(Image(pixels[:-shift, :-shift]), options).mask
+                    other = segmenter.segment_image(Image(pixels[shift:, shift:]), options).mask
                     one, other = one[shift:, shift:], other[:-shift, :-shift]
                     differ += np.count_nonzero(one ^ other)
                     either += np.count_nonzero(one | other)

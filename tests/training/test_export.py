@@ -14,20 +14,22 @@ import pytest
 import torch
 from onnx import TensorProto
 from torch import Tensor
-from training.gate import fit_gate
 
 from app.bundle.manifest import Manifest, load_manifest
 from app.bundle.verification import verify_files
 from app.imaging.image import Image
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
+from training import export as exporting
 from training.__main__ import main
 from training.card import model_card
+from training.cascade import fit_cascade
 from training.config import PATCH_SIZE, load_config
 from training.data import list_tiles
 from training.evaluate import evaluate
-from training.export import Trained, _averages, export, load_trained, served
+from training.export import Trained, _averages, export, load_trained, refit, served
 from training.fit import fit, tally_sources
+from training.min_confidence import fit_min_confidence
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.provenance import data_sources
@@ -91,9 +93,9 @@ def test_train_export_serve_gives_what_torch_gives(checkpoint: Path, segmenter: 
     run = TrainingRun(config).eval()
     run.network = network
     pixels = generate_scene(300, 410, seed=5).pixels
-    options = SegmentOptions(overlap=0, members=("tiny",), threshold=0.5)
+    options = Options(overlap=0, models="tiny", threshold=0.5)
 
-    found = segmenter.segment(Image(pixels, None, None), options)
+    found = segmenter.segment_image(Image(pixels, None, None), options)
 
     with torch.inference_mode():
         expected = run.predict_tile(pixels)
@@ -151,7 +153,7 @@ def test_a_bundle_is_fitted_anew(
     verify_files(out, again)
     assert again.name == "again"
     assert again.gsd == manifest.gsd.model_copy(update={"enlarge_from": 0.45})
-    others = tally_sources(segmenter, list_tiles(tmp_path / "other"), SegmentOptions())
+    others = tally_sources(segmenter, list_tiles(tmp_path / "other"), Options(cascade="off"))
     expected = fit(list(others.values()))
     assert again.threshold.value == expected.threshold
     assert tuple(member.weight for member in again.members) == expected.weights
@@ -181,19 +183,63 @@ def test_what_precisions_do_to_the_masks_is_measured(bundle: Path, manifest: Man
         assert "bf16 or int8 would do to the masks was not measured" in card
 
 
-def test_the_gate_is_fitted_or_said_not_to_be(
+def test_the_cascade_is_fitted_or_said_not_to_be(
     tiny: Path, bundle: Path, manifest: Manifest, segmenter: Segmenter
 ) -> None:
-    gate, card = manifest.gate, (bundle / "MODEL_CARD.md").read_text()
-    fitted = fit_gate(segmenter, list_tiles(tiny.parent / "val"), "val")
-    if gate is None or fitted is None:
-        assert gate is fitted
-        assert "There is no gate" in card
+    cascade, card = manifest.cascade, (bundle / "MODEL_CARD.md").read_text()
+    fitted = fit_cascade(segmenter, {"val": list_tiles(tiny.parent / "val")})
+    if cascade is None or fitted is None:
+        assert cascade is fitted
+        assert "There is no cascade: all members decide every pixel." in card
         return
-    # Who is faster is measured, and both members are the same network.
-    assert gate == fitted or gate.member != fitted.member
-    assert f"{gate.member} alone clears patches" in card
-    assert f"below {gate.threshold:g}" in card
+    # It is measured which member is faster, and both are the same network.
+    assert cascade == fitted or cascade.member != fitted.member
+    assert f"{cascade.member} decides a patch alone where at most {cascade.share:.1%}" in card
+
+
+def test_the_minimum_confidence_is_fitted(
+    tiny: Path, bundle: Path, manifest: Manifest, segmenter: Segmenter
+) -> None:
+    bound, card = manifest.threshold.min_confidence, (bundle / "MODEL_CARD.md").read_text()
+    assert bound == fit_min_confidence(segmenter, list_tiles(tiny.parent / "val"))
+    assert (f"if its component's mean is {bound:.2f} or more" in card) == (bound > 0)
+    assert ("min_confidence: the highest" in manifest.threshold.chosen_by) == (bound > 0)
+
+
+def test_figures_are_fitted_before_the_manifest_is_written(
+    tiny: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole and once: the service would refuse a folder that no manifest was written to."""
+    written: list[Path] = []
+    write = exporting._write_manifest
+
+    def recorded(folder: Path, manifest: Manifest) -> None:
+        assert not (folder / "manifest.json").exists()
+        assert manifest.evaluation is not None
+        written.append(folder)
+        write(folder, manifest)
+
+    monkeypatch.setattr(exporting, "_write_manifest", recorded)
+    out = tmp_path / "one"
+    manifest = export([load_trained(checkpoint)], out, validation=[tiny.parent / "val"])
+    assert len(written) == 1
+    assert load_manifest(out) == manifest
+
+
+def test_two_folders_of_one_name_are_one_split(tiny: Path, bundle: Path, tmp_path: Path) -> None:
+    """`home/val` and `away/val`: weights are fitted to the tiles of both."""
+    for place, tile in zip(("home", "away"), list_tiles(tiny.parent / "val"), strict=True):
+        image, label = tile.read()
+        for part, pixels in (("images", image.pixels), ("masks", label)):
+            folder = tmp_path / place / "val" / part
+            folder.mkdir(parents=True)
+            PIL.Image.fromarray(pixels).save(folder / f"{tile.name}.png")
+    validation = [tmp_path / place / "val" for place in ("home", "away")]
+
+    fitted = refit(bundle, tmp_path / "fitted", validation=validation)
+
+    assert fitted.evaluation is not None
+    assert (fitted.evaluation.split, fitted.evaluation.images) == ("val", 2)
 
 
 def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:
@@ -380,7 +426,7 @@ def test_checkpoint_is_scored_along_the_served_path(
 ) -> None:
     """As a bundle of one: the same bits as the member of the pair, at threshold 0.5."""
     tiles = list_tiles(tiny.parent / "val")
-    options = SegmentOptions(members=("tiny",), threshold=0.5)
+    options = Options(models="tiny", threshold=0.5)
 
     arguments = ["--json", str(tmp_path / "scores.json"), "--quiet"]
     assert main(["evaluate", str(checkpoint), str(tiny.parent / "val"), *arguments]) == 0
@@ -424,6 +470,6 @@ def test_every_architecture_exports_and_serves(
     operators = {n.op_type for n in onnx.load(tmp_path / "bundle" / f"{member}.onnx").graph.node}
     assert operators.isdisjoint({"Where", "Gather", "GatherND"})  # pools would be masks
     with closing(load_segmenter(tmp_path / "bundle", device="cpu")) as segmenter:
-        found = segmenter.segment(Image(generate_scene(230, 225, seed=0).pixels, None, None))
+        found = segmenter.segment_image(Image(generate_scene(230, 225, seed=0).pixels))
     assert found.mask.shape == (230, 225)
     assert np.ptp(found.probability) > 0

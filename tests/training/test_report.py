@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.segmentation.options import SegmentOptions
+from app.segmentation.options import Options
 from tests.factories import write_toy_bundle
 from training.__main__ import main
 from training.data import list_tiles
@@ -182,8 +182,8 @@ def test_mistakes_are_drawn_from_what_is_wrong(folder: Path, tmp_path: Path) -> 
     tiles = list_tiles(folder)
     with served(write_toy_bundle(tmp_path / "toy", {"red": 1.0}, patch_size=32)) as segmenter:
         images = examine(segmenter, tiles).images
-        drawn = draw_mistakes(segmenter, tiles, images, SegmentOptions(), 500)
-        again = draw_mistakes(segmenter, tiles, images, SegmentOptions(), 500)
+        drawn = draw_mistakes(segmenter, tiles, images, Options(), 500)
+        again = draw_mistakes(segmenter, tiles, images, Options(), 500)
 
     assert [(each.source, each.kind, each.total, len(each.pictures)) for each in drawn] == [
         ("accra", "labelled, not found", 10 * SIZE, 500),
