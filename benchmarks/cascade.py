@@ -1,5 +1,4 @@
-"""Measure the cascade: time spared, and change of the mask, on scenes of which more and more is
-empty."""
+"""Measure the cascade: time spared, and change of the mask, on scenes of rising emptiness."""
 
 import argparse
 import json
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.errors import DeviceError
 from app.imaging.image import Image
-from app.runtime.select import Precision
+from app.runtime.predictor import Precision
 from app.segmentation.cascade import CascadeCount
 from app.segmentation.options import Options, Switch
 from app.segmentation.segmenter import Segmenter, load_segmenter

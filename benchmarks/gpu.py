@@ -27,7 +27,7 @@ from app.runtime.gpu import Gpu
 from app.runtime.onnxruntime import OnnxPredictor
 from app.runtime.predictor import Predictor
 from app.runtime.select import load_predictor
-from app.settings import PREFIX, Settings
+from app.settings import Settings
 from benchmarks import machine, report, service
 from benchmarks.ceiling import Device, ceiling, operations
 from benchmarks.imagery import Imagery
