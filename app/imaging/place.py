@@ -62,10 +62,11 @@ def _wkt(crs: CRS) -> str:
 
 @lru_cache(maxsize=16)
 def _as_named(wkt: str) -> str:
-    """Return EPSG's own definition of a system whose method GDAL reads as another one.
+    """Return EPSG's own definition of a system that bears its code, where GDAL's is another.
 
-    A GeoTIFF has one code for several methods, and GDAL reads EPSG:9311, of a sphere, as one of an
-    ellipsoid, up to 14 km off.
+    A GeoTIFF has one code for several methods: GDAL reads EPSG:9311, of a sphere, as one of an
+    ellipsoid, up to 14 km off. And a datum that was renamed since GDAL's database is one that
+    pyproj's does not know, some 100 m off. Parameters that differ are meant to, and stay.
     """
     read = pyproj.CRS.from_wkt(wkt)
     name = read.to_json_dict().get("id", {})
@@ -73,7 +74,22 @@ def _as_named(wkt: str) -> str:
         official = pyproj.CRS.from_authority(name["authority"], name["code"])
     except (KeyError, ProjError):
         return wkt
-    return wkt if _method(read) == _method(official) else str(official.to_wkt())
+    if _method(read) == _method(official):
+        renamed = _datum(read) != _datum(official)
+        if not renamed or _values(read) != _values(official):
+            return wkt
+    return str(official.to_wkt())
+
+
+def _datum(crs: pyproj.CRS) -> str:
+    return "" if crs.datum is None else crs.datum.name
+
+
+def _values(crs: pyproj.CRS) -> list[str]:
+    """Return the parameters of a system's projection, to nine digits."""
+    operation = crs.coordinate_operation
+    params = [] if operation is None else operation.params
+    return [f"{p.value:.9g}" if isinstance(p.value, float) else str(p.value) for p in params]
 
 
 def _method(crs: pyproj.CRS) -> str:

@@ -56,7 +56,7 @@ def to_earth(on_map: shapely.Polygon, to_degrees: pyproj.Transformer) -> Polygon
             pole = 90.0 if north > _POLAR else -90.0
             return _cut_at_pole(_along_curves(on_map, to_degrees), pole)
         return _cut_at_antimeridian(polygon)
-    except (ProjError, shapely.GEOSException) as error:
+    except (ProjError, shapely.GEOSException, ValueError) as error:
         raise ImpossibleOutput(
             "Part of the image lies where its coordinate reference system is not valid: "
             f"{error}. Cut that part off with gdalwarp -te, or warp the image to another system."
@@ -92,17 +92,25 @@ def _cut_at_pole(polygon: shapely.Polygon, pole: float) -> Polygon:
         lon, distance = np.radians(points[:, 0]), 90 - np.abs(points[:, 1])
         return np.stack([distance * np.cos(lon), distance * np.sin(lon)], axis=1)
 
-    plane = shapely.make_valid(shapely.transform(polygon, to_plane))
+    plane = _valid(shapely.transform(polygon, to_plane))
     reach = float(np.abs(plane.bounds).max())
     quarters = [
-        _unrolled(part, (x, y), pole)
-        for x, y in ((reach, reach), (-reach, reach), (-reach, -reach), (reach, -reach))
+        # A ring that touched itself at a corner may cross itself there by rounding.
+        _valid(_unrolled(part, corner, pole))
+        for corner in ((reach, reach), (-reach, reach), (-reach, -reach), (reach, -reach))
         for part in _polygons(
-            shapely.intersection(plane, shapely.MultiPoint([(0, 0), (x, y)]).envelope)
+            shapely.intersection(plane, shapely.MultiPoint([(0, 0), corner]).envelope)
         )
     ]
     parts = _polygons(shapely.union_all(quarters, grid_size=_GRID))
+    if not parts:
+        raise ValueError("a polygon has no area so near to the pole")
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _valid(polygon: shapely.Polygon) -> shapely.Geometry:
+    """Make a polygon valid: holes are what is left out, even where they meet its edge."""
+    return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
 
 
 def _polygons(geometry: shapely.Geometry) -> list[shapely.Polygon]:

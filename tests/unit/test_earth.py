@@ -9,8 +9,11 @@ import pyproj
 import pytest
 import shapely
 from rasterio.transform import Affine
+from scipy import ndimage
 
 from app.errors import ImpossibleOutput
+from app.imaging.georeference import GeoReference
+from app.imaging.outline import outline
 from app.outputs.earth import area_on_earth, to_earth
 from app.segmentation.segmenter import Segmenter
 from tests.maps import encode, geotiff, picture, polygons
@@ -53,6 +56,28 @@ def test_buildings_around_a_pole(small_toy: Segmenter, crs: str, x: float, pixel
     np.testing.assert_array_equal(inside, mask[rows.astype(int), cols.astype(int)])
     total = sum(feature["properties"]["area_m2"] for feature in found["features"])
     assert total == pytest.approx(found["building_area_m2"], rel=0.01)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413"])
+@pytest.mark.parametrize("share", [0.45, 0.6, 0.8])
+@pytest.mark.parametrize("shift", [0.0, 0.13])
+def test_components_of_noise_around_a_pole(crs: str, share: float, shift: float) -> None:
+    """They touch themselves and their holes at corners."""
+    mask = np.random.default_rng(5).random((64, 64)) < share
+    labels, count = ndimage.label(mask)
+    to_degrees = degrees_of(crs)
+    total = 0.0
+    for component in range(1, count + 1):
+        on_map = shapely.transform(
+            outline(labels == component, 0, 0),
+            lambda points: points * (0.5, -0.5) + (shift - 16, 16 + shift),
+        )
+        polygon = to_earth(on_map, to_degrees)
+        assert polygon.is_valid
+        total += area_on_earth(polygon)
+    transform = (0.5, 0.0, shift - 16, 0.0, -0.5, 16 + shift)
+    right = GeoReference(crs, transform).pixel_area(32, 32, reach=10) * np.count_nonzero(mask)
+    assert total == pytest.approx(float(right), rel=1e-3)
 
 
 @pytest.mark.parametrize("lat", [-90.0, 90.0])
