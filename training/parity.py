@@ -10,7 +10,7 @@ from app.bundle.manifest import Parity
 from app.runtime.predictor import Predictor
 from app.segmentation.windows import plan_windows, read_patch
 from training.config import PATCH_SIZE
-from training.data import Tile
+from training.data import Tile, read_image
 from training.network import ProbabilityNetwork, SegmentationNetwork
 from training.scenes import generate_scene
 
@@ -39,7 +39,7 @@ def parity_patches(tiles: Sequence[Tile]) -> NDArray[np.uint8]:
     ]
     step = max(1, -(-len(tiles) // _REAL_PATCHES))
     for tile in tiles[::step]:
-        image, _ = tile.read()
+        image = read_image(tile.image)
         windows = list(plan_windows(image.height, image.width, PATCH_SIZE, overlap=0))
         patches.append(read_patch(image.pixels, windows[len(windows) // 2], PATCH_SIZE))
     return np.stack(patches)

@@ -19,7 +19,7 @@ from app.bundle.verification import read_model
 from app.runtime.predictor import Predictor
 from app.runtime.select import openvino_problem
 from app.segmentation.windows import plan_windows, read_patch
-from training.data import Tile
+from training.data import Tile, read_image
 from training.metrics import count
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def cut_patches(tiles: Sequence[Tile], count: int, size: int) -> NDArray[np.uint
     order = [*rng.permutation(len(tiles))] * -(-count // len(tiles))
     patches = []
     for tile in (tiles[i] for i in order[:count]):
-        image, _ = tile.read()
+        image = read_image(tile.image)
         windows = list(plan_windows(image.height, image.width, size, overlap=0))
         patches.append(read_patch(image.pixels, windows[rng.integers(len(windows))], size))
     return np.stack(patches)

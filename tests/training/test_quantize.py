@@ -1,6 +1,7 @@
 """Members compute in int8 where that is worth it, and where their masks stay what they are."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_patches_come_from_every_tile_and_are_always_the_same(tiles: list[Tile])
     patches = cut_patches(tiles, 7, PATCH)
     assert patches.shape == (7, PATCH, PATCH, 3)
     assert np.array_equal(patches, cut_patches(tiles, 7, PATCH))
+    unlabelled = [replace(tile, label=None, labels="none") for tile in tiles]
+    assert np.array_equal(patches, cut_patches(unlabelled, 7, PATCH))
     reflected = [np.array_equal(patch[20:32], patch[7:19][::-1]) for patch in patches]
     assert 2 <= sum(reflected) <= 3  # those of the tile that is 20 pixels high
 
