@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.segmentation.blending import MemberBand
-from app.segmentation.options import Options
+from app.segmentation.options import MAX_OVERLAP, Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
-from app.segmentation.windows import MAX_OVERLAP, plan_windows, read_patch
+from app.segmentation.windows import plan_windows, read_patch
 from app.settings import Settings
 from training.evaluate import from_members
 from training.scenes import generate_scene

@@ -21,12 +21,11 @@ from app.imaging.resample import resample
 from app.imaging.scaling import correct_light
 from app.imaging.sharpness import sharpen_soft
 from app.segmentation.blending import MemberBand
-from app.segmentation.options import Combine, Options
+from app.segmentation.options import Combine, Options, Tta
 from app.segmentation.plan import Plan
 from app.segmentation.resampling import Size, seen_size
 from app.segmentation.segmenter import Segmenter, combine, stream
 from app.segmentation.stream import Segmentation, collect
-from app.segmentation.tta import Tta
 from training.conditions import CONDITIONS
 from training.data import Label, Tile, read_image
 from training.metrics import Comparison, Share, compare, summarise

@@ -10,9 +10,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from app.errors import InvalidOption, UnsupportedImage
-
-Rgb = tuple[int, int, int]
-"""Which bands, counted from 1, are red, green and blue."""
+from app.imaging.choices import Rgb
 
 _COLOURS = ("red", "green", "blue")
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -26,21 +24,6 @@ _CLASSES = 64
 """Colours below which a palette is more likely to be one of classes than of a photograph."""
 _ENOUGH = 4096
 """Samples from which on that is judged."""
-
-
-def parse_rgb(text: str) -> Rgb:
-    """Read three band numbers, counted from 1, such as `3,2,1`.
-
-    Raises:
-        InvalidOption: anything else.
-    """
-    if not re.fullmatch(r"[1-9][0-9]{0,4},[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
-        raise InvalidOption(
-            "rgb must be three band numbers, counted from 1, of red, green and blue, such as "
-            f"rgb=3,2,1, got {text[:80]!r}"
-        )
-    red, green, blue = map(int, text.split(","))
-    return red, green, blue
 
 
 def check_rgb(rgb: Rgb, count: int) -> None:

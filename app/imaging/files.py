@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.errors import UnsupportedFormat
-from app.imaging.bands import Rgb
+from app.imaging.choices import Limits, Rgb
 from app.imaging.decode import decode_image
 from app.imaging.gdal import GDAL_ERRORS, open_path
 from app.imaging.image import Image, RowSource
 from app.imaging.place import read_place
 from app.imaging.raster import open_raster
-from app.imaging.scaling import Limits
 from app.imaging.sniff import Format, sniff_file
 
 _DRIVERS = {Format.PNG: "PNG", Format.JPEG: "JPEG", Format.WEBP: "WEBP"}

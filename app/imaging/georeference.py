@@ -10,12 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from pyproj.exceptions import ProjError
 
 from app.errors import ImpossibleOutput
+from app.imaging.choices import MAX_GSD, MIN_GSD
 
 Gsd = tuple[float, float]
 """Metres on the ground from one pixel to the next, down and across."""
-
-MIN_GSD, MAX_GSD = 0.001, 100_000.0
-"""Metres per pixel between which a GSD is believed; the square of 1e-300 is 0, and divides none."""
 
 WGS84 = pyproj.Geod(ellps="WGS84")
 

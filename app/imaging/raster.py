@@ -12,7 +12,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from app.errors import UnsupportedFormat
-from app.imaging.bands import Rgb, alpha_notices, band_notices, choose_bands, palette_notices
+from app.imaging.bands import alpha_notices, band_notices, choose_bands, palette_notices
 from app.imaging.checks import (
     check_blocks,
     check_directories,
@@ -21,6 +21,7 @@ from app.imaging.checks import (
     damage_told,
     is_interleaved,
 )
+from app.imaging.choices import Limits, Rgb
 from app.imaging.gdal import open_in_memory, open_path
 from app.imaging.ifd import orientation, pages
 from app.imaging.image import Image
@@ -28,7 +29,6 @@ from app.imaging.limits import check_pixel_count
 from app.imaging.place import read_place
 from app.imaging.scaling import (
     RULE,
-    Limits,
     correct_light,
     format_rescale,
     light_limits,

@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InvalidOption
+from app.imaging.choices import Limits
 from app.imaging.image import Image
-
-Limits = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
-"""What becomes 0 and what becomes 255, of red, green and blue."""
 
 _PERCENTILES = (2, 98)
 _BECOME = (20, 205)
@@ -34,30 +31,6 @@ _SCENE = 500**2
 """Pixels from which on an image's light is judged; a smaller one may show a single surface."""
 _SAMPLED = 2**17
 RULE = "the 2nd and 98th percentile of each band become {} and {}".format(*_BECOME)
-
-
-def parse_rescale(text: str) -> Limits:
-    """Read `lo,hi`, for all three bands, or `lo,hi,lo,hi,lo,hi`, for red, green and blue.
-
-    Source: titiler's and rio-tiler's `rescale`.
-
-    Raises:
-        InvalidOption: other than two or six numbers, or a low limit that is not below its high one.
-    """
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
-    if len(numbers) not in (2, 6) or not all(
-        math.isfinite(high - low) and low < high for low, high in pairs
-    ):
-        raise InvalidOption(
-            "rescale must be LOW,HIGH with LOW < HIGH, or three such pairs for red, green and "
-            f"blue, such as rescale=0,3000, got {text[:80]!r}"
-        )
-    red, green, blue = pairs * (3 // len(pairs))
-    return red, green, blue
 
 
 def format_rescale(limits: Iterable[tuple[float, float]]) -> str:

@@ -13,10 +13,9 @@ import PIL.ImageFilter
 from numpy.typing import NDArray
 
 from app.errors import InvalidOption
+from app.imaging.choices import MAX_SHARPEN
 from app.imaging.image import Image, RowSource
 
-MAX_SHARPEN = 500
-"""Per cent: as much as was tried."""
 _REACH = 6
 """Rows to each side that sharpening looks at: Pillow blurs thrice, with a box of at most 2."""
 

@@ -9,13 +9,11 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.errors import InvalidOption
-from app.imaging.bands import parse_rgb
-from app.imaging.georeference import MAX_GSD, MIN_GSD
-from app.imaging.scaling import parse_rescale
-from app.imaging.sharpness import MAX_SHARPEN
-from app.segmentation.tta import Tta
-from app.segmentation.windows import MAX_OVERLAP
+from app.imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, parse_rescale, parse_rgb
 
+MAX_OVERLAP = 0.75
+"""Largest share of a patch that neighbours may share: at 0.75 each pixel is predicted 16 times."""
+Tta = Literal["none", "flips", "d4"]
 Combine = Literal["average", "vote"]
 Resample = Literal["auto", "off"]
 Switch = Literal["on", "off"]

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Tta = Literal["none", "flips", "d4"]
+from app.segmentation.options import Tta
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 

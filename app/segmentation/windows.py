@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_OVERLAP = 0.75
-"""Largest share of a patch that neighbours may share: at 0.75 each pixel is predicted 16 times."""
+from app.segmentation.options import MAX_OVERLAP
 
 
 @dataclass(frozen=True)

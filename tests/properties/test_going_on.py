@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from app.imaging.image import Image
 from app.segmentation.blending import MemberBand, blend
-from app.segmentation.options import Options
+from app.segmentation.options import Options, Tta
 from app.segmentation.resampling import first_needed, resample_bands
 from app.segmentation.segmenter import Segmenter
-from app.segmentation.tta import Tta
 from app.segmentation.windows import plan_windows
 from tests.factories import scene
 

@@ -12,7 +12,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from app.errors import InvalidOption, UnsupportedImage
-from app.imaging.bands import parse_rgb
+from app.imaging.choices import parse_rgb
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from tests.hostile.corpus import tiff_of

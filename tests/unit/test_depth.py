@@ -10,9 +10,9 @@ from rasterio.transform import Affine
 
 from app.errors import InvalidOption, UnsupportedImage
 from app.imaging import scaling
+from app.imaging.choices import parse_rescale
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.imaging.scaling import parse_rescale
 from tests.data import DATA, needs_data
 from tests.factories import scene
 from tests.geotiff import tiff

@@ -13,9 +13,9 @@ from rasterio.transform import Affine
 
 from app.errors import DamagedImage, EmptyUpload, UnsupportedFormat, UnsupportedImage
 from app.imaging import raster
+from app.imaging.choices import Limits
 from app.imaging.decode import decode_image
 from app.imaging.raster import open_raster
-from app.imaging.scaling import Limits
 from tests.factories import scene
 from tests.geotiff import tiff
 from tests.serving import encoded

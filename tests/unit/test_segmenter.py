@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from app.errors import BundleError, DeadlineExceeded, InferenceError, InvalidOption
 from app.imaging.image import Image
-from app.segmentation.options import Combine, Options
+from app.segmentation.options import Combine, Options, Tta
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import collect
-from app.segmentation.tta import Tta
 from tests import factories
 from tests.factories import EXACTLY, TOY_WEIGHTS, scene, without_small, write_toy_bundle
 

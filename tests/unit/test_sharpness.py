@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InvalidOption
+from app.imaging.choices import MAX_SHARPEN
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.imaging.sharpness import MAX_SHARPEN, check_percent, sharpen_soft, sharpening_for
+from app.imaging.sharpness import check_percent, sharpen_soft, sharpening_for
 from tests.geotiff import tiff
 from tests.serving import encoded
 

@@ -13,8 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from app.segmentation.options import Combine, Options
-from app.segmentation.tta import Tta
+from app.segmentation.options import Combine, Options, Tta
 from training.config import RunConfig, Section, load_config
 from training.data import Tile, list_tiles
 

@@ -1,0 +1,60 @@
+"""What a client may choose about the decoding of an image, and how its text is read.
+
+It imports no library, so that the command line shows its help at once.
+"""
+
+import math
+import re
+
+from app.errors import InvalidOption
+
+MIN_GSD, MAX_GSD = 0.001, 100_000.0
+"""Metres per pixel between which a GSD is believed; the square of 1e-300 is 0, and divides none."""
+
+MAX_SHARPEN = 500
+"""Per cent: as much as was tried."""
+
+Rgb = tuple[int, int, int]
+"""Which bands, counted from 1, are red, green and blue."""
+
+Limits = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+"""What becomes 0 and what becomes 255, of red, green and blue."""
+
+
+def parse_rgb(text: str) -> Rgb:
+    """Read three band numbers, counted from 1, such as `3,2,1`.
+
+    Raises:
+        InvalidOption: anything else.
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,4},[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
+        raise InvalidOption(
+            "rgb must be three band numbers, counted from 1, of red, green and blue, such as "
+            f"rgb=3,2,1, got {text[:80]!r}"
+        )
+    red, green, blue = map(int, text.split(","))
+    return red, green, blue
+
+
+def parse_rescale(text: str) -> Limits:
+    """Read `lo,hi`, for all three bands, or `lo,hi,lo,hi,lo,hi`, for red, green and blue.
+
+    Source: titiler's and rio-tiler's `rescale`.
+
+    Raises:
+        InvalidOption: other than two or six numbers, or a low limit that is not below its high one.
+    """
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
+    if len(numbers) not in (2, 6) or not all(
+        math.isfinite(high - low) and low < high for low, high in pairs
+    ):
+        raise InvalidOption(
+            "rescale must be LOW,HIGH with LOW < HIGH, or three such pairs for red, green and "
+            f"blue, such as rescale=0,3000, got {text[:80]!r}"
+        )
+    red, green, blue = pairs * (3 // len(pairs))
+    return red, green, blue
