@@ -156,7 +156,7 @@ def _require_ranges(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
         raise DeviceError(
             f"no member of {manifest.version} has the ranges that int8 needs; write a copy of the "
             "bundle with `python -m training fit BUNDLE VALIDATION --calibration TILES`, or set "
-            "ROOFTRACE_PRECISION to bf16 or auto"
+            "ROOFTRACE_PRECISION to auto"
         )
 
 
