@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
 from app.errors import UnsupportedImage
@@ -101,3 +102,11 @@ def test_a_name_in_latin_1_is_the_cause() -> None:
     assert b"Hayford" in data
     with pytest.raises(UnsupportedImage, match="not UTF-8"):
         decode_image(data.replace(b"Hayford", b"Hayf\xf6rd"), max_pixels=999)
+
+
+def test_a_place_by_control_points_alone_is_noticed() -> None:
+    corners = [(0, 0), (0, 30), (20, 0), (20, 30)]
+    points = [GroundControlPoint(row, col, 5e5 + col, 4e6 - row) for row, col in corners]
+    image = decode_image(tiff(BANDS, gcps=points, crs="EPSG:32633"), max_pixels=999)
+    assert image.gsd is None
+    assert image.notices == ("The TIFF's georeference has no usable transform: it was ignored.",)
