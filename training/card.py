@@ -169,6 +169,7 @@ def _scores(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return "None: the bundle was exported without validation images."
     rows: dict[str, Mapping[str, float]] = {"**ensemble**": evaluation.ensemble}
+    rows |= {f"**ensemble on {name}**": scores for name, scores in evaluation.splits.items()}
     rows |= {f"{name} alone": scores for name, scores in evaluation.members.items()}
     rows |= {f"ensemble on {name}": scores for name, scores in evaluation.sources.items()}
     cells = [(row, *(f"{score:.4f}" for score in scores.values())) for row, scores in rows.items()]

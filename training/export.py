@@ -45,8 +45,9 @@ from training.cascade import fit_cascade
 from training.checkpoints import load_network
 from training.config import PATCH_SIZE, RunConfig
 from training.data import Tile, list_tiles
-from training.evaluate import evaluate
+from training.evaluate import examine
 from training.fit import WEIGHT_STEPS, Fit, fit, held_out, tally_sources
+from training.metrics import summarise
 from training.min_confidence import fit_min_confidence
 from training.network import ProbabilityNetwork, SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
@@ -418,8 +419,12 @@ def _fitted_and_scored(
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
         manifest = manifest.model_copy(update={"cascade": cascade})
-        report = evaluate(segmenter(), tiles, progress=progress)
+        evaluated = examine(segmenter(), tiles, progress=progress)
         precisions = costs(folder, segmenter(), tiles, described, progress=progress)
+    report = evaluated.report
+    by_split = {
+        name: summarise(evaluated.images[tile.name] for tile in of) for name, of in splits.items()
+    }
     evaluation = Evaluation(
         split=described,
         date=manifest.created.date(),
@@ -427,6 +432,7 @@ def _fitted_and_scored(
         ensemble=dict(report.ensemble),
         members={name: dict(scores) for name, scores in report.members.items()},
         sources={name: dict(scores) for name, scores in report.sources.items()},
+        splits=by_split if len(by_split) > 1 else {},
         threshold_curve={f"{t:.2f}": dice for t, dice in fitted.curve.items()},
         held_out=held_out(sources),
     )

@@ -186,8 +186,9 @@ class DataSource(_Model):
 
 
 class Evaluation(_Model):
-    """Scores on one split on one day: of the ensemble, of each member, and by source.
+    """Scores on labelled tiles on one day: of the ensemble, of each member, and by source.
 
+    `splits` has the ensemble's on each of several splits, such as home and abroad.
     `threshold_curve` is the ensemble's micro Dice at other thresholds, by threshold; `held_out` the
     micro Dice on each source with weights and threshold fitted to the other sources.
     """
@@ -198,6 +199,7 @@ class Evaluation(_Model):
     ensemble: dict[str, float]
     members: dict[str, dict[str, float]]
     sources: dict[str, dict[str, float]]
+    splits: dict[str, dict[str, float]] = {}
     threshold_curve: dict[str, float] = {}
     held_out: dict[str, float] = {}
 

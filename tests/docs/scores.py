@@ -24,19 +24,23 @@ _SHORT = (
 
 
 def row() -> str:
-    """Return the one row of scores of the README."""
+    """Return the scores of the README: a row for each split."""
     manifest, evaluation = _shipped()
     header = ["bundle", *(_COLUMNS[key] for key in _SHORT[:-1]), "empty patches with a building"]
-    cells = [f"`{manifest.name}`", *(_cell(evaluation.ensemble, key) for key in _SHORT)]
-    return f"{_table(header, [cells])}\n\n{_measured_on(evaluation)}"
+    splits = evaluation.splits or {evaluation.split: evaluation.ensemble}
+    cells = [
+        [f"`{manifest.name}` on {split}", *(_cell(scores, key) for key in _SHORT)]
+        for split, scores in splits.items()
+    ]
+    return f"{_table(header, cells)}\n\n{_measured_on(evaluation)}"
 
 
 def table() -> str:
     """Return the scores of the ensemble and of each member alone."""
     _, evaluation = _shipped()
-    rows = {"**ensemble**": evaluation.ensemble} | {
-        f"`{name}` alone": scores for name, scores in evaluation.members.items()
-    }
+    rows = {"**ensemble**": evaluation.ensemble}
+    rows |= {f"**ensemble on {name}**": scores for name, scores in evaluation.splits.items()}
+    rows |= {f"`{name}` alone": scores for name, scores in evaluation.members.items()}
     return f"{_measured_on(evaluation)}\n\n{_scores(rows)}"
 
 
