@@ -81,7 +81,7 @@ class Access:
         if self.keys and not given:
             raise KeyMissing("A key is needed: send the header Authorization: Bearer KEY.")
         if self.keys and not holder:
-            raise KeyRefused("This key is not good here. Ask the operator for another.")
+            raise KeyRefused("This key is not valid. Ask the operator of the service for another.")
 
 
 def read_keys(file: Path) -> Keys:

@@ -95,8 +95,8 @@ class Memory:
             room = self._budget - self._largest_image - (self._bodies - old)
             if new > max(room, old):
                 raise QueueFull(
-                    f"The uploads that are here leave {max(0, room)} bytes of memory, and this "
-                    f"one needs {new}. Try again shortly."
+                    f"Other uploads leave {max(0, room)} bytes of memory, and this one needs "
+                    f"{new}. Try again shortly."
                 )
             self._bodies += new - old
             self._changed.notify_all()

@@ -56,7 +56,7 @@ class Service:
             QueueFull: as many requests wait as may.
         """
         if self.draining:
-            raise NotReady("The service is stopping. Send what is new elsewhere.")
+            raise NotReady("The service is stopping and takes no new requests. Try again later.")
         self.admission.check()
 
     async def reload(self, load: Callable[[Settings], Segmenter]) -> None:

@@ -74,7 +74,7 @@ def check_directories(data: bytes | mmap) -> None:
     directories = sum(1 for _ in islice(directory_offsets(data), _MAX_DIRECTORIES + 1))
     if directories > _MAX_DIRECTORIES:
         raise UnsupportedImage(
-            f"The TIFF has more than {_MAX_DIRECTORIES} pages. Send the page that is meant."
+            f"The TIFF has more than {_MAX_DIRECTORIES} pages. Send one page alone."
         )
 
 

@@ -70,7 +70,9 @@ def decode_picture(data: bytes, kind: Format, *, max_pixels: int) -> Image:
             notices = (*_notices(picture.mode, stored), *_sample_notices(picture))
             return Image(pixels, valid, notices=notices)
     except DecompressionBombError as error:  # WebP only, and only with a limit above Pillow's
-        raise UploadTooLarge("The image has more pixels than a WebP file is read with.") from error
+        raise UploadTooLarge(
+            "The WebP image has more pixels than its decoder reads. Send it in smaller pieces."
+        ) from error
     except _DAMAGE as error:
         raise DamagedImage(
             f"The {kind} is damaged: its image data can't be decoded. It may be cut short."
