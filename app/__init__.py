@@ -1,3 +1,3 @@
 """Rooftrace: building masks from satellite and aerial imagery, by HTTP and on the command line."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

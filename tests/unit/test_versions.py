@@ -1,10 +1,12 @@
-"""Versions below which a hole is known, of what meets strangers' bytes or loads models."""
+"""Our own version, and versions of what meets strangers' bytes below which a hole is known."""
 
 import re
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+import app
 
 LEAST = {
     "h11": "0.16",
@@ -26,3 +28,10 @@ def test_it_is_new_enough(package: str) -> None:
     [pinned] = re.findall(rf"(?im)^{re.escape(package)}==(\S+)$", pins)
     assert numbers(version(package)) >= numbers(LEAST[package])
     assert numbers(pinned) >= numbers(LEAST[package])
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    changelog = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## (\S+) - (?:unreleased|\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert newest
+    assert newest[1] == app.__version__
