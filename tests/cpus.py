@@ -22,11 +22,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *lower: str) -> None:
 @cache
 def _runs_bf16() -> bool:
     """Tell whether OpenVINO runs bf16 here, by itself or emulated."""
+    from openvino import Core
+
     from app.runtime import capabilities, openvino
 
     options = capabilities._options(openvino._TYPES["bf16"])
     try:
-        compiled = openvino.ov.Core().compile_model(capabilities._convolution(1), "CPU", options)
+        compiled = Core().compile_model(capabilities._convolution(1), "CPU", options)
     except RuntimeError:
         return False
     return bool(compiled.get_property("INFERENCE_PRECISION_HINT") == openvino._TYPES["bf16"])

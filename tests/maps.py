@@ -104,7 +104,7 @@ def rasterised(
         transform=transform,
         dtype="uint8",
     )
-    return drawn.astype(bool)  # type: ignore[no-any-return]
+    return drawn.astype(bool)
 
 
 def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

@@ -91,7 +91,8 @@ def outcome(
     transform = transform @ Affine.translation(-SIDE / 2, -SIDE / 2)
     corners = np.array([(0, 0), (SIDE, 0), (SIDE, SIDE), (0, SIDE)], np.float64)
     try:
-        lons, lats = truth.transform(*(transform @ corners.T), errcheck=True)
+        x, y = transform @ corners.T
+        lons, lats = truth.transform(x, y, errcheck=True)
         data = tiff(BANDS, crs=rasterio.crs.CRS.from_string(code), transform=transform)
     except (ProjError, RasterioError) as error:
         return Outcome(code, grid, "no truth", str(error))
@@ -126,10 +127,10 @@ def _found(place: GeoReference, corners: np.ndarray) -> tuple[shapely.Geometry, 
 
 def _off(right: shapely.Polygon, found: shapely.Geometry) -> float:
     """Return the metres from each right corner to the nearest one that was found, at most."""
-    points = shapely.get_coordinates(found)
+    lons, lats = shapely.get_coordinates(found).T
     return max(
-        float(np.min(GEOD.inv(*(np.full(len(points), v) for v in corner), *points.T)[2]))
-        for corner in shapely.get_coordinates(right)
+        float(np.min(GEOD.inv(np.full_like(lons, lon), np.full_like(lats, lat), lons, lats)[2]))
+        for lon, lat in shapely.get_coordinates(right)
     )
 
 

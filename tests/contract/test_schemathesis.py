@@ -81,7 +81,7 @@ def statuses(schema: Any, method: str, path: str, mode: GenerationMode) -> set[i
         suppress_health_check=list(HealthCheck),
     )
     @given(case=schema[path][method].as_strategy(mode))
-    def conforms(case: Case) -> None:
+    def conforms(case: Case[Any]) -> None:
         met.add(case.call_and_validate(checks=CHECKS).status_code)
 
     conforms()

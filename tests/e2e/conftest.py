@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -72,7 +73,7 @@ def running_server(
     *,
     module: str = "app.commandline.cli",
     wrapper: Sequence[str] = (),
-    **settings: object,
+    **settings: Any,
 ) -> Iterator[Server]:
     """Start a server, by way of a command if so wanted, wait until it is ready, and end it."""
     port = free_port()

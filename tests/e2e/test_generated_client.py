@@ -30,6 +30,7 @@ PACKAGE = "rooftrace_generated"
 PIXELS = scene(40, 60)
 IMAGE = tiff(np.moveaxis(PIXELS, 2, 0), crs=UTM, transform=NORTH_UP)
 MASK = toy_mask(PIXELS)
+HEIGHT, WIDTH = MASK.shape
 
 
 class Client:
@@ -117,7 +118,7 @@ def mask_of(format: str, data: bytes) -> NDArray[np.bool_]:
             return raster.read(1) == 1
     answer = json.loads(data)
     if format == "rle":
-        return decode_rle(answer["rle"], *MASK.shape, "row")
+        return decode_rle(answer["rle"], HEIGHT, WIDTH, "row")
     buildings = answer["annotations"] if format == "coco" else answer["features"]
     assert len(buildings) > 1
     return MASK
@@ -139,7 +140,7 @@ def test_every_format_of_a_batch(client: Client, format: str) -> None:
         )
         rle, problem = results[0]["rle"], results[1]["error"]
         assert problem["status"] == 415
-    np.testing.assert_array_equal(decode_rle(rle, *MASK.shape, "row"), MASK)
+    np.testing.assert_array_equal(decode_rle(rle, HEIGHT, WIDTH, "row"), MASK)
 
 
 def test_a_file_needs_no_name(client: Client) -> None:

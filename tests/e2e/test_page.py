@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -117,7 +117,7 @@ def test_what_is_shown_is_what_is_downloaded(
     choose(page, tmp_path, "tile.png", encoded(pixels))
     button = page.get_by_role("button", name="Download the mask")
     expect(button).to_be_visible()
-    masks = []
+    masks: list[NDArray[np.bool_]] = []
     for threshold in (None, "0.3", "0.5", "0.71", "0.9"):
         if threshold:
             first = len(masks) == 1  # other probabilities come, once
@@ -233,7 +233,9 @@ def test_a_key_is_asked_for_where_one_is_needed_and_kept_in_the_tab(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(browser: Browser, server: Server, tmp_path: Path, scheme: str) -> None:
+def test_it_fits_a_phone(
+    browser: Browser, server: Server, tmp_path: Path, scheme: Literal["light", "dark"]
+) -> None:
     page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
     page.goto(server.url)
     choose(page, tmp_path, "w" * 80 + ".png", encoded(scene(300, 900)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.io import MemoryFile
-from rio_cogeo import cog_validate
+from rio_cogeo.cogeo import cog_validate
 
 from app.errors import UnsupportedImage
 from app.imaging.decode import decode_image

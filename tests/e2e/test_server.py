@@ -18,7 +18,8 @@ from tests.e2e.conftest import Serve, Server, command, environment
 from tests.factories import scene
 from tests.serving import assert_problem, decoded, encoded, toy_mask
 
-SLOW = {"overlap": 0.75, "tta": "d4"}  # a second of work for the toy, of SLOW_IMAGE
+# With SLOW_IMAGE, a second of work for the toy.
+SLOW: dict[str, str | float] = {"overlap": 0.75, "tta": "d4"}
 SLOW_IMAGE = encoded(scene(450, 450))
 
 
@@ -46,7 +47,8 @@ def test_many_at_once_get_each_their_own(server: Server) -> None:
             if i % 3 == 0:
                 files = [("files", ("a.png", encoded(scenes[i])))]
                 [result] = client.post("/segment/rle", files=files).json()["results"]
-                return decode_rle(result["rle"], *scenes[i].shape[:2], "row")
+                height, width, _ = scenes[i].shape
+                return decode_rle(result["rle"], height, width, "row")
             headers = {"Content-Type": "image/png"}
             response = client.post("/segment", content=encoded(scenes[i]), headers=headers)
             return decoded(response.content) == 255
@@ -59,7 +61,7 @@ def test_many_at_once_get_each_their_own(server: Server) -> None:
 
 def test_ndjson_lines_arrive_before_the_last_is_ready(server: Server) -> None:
     files = [("files", ("slow.png", SLOW_IMAGE)), ("files", ("fast.png", encoded(scene(8, 8))))]
-    params = {"format": "ndjson", **SLOW}
+    params: dict[str, str | float] = {"format": "ndjson", **SLOW}
     url = f"{server.url}/segment/rle"
     with httpx2.stream("POST", url, files=files, params=params, timeout=60) as response:
         arrived = [

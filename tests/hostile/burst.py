@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ from tests.hostile.wire import metric, peak, resident
 from tests.serving import decoded, encoded, exact_bundle, toy_mask
 
 BUDGET = 400 * 2**20
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "memory_budget": BUDGET,
     "max_pixels": 2_000_000,
     "max_upload_bytes": 8 * 2**20,
@@ -105,7 +106,12 @@ def asking_for_health(url: str) -> Iterator[list[float]]:
 def _ask(url: str) -> list[float]:
     """Ask for the health until standard input ends."""
     told = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), told.set()), daemon=True).start()
+
+    def wait() -> None:
+        sys.stdin.read()
+        told.set()
+
+    threading.Thread(target=wait, daemon=True).start()
     answers: list[float] = []
     print("asking", flush=True)
     while not told.is_set():

@@ -219,9 +219,9 @@ def _tiff() -> Iterator[tuple[str, bytes, Answer]]:
         yield f"fine tiff {dtype}", tiff(3, dtype), FINE
     for dtype in ("int8", "uint32", "int64", "float64", "complex64"):
         yield f"tiff {dtype}", tiff(3, dtype), UNSUPPORTED
-    number = struct.pack("<f", float(PIXELS[0, 0, 0]))
+    finite = struct.pack("<f", float(PIXELS[0, 0, 0]))
     for name, other in (("nan", b"\0\0\xc0\x7f"), ("infinity", b"\0\0\x80\x7f")):
-        yield f"fine tiff with {name}", tiff(3, "float32").replace(number, other), FINE
+        yield f"fine tiff with {name}", tiff(3, "float32").replace(finite, other), FINE
     bomb = zlib.compress(bytes(50_000_000), 9)
     deflated = _strip(20, 20, t259=(3, 1, 8), t279=(4, 1, len(bomb)))
     yield "tiff deflate bomb", tiff_of(deflated, bomb), FINE

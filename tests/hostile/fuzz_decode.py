@@ -32,7 +32,8 @@ def decodes_or_refuses(data: bytes) -> None:
     except InputError:
         return
     height, width, bands = image.pixels.shape
-    assert (bands, image.pixels.dtype) == (3, "uint8")
+    assert bands == 3
+    assert image.pixels.dtype == "uint8"
     assert 0 < height * width <= max_pixels, "more than memory was set aside for"
 
 

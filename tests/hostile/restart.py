@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -29,7 +30,7 @@ _SUPERVISOR = ("sh", "-c", 'until "$@"; do sleep 0.1; done', "sh")
 
 
 @contextmanager
-def supervised(folder: Path, bundle: Path, **settings: object) -> Iterator[Server]:
+def supervised(folder: Path, bundle: Path, **settings: Any) -> Iterator[Server]:
     """Serve under a supervisor, which `Server.process` is here; `served_by` says who serves."""
     with running_server(folder, bundle, wrapper=_SUPERVISOR, **settings) as server:
         try:

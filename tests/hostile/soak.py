@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -112,7 +113,7 @@ def soak(server: Server, seconds: float) -> Soak:
 def run(folder: Path, seconds: float, *, leak: bool = False) -> Soak:
     """Start a server, the leaking one if so wanted, and soak it."""
     bundle = exact_bundle(folder / "bundle")
-    limits = {"max_upload_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
+    limits: dict[str, Any] = {"max_upload_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
     module = "tests.hostile.leaking" if leak else "app.commandline.cli"
     with running_server(folder, bundle, module=module, **limits) as server:
         return soak(server, seconds)

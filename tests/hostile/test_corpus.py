@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -32,7 +33,7 @@ class Target:
     resident: int
     descriptors: int
 
-    def post(self, path: str = "/segment", **arguments: object) -> httpx2.Response:
+    def post(self, path: str = "/segment", **arguments: Any) -> httpx2.Response:
         return httpx2.post(f"{self.server.url}{path}", timeout=60, **arguments)
 
     def serves(self) -> None:
@@ -46,7 +47,11 @@ def target(tmp_path_factory: pytest.TempPathFactory, exact: Path) -> Iterator[Ta
     folder, temporary = tmp_path_factory.mktemp("target"), tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
-        limits = {"max_upload_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS, "log_level": "info"}
+        limits: dict[str, Any] = {
+            "max_upload_bytes": MAX_BYTES,
+            "max_pixels": MAX_PIXELS,
+            "log_level": "info",
+        }
         with running_server(folder, exact, **limits, log_format="json") as server:
             target = Target(server, temporary, 0, 0)
             for kind in ("PNG", "JPEG", "WEBP", "TIFF"):  # what is loaded once, is loaded now

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -29,7 +30,8 @@ from tests.hostile.restart import kill_and_wait, supervised
 from tests.hostile.wire import POST, closed_after, connect, connections, drained, exchange, metric
 from tests.serving import PNG, RAW, decoded, encoded, exact_bundle, toy_mask
 
-SLOW = {"overlap": 0.75, "tta": "d4"}  # seconds of work for the toy, of SLOW_IMAGE
+# With SLOW_IMAGE, seconds of work for the toy.
+SLOW: dict[str, str | float] = {"overlap": 0.75, "tta": "d4"}
 SLOW_IMAGE = encoded(scene(1500, 1500))
 MANY = 200
 
@@ -37,12 +39,12 @@ MANY = 200
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory, exact: Path) -> Iterator[Server]:
     """A server that does not wait for long."""
-    deadlines = {"header_timeout": 3, "receive_timeout": 1, "idle_timeout": 1}
+    deadlines: dict[str, Any] = {"header_timeout": 3, "receive_timeout": 1, "idle_timeout": 1}
     with running_server(tmp_path_factory.mktemp("hasty"), exact, **deadlines) as server:
         yield server
 
 
-def post(server: Server, **params: object) -> httpx2.Response:
+def post(server: Server, **params: Any) -> httpx2.Response:
     """Send a small image, which takes no time."""
     url = f"{server.url}/segment"
     return httpx2.post(url, content=PNG, headers=RAW, params=params, timeout=60)
@@ -227,7 +229,8 @@ class TestStopping:
         server = serve(exact, max_waiting=50, drain_delay=0.2)
         pixels = scene(230, 230)
         image, expected = encoded(pixels), toy_mask(pixels)
-        params, begun = {"overlap": 0.75, "tta": "flips"}, threading.Barrier(51)
+        params: dict[str, str | float] = {"overlap": 0.75, "tta": "flips"}
+        begun = threading.Barrier(51)
 
         def one(_: int) -> httpx2.Response:
             begun.wait()
@@ -316,7 +319,7 @@ class TestNowhereToWrite:
         place = {"crs": "EPSG:32615", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 4_100_000)}
         map_of = tiff(np.moveaxis(pixels[:300, :300], 2, 0), **place)
         for format in RESULT_TYPES:
-            query = {"format": format, "overlap": 0}
+            query: dict[str, str | float] = {"format": format, "overlap": 0}
             answer = httpx2.post(url, files={"file": map_of}, params=query, timeout=120)
             assert answer.status_code == 200, answer.text
         assert post(server).status_code == 200

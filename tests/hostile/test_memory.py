@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -21,7 +22,7 @@ from tests.factories import scene
 from tests.maps import geotiff
 
 SIDE = 2500
-KINDS = {
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("PNG", {"compress_level": 1}),
     "progressive": ("JPEG", {"progressive": True}),
     "webp": ("WEBP", {}),

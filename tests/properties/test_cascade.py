@@ -58,7 +58,8 @@ def expected(
     pixels: NDArray[np.uint8], first: int, doubt: tuple[float, float], share: float, overlap: float
 ) -> tuple[NDArray[np.bool_], int]:
     """Work out the mask of the toy bundle by hand, and the patches that are decided alone."""
-    grid = plan_windows(*pixels.shape[:2], PATCH, overlap)
+    height, width, _ = pixels.shape
+    grid = plan_windows(height, width, PATCH, overlap)
     alone = 0
 
     def predictions() -> Iterator[NDArray[np.float32]]:

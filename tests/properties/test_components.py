@@ -166,9 +166,14 @@ def test_rows_wait_no_longer_than_they_must() -> None:
 def test_complete_rows_do_not_wait() -> None:
     rows = np.pad(np.full((2, 4), 0.9, np.float32), 1)
     band = Band(0, rows, rows >= THRESHOLD)
-    taken = []
-    bands = (taken.append(i) or replace(band, row=4 * i) for i in range(5))
-    found = find_buildings(bands, Rule(0.6, 0, BELOW))
+    taken: list[int] = []
+
+    def bands() -> Iterator[Band]:
+        for i in range(5):
+            taken.append(i)
+            yield replace(band, row=4 * i)
+
+    found = find_buildings(bands(), Rule(0.6, 0, BELOW))
     next(found)
     assert taken == [0, 1], "one ahead, to know that there is one"
 

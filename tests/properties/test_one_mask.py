@@ -72,7 +72,7 @@ def _tinted(overlay: bytes, pixels: NDArray[np.uint8], valid: Mask) -> Mask:
 
 def _tiff_mask(data: bytes) -> Mask:
     with MemoryFile(data) as file, file.open() as dataset:
-        return dataset.read(1) == 1  # type: ignore[no-any-return]
+        return dataset.read(1) == 1
 
 
 @settings(

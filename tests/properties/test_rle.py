@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from app.outputs.rle import PixelOrder, decode_rle, encode_rle
+from app.outputs.rle import decode_rle, encode_rle
+from app.segmentation.options import PixelOrder
 
 masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 thin = arrays(np.bool_, st.sampled_from([(1, 1), (1, 50), (50, 1)]))
@@ -15,7 +16,8 @@ orders = st.sampled_from(["row", "column"])
 
 @given(mask=masks | thin, order=orders)
 def test_decoding_undoes_encoding(mask: NDArray[np.bool_], order: PixelOrder) -> None:
-    decoded = decode_rle(encode_rle(mask, order), *mask.shape, order)
+    height, width = mask.shape
+    decoded = decode_rle(encode_rle(mask, order), height, width, order)
     assert decoded.dtype == np.bool_
     np.testing.assert_array_equal(decoded, mask)
 

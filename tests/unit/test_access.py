@@ -52,7 +52,7 @@ class TestKeys:
         "key", [FIRST[:-1], FIRST + "x", FIRST.upper(), "# rotated in May", "ü"]
     )
     def test_403_with_another(self, client: TestClient, key: str) -> None:
-        response = client.get("/models", headers={"Authorization": b"Bearer " + key.encode()})
+        response = client.get("/models", headers={b"Authorization": b"Bearer " + key.encode()})
         problem = assert_problem(response, 403, "Key refused")
         assert key not in problem["detail"]
 

@@ -14,7 +14,8 @@ from scipy import ndimage
 from starlette.testclient import TestClient
 
 from app.api.submission import image_ids
-from app.outputs.rle import PixelOrder, decode_rle
+from app.outputs.rle import decode_rle
+from app.segmentation.options import PixelOrder
 from tests.factories import nan_graph, scene
 from tests.serving import (
     END,
@@ -109,7 +110,8 @@ class TestJson:
         for result in post(client, params=params).json()["results"]:
             pixels = TILES[result["filename"]]
             mask = pixels[..., 0] / 255 >= 0.25021
-            np.testing.assert_array_equal(decode_rle(result["rle"], *mask.shape, "row"), mask)
+            height, width = mask.shape
+            np.testing.assert_array_equal(decode_rle(result["rle"], height, width, "row"), mask)
 
     def test_the_same_name_twice_is_two_results(self, client: TestClient) -> None:
         part = ("files", ("a.png", encoded(BLACK)))
@@ -152,7 +154,8 @@ class TestCsv:
         assert [name for name, _ in rows] == ["one", "empty", "two.tile"]
         for (_, rle), pixels in zip(rows, TILES.values(), strict=True):
             png = client.post("/segment", files={"file": encoded(pixels)}).content
-            mask = decode_rle(rle, *pixels.shape[:2], order)
+            height, width, _ = pixels.shape
+            mask = decode_rle(rle, height, width, order)
             np.testing.assert_array_equal(mask, decoded(png) == 255)
 
     def test_an_empty_mask_is_minus_one(self, client: TestClient) -> None:

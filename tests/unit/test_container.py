@@ -30,7 +30,8 @@ def _instructions(file: str) -> list[tuple[str, str]]:
     """List a Dockerfile's instructions with their arguments, lines joined and comments left out."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / file).read_text(), flags=re.MULTILINE)
     lines = text.replace("\\\n", "").splitlines()
-    return [tuple(line.split(maxsplit=1)) for line in lines if line.strip()]
+    split = (line.split(maxsplit=1) for line in lines if line.strip())
+    return [(instruction, arguments) for instruction, arguments in split]
 
 
 def _arguments(file: str, instruction: str) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -370,7 +371,8 @@ def test_palette_png_gets_its_colours(alphas: bytes | None) -> None:
     colours = np.array([[1, 2, 3], [40, 50, 60], [250, 0, 9]], np.uint8)
     picture = PIL.Image.fromarray(index, "L")
     picture.putpalette(colours.tobytes())
-    image = decode(encode(picture, **({} if alphas is None else {"transparency": alphas})))
+    options: dict[str, Any] = {} if alphas is None else {"transparency": alphas}
+    image = decode(encode(picture, **options))
     np.testing.assert_array_equal(image.pixels, colours[index])
     assert image.notices == ()
     if alphas is None:

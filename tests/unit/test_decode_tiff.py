@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -86,7 +87,7 @@ def test_pixels_are_exact_in_every_layout(options: dict[str, str]) -> None:
 )
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
 def test_blocks_beyond_the_end_of_the_file_are_damage(
-    options: dict[str, object], share: float
+    options: dict[str, Any], share: float
 ) -> None:
     data = tiff(BANDS[:3], "COG") if not options else tiff(BANDS[:3], **options)
     with pytest.raises(DamagedImage):
@@ -321,7 +322,7 @@ def test_gsd_is_in_metres_on_the_ground(
         {"crs": "EPSG:4326", "transform": UTM},  # nowhere on earth
     ],
 )
-def test_a_georeference_that_does_not_tell_the_gsd_is_noticed(options: dict[str, object]) -> None:
+def test_a_georeference_that_does_not_tell_the_gsd_is_noticed(options: dict[str, Any]) -> None:
     image = decode(tiff(BANDS[:3], **options))
     assert image.gsd is None
     assert image.notices == (

@@ -58,7 +58,7 @@ def percentiles(bands: NDArray[np.generic]) -> list[tuple[float, float]]:
         at = [share * (ordered.size - 1) for share in (0.02, 0.98)]
         low, high = np.interp(at, np.arange(ordered.size), ordered)
         level = (high - low) / (205 - 20)
-        pairs.append(tuple(float(f"{end:.6g}") for end in (low - 20 * level, high + 50 * level)))
+        pairs.append((float(f"{low - 20 * level:.6g}"), float(f"{high + 50 * level:.6g}")))
     return pairs
 
 

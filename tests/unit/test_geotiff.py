@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
-from rio_cogeo import cog_validate
+from rio_cogeo.cogeo import cog_validate
 
 from app.errors import DeadlineExceeded, ImpossibleOutput
 from app.outputs.formats import FORMATS

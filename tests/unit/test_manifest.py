@@ -190,7 +190,7 @@ def test_the_version_follows_the_contents(bundle: Path, change: Change) -> None:
 def test_a_manifest_is_frozen(bundle: Path) -> None:
     manifest = load_manifest(bundle)
     with pytest.raises(ValueError, match="frozen"):
-        manifest.patch_size = 64
+        manifest.patch_size = 64  # type: ignore[misc]
 
 
 def test_a_bundle_need_not_be_evaluated(bundle: Path) -> None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ RNG = np.random.default_rng(6)
 HEIGHT, WIDTH = 210, 130
 RGBA: NDArray[np.uint8] = RNG.integers(0, 3, (4, HEIGHT, WIDTH), np.uint8) * 100
 DEEP = RNG.integers(0, 3000, (4, HEIGHT, WIDTH)).astype(np.uint16)
-TILES = {"tiled": True, "blockxsize": 64, "blockysize": 32, "compress": "deflate"}
-PLACED = {"crs": "EPSG:32633", "transform": Affine(0.5, 0, 5e5, 0, -0.5, 4e6)}
+TILES: dict[str, Any] = {"tiled": True, "blockxsize": 64, "blockysize": 32, "compress": "deflate"}
+PLACED: dict[str, Any] = {"crs": "EPSG:32633", "transform": Affine(0.5, 0, 5e5, 0, -0.5, 4e6)}
 FILES: dict[str, bytes] = {
     "rgb": tiff(RGBA[:3], photometric="rgb", **TILES),
     "rgba": tiff(RGBA, photometric="rgb", alpha="yes", **PLACED),

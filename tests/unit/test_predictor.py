@@ -386,7 +386,7 @@ class TestFp16:
                 load_predictor(bundle, manifest, precision="fp16")
 
 
-class SmallGpu(ort.InferenceSession):
+class SmallGpu(ort.InferenceSession):  # type: ignore[misc]
     """A session of the CPU that says it is a GPU's, and shares 2 MB with all others of its kind.
 
     What it raises when they do not suffice is ONNX Runtime's own.

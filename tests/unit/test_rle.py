@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from app.outputs.rle import EMPTY_CSV, PixelOrder, decode_rle, encode_rle
+from app.outputs.rle import EMPTY_CSV, decode_rle, encode_rle
+from app.segmentation.options import PixelOrder
 
 # . X X
 # X . X

@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 
 from app.imaging.image import Image
 from app.imaging.sharpness import sharpen_soft
-from app.outputs.rle import PixelOrder, decode_rle
+from app.outputs.rle import decode_rle
+from app.segmentation.options import PixelOrder
 from tests.factories import nan_graph, scene, without_small
 from tests.maps import BUILDINGS, NORTH_UP, UTM, geotiff, picture, plan
 from tests.serving import (
@@ -47,7 +48,7 @@ def post(client: TestClient, data: bytes = PNG, name: str = "tile.png", **kwargs
     return client.post("/segment", files={"file": (name, data)}, **kwargs)
 
 
-def mask_of(client: TestClient, data: bytes = PNG, **params: object) -> NDArray[np.bool_]:
+def mask_of(client: TestClient, data: bytes = PNG, **params: Any) -> NDArray[np.bool_]:
     response = post(client, data, params=params)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
@@ -61,7 +62,7 @@ def mask_of(client: TestClient, data: bytes = PNG, **params: object) -> NDArray[
 class TestFormats:
     @pytest.mark.parametrize("params", [{}, {"format": "png"}])
     def test_png_is_the_exact_mask_in_the_uploads_size(
-        self, client: TestClient, params: dict[str, str]
+        self, client: TestClient, params: dict[str, Any]
     ) -> None:
         np.testing.assert_array_equal(mask_of(client, **params), toy_mask(PIXELS))
 

@@ -31,7 +31,7 @@ class Network:
         assert self.go_on.wait(30)
         if member == "fails" and (patches == BAD).any():
             raise RuntimeError("out of luck")
-        answer = patches[..., 0].astype(np.float32) / BAD
+        answer = patches[..., 0].astype(np.float32) / np.float32(BAD)
         return np.where(answer == 1, np.nan, answer) if member == "strange" else answer
 
 
