@@ -147,7 +147,7 @@ def test_soft_edges_blur_the_label_and_nothing_else(recipe: str) -> None:
     for seed in range(10):
         (pixels, label), (same, softened) = sharp(*tile, seed=seed), soft(*tile, seed=seed)
         np.testing.assert_array_equal(pixels, same)
-        blurred += np.count_nonzero((softened > 0.01) & (softened < 0.99))
+        blurred += int(np.count_nonzero((softened > 0.01) & (softened < 0.99)))
         # Farther from an edge than 3 standard deviations, nothing is left of it.
         far = cv2.dilate(label, np.ones((13, 13))) == cv2.erode(label, np.ones((13, 13)))
         np.testing.assert_allclose(softened[far], label[far], atol=0.01)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -387,8 +388,8 @@ def test_seam_difference_is_the_building_that_only_one_cut_has(tmp_path: Path) -
                     one = segmenter.segment_image(Image(pixels[:-shift, :-shift]), options).mask
                     other = segmenter.segment_image(Image(pixels[shift:, shift:]), options).mask
                     one, other = one[shift:, shift:], other[:-shift, :-shift]
-                    differ += np.count_nonzero(one ^ other)
-                    either += np.count_nonzero(one | other)
+                    differ += int(np.count_nonzero(one ^ other))
+                    either += int(np.count_nonzero(one | other))
             return differ / either
 
         def measured(count: int, tiles: Sequence[Tile] = tiles) -> float | None:
@@ -424,12 +425,13 @@ def test_gsd_and_seams_cost_nothing_unless_they_are_asked_for(
     small_toy: Segmenter, tiles: list[Tile]
 ) -> None:
     counting = Counting(small_toy.predictor)
-    segmenter = Segmenter(small_toy.manifest, counting)
+    segmenter = Segmenter(small_toy.manifest, cast(Predictor, counting))
     sizes = [tile.read()[1].shape for tile in tiles]
 
     report = examine(segmenter, tiles).report
 
-    assert counting.patches == sum(len(plan_windows(*size, 32, 0.25)) for size in sizes)
+    windows = sum(len(plan_windows(height, width, 32, 0.25)) for height, width in sizes)
+    assert counting.patches == windows
     assert (report.by_gsd, report.by_condition, report.seam_difference) == ([], [], None)
     assert report == evaluate(small_toy, tiles)
 

@@ -37,6 +37,8 @@ from benchmarks import (
 )
 from benchmarks.imagery import CELL, Imagery
 from benchmarks.peers import ensemble
+from training.data import Tile
+from training.metrics import Counts
 
 NOWHERE = Path("nowhere")
 
@@ -149,17 +151,17 @@ def test_masks_of_two_gsds_are_compared_pixel_by_pixel(
     tile[0].write_bytes(encoded(np.repeat(found[..., None] * np.uint8(250), 3, axis=2)))
     tile[1].write_bytes(encoded(label * np.uint8(255)))
     block, line = 12 * 20, 20
-    assert gsd.agreement(small_toy, gsd.Tile("tile", *tile), 0.5) == (
-        gsd.Counts(block, 0, line),
-        gsd.Counts(block // 4, 0, line // 2),
-        gsd.Counts(12 * 18, 12 * 2 + line, 0),
-        gsd.Counts(12 * 18, 12 * 2, 0),
+    assert gsd.agreement(small_toy, Tile("tile", *tile), 0.5) == (
+        Counts(block, 0, line),
+        Counts(block // 4, 0, line // 2),
+        Counts(12 * 18, 12 * 2 + line, 0),
+        Counts(12 * 18, 12 * 2, 0),
     )
 
 
 def test_tiles_of_one_gsd_are_taken_evenly() -> None:
     tiles = [
-        gsd.Tile(f"{source}_{i}", NOWHERE, NOWHERE, of)
+        Tile(f"{source}_{i}", NOWHERE, NOWHERE, of)
         for source, of in (("here", 0.3), ("there", 0.3), ("far", 1.2))
         for i in range(5)
     ]
@@ -264,6 +266,7 @@ def test_services_are_asked_over_http(bundle: Path, imagery: Imagery) -> None:
     # Weighted before blending rather than after: rounding may decide a pixel at the threshold.
     assert found["agreement"] == pytest.approx({"Rooftrace fp32": 1, "FastAPI, def": 1}, abs=1e-3)
     gsd = load_manifest(bundle).gsd.reference
+    assert gsd is not None
     assert found["gsd"] == gsd
     for name, (cell,) in found["services"].items():
         assert cell["failures"] == []
