@@ -227,22 +227,26 @@ def _commands(
     """Say how to come to the bundle again, from the data on."""
     lines = [_train_command(run) for run in runs]
     exported = manifest.refitted_from or manifest.name
-    checkpoints = " ".join(
-        f"runs/{run.member}/{manifest.checkpoints.get(run.member, 'last.ckpt')}" for run in runs
-    )
+    checkpoints = {
+        run.member: f"runs/{run.member}/{manifest.checkpoints.get(run.member, 'last.ckpt')}"
+        for run in runs
+    }
+    first = " ".join(path for name, path in checkpoints.items() if name not in manifest.joined)
     tail = "".join(f" {quote(str(path))}" for path in validation)
     gsd = f" --gsd {manifest.gsd.min:g} {manifest.gsd.max:g}"
     enlarged = manifest.gsd.enlarge_from
     enlarge = "" if enlarged is None else f" --enlarge-from {enlarged:g}"
     lines.append(
-        f"python -m training export {checkpoints} --out models/{exported}{gsd}{enlarge}"
+        f"python -m training export {first} --out models/{exported}{gsd}{enlarge}"
         + (f" --validation{tail}" if validation else "")
     )
     if manifest.refitted_from:
         seen = "".join(f" {quote(str(path))}" for path in calibration)
         int8 = f" --calibration{seen}" if calibration else ""
+        added = "".join(f" {checkpoints[name]}" for name in manifest.joined)
+        add = f" --add{added}" if added else ""
         out = f"--out models/{manifest.name}"
-        lines.append(f"python -m training fit models/{exported}{tail}{int8}{enlarge} {out}")
+        lines.append(f"python -m training fit models/{exported}{tail}{add}{int8}{enlarge} {out}")
     if validation:
         lines.append(f"python -m training evaluate models/{manifest.name}{tail}")
     return "```\n" + "\n".join(lines) + "\n```"

@@ -226,6 +226,7 @@ def _joined(
         "sources": (*manifest.sources, *(s for s in sources if s.name not in known)),
         "training": manifest.training
         | {one.config.member: one.config.model_dump(mode="json") for one in add},
+        "joined": (*manifest.joined, *(one.config.member for one in add)),
         "checkpoints": manifest.checkpoints | {one.config.member: one.checkpoint for one in add},
         "git_commit": git_commit(),
         "exporter": tool_versions(),

@@ -223,6 +223,8 @@ class Manifest(_Model):
     """The file of its run that each member was exported from, such as `last.ckpt`."""
     refitted_from: str | None = None
     """Name of the bundle that the networks were exported to, where they were fitted anew."""
+    joined: tuple[_Name, ...] = ()
+    """Members that were added then."""
     git_commit: str
     exporter: dict[str, str]
 

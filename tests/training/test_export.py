@@ -117,6 +117,7 @@ def test_published_scores_are_the_served_ones(
         "ensemble": report.ensemble,
         "members": report.members,
         "sources": report.sources,
+        "splits": {},  # there is but one
         "threshold_curve": manifest.evaluation.threshold_curve,
         "held_out": {},  # there is but one source
     }
@@ -157,7 +158,7 @@ def test_a_bundle_is_fitted_anew(
     expected = fit(list(others.values()))
     assert again.threshold.value == expected.threshold
     assert tuple(member.weight for member in again.members) == expected.weights
-    assert "on other (2 images)" in again.threshold.chosen_by
+    assert "on other (2 images, each source counted alike)" in again.threshold.chosen_by
     assert f"threshold: {again.threshold.value:g}" in capsys.readouterr().out
     assert [m.sha256 for m in again.members] == [m.sha256 for m in manifest.members]
     card = (out / "MODEL_CARD.md").read_text()
@@ -169,6 +170,30 @@ def test_a_bundle_is_fitted_anew(
     )
     assert main(["fit", str(bundle), *data]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_network_joins_a_bundle(
+    tiny: Path, bundle: Path, manifest: Manifest, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Files of the bundle stay as they are; everything is fitted to all members together."""
+    stored = torch.load(checkpoint, weights_only=True)
+    stored["config"]["member"] = "third"
+    torch.save(stored, tmp_path / "third.ckpt")
+    out, data = tmp_path / "three", [str(tiny.parent / "val")]
+    command = ["fit", str(bundle), *data, "--add", str(tmp_path / "third.ckpt")]
+    assert main([*command, "--out", str(out), "--quiet"]) == 0
+
+    joined = load_manifest(out)
+    verify_files(out, joined)
+    assert [member.name for member in joined.members] == ["tiny", "untrained", "third"]
+    assert [m.sha256 for m in joined.members[:2]] == [m.sha256 for m in manifest.members]
+    assert joined.joined == ("third",)
+    assert joined.evaluation is not None
+    assert joined.evaluation.members["third"] == joined.evaluation.members["tiny"]
+    assert joined.training["third"]["member"] == "third"
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "training export runs/tiny/best.ckpt runs/untrained/untrained.ckpt --out" in card
+    assert "--add runs/third/third.ckpt" in card
 
 
 def test_what_precisions_do_to_the_masks_is_measured(bundle: Path, manifest: Manifest) -> None:
@@ -246,7 +271,7 @@ def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:
     trained, untrained = manifest.members
 
     assert trained.weight > untrained.weight
-    assert "dice_micro on val (2 images)" in manifest.threshold.chosen_by
+    assert "dice_micro on val (2 images, each source counted alike)" in manifest.threshold.chosen_by
 
 
 def test_manifest_says_how_the_bundle_came_to_be(tiny: Path, manifest: Manifest) -> None:
