@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.serving import exact_bundle
 
@@ -140,7 +140,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, exact: Path) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium, for tests marked `IN_CHROMIUM`."""
+    """A Chromium, for tests marked `IN_CHROMIUM`, which a busy machine may keep waiting."""
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
