@@ -38,3 +38,6 @@ def configure(settings: Settings) -> None:
         else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    if settings.log_level == "info":
+        # At this level rasterio tells of errors that it then raises, and we report.
+        logging.getLogger("rasterio").setLevel(logging.WARNING)

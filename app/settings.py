@@ -50,7 +50,8 @@ class Settings(BaseSettings):
     )
     device: Device = Field(
         "auto",
-        description="auto: the GPU if there is one, else the CPU; cuda: the GPU, or no start",
+        description="auto: the GPU if there is one, else the CPU; "
+        "cuda or gpu: the GPU, or no start",
     )
     backend: Backend = Field(
         "auto",
@@ -115,6 +116,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe kind of log line that is written"
     )
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _gpu_is_cuda(cls, value: object) -> object:
+        return "cuda" if value == "gpu" else value
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -276,7 +276,8 @@ def load_manifest(bundle: Path) -> Manifest:
     except OSError as error:
         raise BundleError(
             f"{path} can't be read ({error.strerror}): a bundle is a folder with a {FILE_NAME} "
-            "and its ONNX files, as `python -m training export` writes it"
+            "and its ONNX files. Name one with --bundle or ROOFTRACE_BUNDLE; without either, it is "
+            "the one that comes with Rooftrace."
         ) from error
     except ValidationError as error:
         first, *others = error.errors(include_url=False)

@@ -1,34 +1,148 @@
-"""Which files a run reads, which it writes, and in which format."""
+"""Which inputs a run reads, which files it writes, and in which format."""
 
 import glob
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
+from app.commandline.resume import check_no_partial
 from app.errors import InvalidOption
 from app.outputs.formats import FORMATS, Format
 
 STANDARD = Path("-")
 """Standard input or output."""
 
+_SCHEMES = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+}
+"""How GDAL names what a URL of this scheme names. Source: GDAL, Virtual File Systems."""
+_URL = re.compile(rf"({'|'.join(_SCHEMES)})://", re.IGNORECASE)
+_LIKE_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)")
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+"""Endings of the files that a folder is searched for. A .vrt there is of the others, usually."""
 
-def expand(inputs: Sequence[str]) -> list[Path]:
-    """Return the files that are named, once each; patterns such as `**/*.tif` are looked up.
+
+@dataclass(frozen=True)
+class Source:
+    """An input as its user named it. `folder`: where below a searched folder it was found."""
+
+    name: str
+    folder: Path = Path()
+
+    def __str__(self) -> str:
+        return os.fsencode(self.name).decode(errors="replace")  # may be Latin-1
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether it is standard input."""
+        return self.name == "-"
+
+    @property
+    def is_named_by_scheme(self) -> bool:
+        """Whether it is a URL or one of GDAL's /vsi names, and no file here."""
+        return self.name.startswith("/vsi") or _URL.match(self.name) is not None
+
+    @property
+    def is_vrt(self) -> bool:
+        """Whether it is named as a GDAL virtual raster."""
+        return self._file.lower().endswith(".vrt")
+
+    @property
+    def for_gdal(self) -> str:
+        """GDAL's name for it."""
+        if match := _URL.match(self.name):
+            return _SCHEMES[match[1].lower()] + self.name[match.end() :]
+        return self.name if self.is_named_by_scheme else str(self.path.resolve())
+
+    @property
+    def path(self) -> Path:
+        """Its path, where it is a file here."""
+        return Path(self.name)
+
+    @property
+    def file_name(self) -> str:
+        """The last part of its name."""
+        return unquote(Path(self._file).name) if self.is_named_by_scheme else self.path.name
+
+    @property
+    def stem(self) -> str:
+        """What the results of it are called, without ending."""
+        return "stdin" if self.is_standard else Path(self.file_name).stem
+
+    @property
+    def _file(self) -> str:
+        """Its name, of a URL without query and fragment."""
+        return re.split(r"[?#]", self.name)[0] if self.is_named_by_scheme else self.name
+
+
+def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
+    """Return the inputs that are named, once each.
+
+    Patterns such as `**/*.tif` are looked up, and folders searched with all that lies below them,
+    but for the output folder, hidden folders and those of unfinished runs.
 
     Raises:
-        InvalidOption: a pattern that no file matches, or standard input beside other files.
+        InvalidOption: a pattern that no file matches, a folder without an image, a scheme that is
+            not read, or standard input beside other inputs.
     """
-    paths: dict[Path, None] = {}
+    sources: dict[Source, None] = {}
     for name in inputs:
         found = [name]
-        if glob.has_magic(name) and not Path(name).exists():
+        if _LIKE_URL.match(name):
+            _check_url(name)
+        elif glob.has_magic(name) and not Path(name).exists():
             # Path.glob takes no absolute pattern.
             found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207
             if not found:
                 raise InvalidOption(f"{name} matches no file")
-        paths |= dict.fromkeys(map(Path, found))
-    if STANDARD in paths and len(paths) > 1:
+        for one in found:
+            inside = _images_in(one, output) if _is_local_folder(one) else [Source(one)]
+            sources |= dict.fromkeys(inside)
+    if any(source.is_standard for source in sources) and len(sources) > 1:
         raise InvalidOption("- is standard input, and can't be one of several inputs")
-    return list(paths)
+    return list(sources)
+
+
+def _check_url(name: str) -> None:
+    if not _URL.match(name) and not Path(name).exists():
+        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        raise InvalidOption(f"{name} is no address that is read: {known}, or GDAL's /vsi names")
+
+
+def _is_local_folder(name: str) -> bool:
+    return not Source(name).is_named_by_scheme and Path(name).is_dir()
+
+
+def _images_in(folder: str, output: str) -> list[Source]:
+    """Find the images in a folder and below it, in the order of their names."""
+    left_out = Path(output).resolve() if output != "-" else None
+    found = sorted(_walk(Path(folder), left_out))
+    if not found:
+        raise InvalidOption(f"{folder} is a folder without an image: {', '.join(_IMAGES)}")
+    return [Source(str(path), path.parent.relative_to(folder)) for path in found]
+
+
+def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and not name.endswith(".partial")
+            and (left_out is None or Path(root, name).resolve() != left_out)
+        ]
+        yield from (
+            Path(root, name)
+            for name in files
+            if name.lower().endswith(_IMAGES) and not name.startswith(".")
+        )
 
 
 def choose_format(output: str, name: str | None) -> Format:
@@ -47,8 +161,8 @@ def choose_format(output: str, name: str | None) -> Format:
     return endings[max(fitting, key=len)]
 
 
-def plan_targets(inputs: Sequence[Path], output: str, format: Format) -> dict[Path, Path]:
-    """Give each input a file of its own, and make the folders that these lie in.
+def plan_targets(inputs: Sequence[Source], output: str, format: Format) -> dict[Source, Path]:
+    """Give each input a file of its own: below an output folder as it lay below a searched one.
 
     `output` is a folder if it exists as one, ends with a slash or has no ending, else the one file.
 
@@ -62,14 +176,15 @@ def plan_targets(inputs: Sequence[Path], output: str, format: Format) -> dict[Pa
             raise InvalidOption(f"{format.name} can't be written to -: name a file")
         return {inputs[0]: STANDARD}
     if _is_folder(output):
-        names = {source: _stem(source) + format.extension for source in inputs}
-        targets = {source: Path(output, name) for source, name in names.items()}
+        targets = {
+            source: Path(output, source.folder, source.stem + format.extension) for source in inputs
+        }
     elif len(inputs) > 1:
         raise InvalidOption(f"-o {output} is one file for {len(inputs)} inputs: name a folder")
     else:
         targets = {inputs[0]: Path(output)}
-    sources = {source.resolve() for source in inputs}
-    owners: dict[Path, Path] = {}
+    sources = {source.path.resolve() for source in inputs if not source.is_named_by_scheme}
+    owners: dict[Path, Source] = {}
     for source, target in targets.items():
         if target in owners:
             raise InvalidOption(
@@ -79,19 +194,43 @@ def plan_targets(inputs: Sequence[Path], output: str, format: Format) -> dict[Pa
         if target.resolve() in sources:
             raise InvalidOption(f"{target} would be overwritten: name another -o")
         owners[target] = source
-    for folder in {target.parent for target in targets.values()}:
+    return targets
+
+
+def check_targets(targets: Iterable[Path], *, overwrite: bool) -> None:
+    """Check that nothing that exists would be lost. An empty file is nothing.
+
+    Raises:
+        InvalidOption: a result exists and may not be overwritten, or a run of it is unfinished.
+    """
+    existing = []
+    for target in targets:
+        if target != STANDARD:
+            check_no_partial(target)
+            if target.is_file() and target.stat().st_size:
+                existing.append(target)
+    if existing and not overwrite:
+        more = f", and {len(existing) - 1} more," if len(existing) > 1 else ""
+        raise InvalidOption(
+            f"{existing[0]}{more} exists: add --overwrite to replace it, --resume to leave what is "
+            "finished, or name another -o"
+        )
+
+
+def make_folders(targets: Iterable[Path]) -> None:
+    """Make the folders that results will lie in.
+
+    Raises:
+        InvalidOption: there is something else in one's place, or no right to make it.
+    """
+    for folder in {target.parent for target in targets}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidOption(f"{folder} can't be a folder: {error.strerror}") from error
-    return targets
 
 
 def _is_folder(output: str) -> bool:
     return Path(output) != STANDARD and (
         output.endswith("/") or Path(output).is_dir() or not Path(output).suffix
     )
-
-
-def _stem(source: Path) -> str:
-    return "stdin" if source == STANDARD else source.stem

@@ -1,30 +1,30 @@
 """Segment files: what `rooftrace segment` does once its arguments are settled."""
 
-import hashlib
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
 from tqdm import tqdm
 
 from app import __version__
-from app.commandline.files import STANDARD
+from app.commandline.files import STANDARD, Source
+from app.commandline.inputs import check_header, check_size, open_source
 from app.commandline.resume import PartialRun, partial_folder, partial_run
-from app.errors import RooftraceError, UploadTooLarge
-from app.imaging.decode import decode_image
-from app.imaging.files import open_image
-from app.imaging.header import tiff_size
+from app.commandline.summary import Summary
+from app.errors import RooftraceError
 from app.imaging.image import RowSource
-from app.outputs.formats import BYTES_PER_PIXEL, FORMATS, Format
+from app.outputs.formats import Format
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stream
 from app.segmentation.stream import Band, Cancelled, SegmentedStream, never
+
+logger = logging.getLogger(__name__)
 
 _AFTER_BANDS = {"min_area", "min_confidence", "order", "simplify", "rectify", "bands"}
 """Options that act on finished bands: a run may go on with others."""
@@ -43,94 +43,65 @@ class Run:
     segmenter: Segmenter
     options: Options
     format: Format
-    targets: Mapping[Path, Path]
+    targets: Mapping[Source, Path]
     max_pixels: int
     cancelled: Cancelled = never
     resume: bool = False
     quiet: bool = False
+    summary: Summary = field(default_factory=Summary)
 
     def segment(self) -> int:
         """Segment file by file; say what is wrong with one, go on, and return how many failed."""
-        failed = 0
         has_own_bar = len(self.targets) == 1
         files = tqdm(self.targets.items(), unit="image", disable=self.quiet or has_own_bar)
         for source, target in files:
-            name = os.fsencode(source).decode(errors="replace")  # may be Latin-1
             try:
                 for notice in self._segment(source, target):
-                    tqdm.write(f"notice: {name}: {notice}", file=sys.stderr)
-            except (OSError, RooftraceError) as error:
-                failed += 1
-                tqdm.write(f"error: {name}: {error}", file=sys.stderr)
-            except Exception as error:  # a fault of ours, which no other file need suffer
-                failed += 1
-                tqdm.write(f"error: {name}: {_unforeseen(error)}", file=sys.stderr)
-        return failed
+                    tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
+            except BrokenPipeError:  # nobody reads what is written
+                raise
+            except Exception as error:  # a fault of ours too: no other file need suffer
+                self.summary.failed += 1
+                tqdm.write(f"error: {source}: {told(error)}", file=sys.stderr)
+        if not self.quiet:
+            print(self.summary, file=sys.stderr)
+        return self.summary.failed
 
-    def _segment(self, source: Path, target: Path) -> tuple[str, ...]:
+    def _segment(self, source: Source, target: Path) -> tuple[str, ...]:
         """Segment one file, and return its notices."""
         if self.resume and _is_done(source, target):
+            self.summary.left += 1
             return (f"{target} is there, and newer: it was left as it is.",)
-        if self.format.whole or target == STANDARD:
-            self._check_size(source)
-        with self._open(source) as (image, fingerprint):
+        whole = self.format.whole or target == STANDARD
+        if whole:
+            check_header(source, self.format, self.max_pixels)
+        with open_source(source, self.options, self.max_pixels) as (image, fingerprint):
+            if whole:
+                check_size(image.height, image.width, self.format, self.max_pixels)
             notices = self.format.check(image)
             plan = self.segmenter.plan(
                 image, self.options, buildings=self.format.buildings, notices=notices
             )
             if target == STANDARD:
                 bands = self.segmenter.bands(plan, image, self.cancelled)
-                found = self._with_bar(bands, plan, 0, source.name)
-                sys.stdout.buffer.write(
-                    self.format.encode(self._stream(plan, image, found, source))
-                )
+                segmented = self._stream(plan, image, bands, 0, source)
+                sys.stdout.buffer.write(self.format.encode(segmented))
                 sys.stdout.buffer.flush()
             else:
                 made_of = self._made_of(plan, fingerprint)
                 with partial_run(target, made_of, resume=self.resume) as partial:
                     bands = self._bands(plan, image, partial)
-                    found = self._with_bar(bands, plan, partial.rows, source.name)
-                    self.format.save(self._stream(plan, image, found, source), partial.result)
+                    segmented = self._stream(plan, image, bands, partial.rows, source)
+                    self.format.save(segmented, partial.result)
+        self.summary.add(segmented)
         return plan.notices
 
     def _stream(
-        self, plan: Plan, image: RowSource, bands: Iterable[Band], source: Path
+        self, plan: Plan, image: RowSource, bands: Iterable[Band], done: int, source: Source
     ) -> SegmentedStream:
-        return stream(plan, image, bands, self.cancelled, name=source.name)
-
-    def _check_size(self, source: Path) -> None:
-        """Refuse a raster that is too large to be held whole, before it is read.
-
-        Raises:
-            UploadTooLarge: say what to do.
-        """
-        size = None if source == STANDARD else tiff_size(source)
-        if size is None or size[0] * size[1] <= self.max_pixels:
-            return
-        height, width = size
-        streamed = ", ".join(format.name for format in FORMATS.values() if not format.whole)
-        raise UploadTooLarge(
-            f"The TIFF has {width} x {height} pixels, and as {self.format.name}, or to -, "
-            f"it would be held whole: that is for {self.max_pixels} pixels at most. Write "
-            f"{streamed} to a file, which takes a TIFF of any size; or raise ROOFTRACE_MAX_PIXELS "
-            f"where there are {BYTES_PER_PIXEL} bytes of memory for each."
-        )
-
-    @contextmanager
-    def _open(self, source: Path) -> Iterator[tuple[RowSource, str]]:
-        """Open a file as rows: a TIFF of any size as it lies there, any other whole.
-
-        Also yields the file's fingerprint.
-        """
-        decoding = self.options.decoding
-        if source == STANDARD:
-            data = sys.stdin.buffer.read()
-            image = decode_image(data, max_pixels=self.max_pixels, **decoding)
-            yield image, hashlib.sha256(data).hexdigest()
-            return
-        with open_image(source, max_pixels=self.max_pixels, **decoding) as opened:
-            status, place = source.stat(), opened.georeference
-            yield opened, f"of {status.st_size} bytes, changed {status.st_mtime_ns}, at {place}"
+        name = os.fsencode(source.file_name).decode(errors="replace")
+        shown = self._with_bar(bands, plan, done, name)
+        return stream(plan, image, shown, self.cancelled, name=name)
 
     def _bands(self, plan: Plan, image: RowSource, partial: PartialRun) -> Iterator[Band]:
         """Yield the bands that are saved, then those that are not."""
@@ -176,16 +147,48 @@ class Run:
                     bar.update(new * row)
 
 
-def _unforeseen(error: Exception) -> str:
-    """Say what a report of a fault needs: the error, and where it was raised."""
+def dry_run(
+    targets: Mapping[Source, Path], options: Options, format: Format, max_pixels: int
+) -> int:
+    """Open each input and tell its size and its target; return how many could not be segmented."""
+    failed = 0
+    for source, target in targets.items():
+        try:
+            with open_source(source, options, max_pixels) as (image, _):
+                if format.whole or target == STANDARD:
+                    check_size(image.height, image.width, format, max_pixels)
+                format.check(image)
+                gsd = "" if image.gsd is None else f", {image.gsd[0]:.3g} m per pixel"
+                size = f"{image.width} x {image.height} pixels{gsd}"
+            exists = ", which exists" if target != STANDARD and target.exists() else ""
+            print(f"{source} -> {target}{exists}: {size}")
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            failed += 1
+            print(f"error: {source}: {told(error)}", file=sys.stderr)
+    print(f"{len(targets)} files, {failed} of them can't be segmented; nothing was written")
+    return failed
+
+
+def told(error: Exception) -> str:
+    """Say what went wrong with a file; of a fault of ours, what a report of it needs."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, RooftraceError):
+        return str(error)
+    logger.debug("an unforeseen error", exc_info=error)
     [*_, last] = traceback.extract_tb(error.__traceback__)
     return (
         f"an unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: "
-        f"{error}. This is a fault of Rooftrace: report it, with the file if you can."
+        f"{error}. This is a fault of Rooftrace: report it, with the file if you can. "
+        "--log-level debug shows more."
     )
 
 
-def _is_done(source: Path, target: Path) -> bool:
-    if partial_folder(target).exists() or not (source.exists() and target.exists()):
+def _is_done(source: Source, target: Path) -> bool:
+    if partial_folder(target).exists() or not target.exists():
         return False
-    return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    if source.is_named_by_scheme:
+        return True  # nothing tells when it changed
+    return source.path.exists() and target.stat().st_mtime_ns >= source.path.stat().st_mtime_ns

@@ -11,4 +11,5 @@ the rest is theirs.
               ├─ bands, scaling  which bands are the picture, and how they become 8 bits
               └─ place           where it lies
     files ── decode or raster, and the files beside the one that is named
+    named ── a VRT, or a file over the network, which the command line's user names
 """

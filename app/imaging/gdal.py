@@ -40,6 +40,34 @@ def environment(**options: str | int) -> rasterio.Env:
     return rasterio.Env(**{**_ENVIRONMENT, **_ALONE, **options})
 
 
+def allow_named() -> None:
+    """Let this process open VRTs and files over the network, by `open_name`.
+
+    It is for the command line, where the user names them, and comes before anything is opened,
+    since GDAL registers its drivers once. The service never calls it.
+    """
+    _ENVIRONMENT["GDAL_SKIP"] = str(_ENVIRONMENT["GDAL_SKIP"]).replace("VRT ", "")
+    _ENVIRONMENT.pop("CPL_VSIL_CURL_ALLOWED_FILENAME", None)
+
+
+@contextmanager
+def open_name(name: str, drivers: list[str]) -> Iterator[DatasetReader]:
+    """Open what GDAL has a name for, with one of these drivers.
+
+    Raises:
+        OSError: none of them can open it; GDAL's own reason is in it.
+    """
+    # Over the network, looking for sidecars would be a request for each.
+    alone = _ALONE if name.startswith("/vsi") else {}
+    with rasterio.Env(**{**_ENVIRONMENT, **alone}):
+        try:
+            source = DatasetReader(name, driver=drivers)
+        except GDAL_ERRORS as error:
+            raise OSError(f"GDAL can't open it: {error}") from error
+        with source:
+            yield source
+
+
 @contextmanager
 def open_in_memory(data: bytes, driver: str, **options: str) -> Iterator[DatasetReader]:
     """Open bytes as a dataset, without a copy, with `driver` and no other.

@@ -40,7 +40,7 @@ from app.imaging.sharpness import sharpen_rows, sharpening_for, soft_notice
 from app.imaging.sniff import Format, sniff_file
 
 _MAX_BLOCKS = 500_000
-_MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
+MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
 _PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
 _COLLAR = 0.01  # share of black pixels that hardly is imagery
 
@@ -103,7 +103,7 @@ def open_raster(
             check_directories(data)
             check_first_page(data)
             source = stack.enter_context(open_path(path, "GTiff"))
-            check_blocks(source, _MAX_BLOCK_SAMPLES, None)
+            check_blocks(source, MAX_BLOCK_SAMPLES, None)
             raster = Raster(source, data, rescale=rescale, rgb=rgb)
             raster.correct_light()
             raster.sharpen_soft(sharpen)
@@ -113,9 +113,10 @@ def open_raster(
 class Raster:
     """The first page of an open TIFF, as 8-bit RGB: a `RowSource`.
 
-    `data` is the file, of which only directories are read. `rescale`: limits that take the place of
-    percentiles; without them, samples of 8 bits stay as they are until `correct_light`. `rgb`: the
-    bands to use, in place of those that the file names. Nothing is sharpened until `sharpen_soft`.
+    `data` is the file, of which only directories are read; None where these are not at hand.
+    `rescale`: limits that take the place of percentiles; without them, samples of 8 bits stay as
+    they are until `correct_light`. `rgb`: the bands to use, in place of those that the file names.
+    Nothing is sharpened until `sharpen_soft`.
 
     Raises:
         InvalidOption: `rgb` names a band that is not there.
@@ -126,7 +127,7 @@ class Raster:
     def __init__(
         self,
         source: DatasetReader,
-        data: bytes | mmap,
+        data: bytes | mmap | None,
         *,
         rescale: Limits | None = None,
         rgb: Rgb | None = None,
@@ -179,7 +180,8 @@ class Raster:
 
         self.georeference, self.gsd, said = read_place(source, "TIFF")
         notices += said
-        notices += _page_notices(source, data)
+        if data is not None:
+            notices += _page_notices(source, data)
         self.notices = tuple(notices)
 
     @property
@@ -335,6 +337,8 @@ def _palette(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.uint8]
 
 def _unwritten_blocks(source: DatasetReader, bands: tuple[int, ...]) -> NDArray[np.bool_] | None:
     """Mark the blocks that the file does not hold, bool (down, across); None when it holds all."""
+    if source.driver != "GTiff":  # a VRT tells of none
+        return None
     asked = bands[:1] if is_interleaved(source) else bands
     height, width = source.block_shapes[0]
     blocks = np.zeros((-(-source.height // height), -(-source.width // width)), np.bool_)

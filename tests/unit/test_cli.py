@@ -16,7 +16,8 @@ import pytest
 
 from app import __version__
 from app.bundle.manifest import load_manifest
-from app.commandline.cli import interruptible, main
+from app.commandline.cli import main
+from app.commandline.commands import interruptible
 from app.outputs.rle import decode_rle
 from app.settings import Settings
 from tests.factories import scene, write_toy_bundle
@@ -115,16 +116,15 @@ class TestSegment:
     ) -> None:
         broken = tile.with_name("broken.png")
         broken.write_bytes(tile.read_bytes()[:-40])
-        missing, folder, last = tile.with_name("none.png"), tile.parent, tile.with_name("z.png")
+        missing, last = tile.with_name("none.png"), tile.with_name("z.png")
         shutil.copy(tile, last)
         out = tmp_path / "out"
-        assert run("segment", broken, missing, folder, tile, last, "-o", out, "--quiet") == 1
+        assert run("segment", broken, missing, tile, last, "-o", out, "--quiet") == 1
         assert {path.name for path in out.iterdir()} == {"tile.png", "z.png"}
         errors = capsys.readouterr().err.splitlines()
-        assert len(errors) == 3
+        assert len(errors) == 2
         assert errors[0].startswith(f"error: {broken}: The PNG")
-        assert "No such file" in errors[1]
-        assert "Is a directory" in errors[2]
+        assert errors[1] == f"error: {missing}: No such file or directory"
 
     def test_two_inputs_of_one_stem_are_refused(
         self, bundle: Path, tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -234,7 +234,10 @@ def test_what_is_no_command_shows_how(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(*arguments)
-    assert "usage: rooftrace" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "usage: rooftrace" in error
+    assert error.count("\n") == 2
 
 
 COMMANDS = [["serve"], ["models"], ["segment", "in/tile.png", "-o", "out"]]

@@ -164,7 +164,7 @@ class TestReaders:
         } == {
             # An image is decoded before it has a plan.
             "app.api.work: decoding",
-            "app.commandline.runs: decoding",
+            "app.commandline.inputs: decoding",
             # An interrupted run goes on only with the options that it began with.
             "app.commandline.runs: model_dump",
             "app.commandline.runs: items",
@@ -185,7 +185,7 @@ class TestReaders:
             "app.api.health",
             "app.api.routes",
             "app.api.service",
-            "app.commandline.cli",
+            "app.commandline.commands",
         }
 
 

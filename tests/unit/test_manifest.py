@@ -118,7 +118,7 @@ def test_what_is_no_manifest_is_refused(bundle: Path, text: bytes) -> None:
 
 
 def test_a_missing_manifest_says_what_a_bundle_is(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"can't be read.*training export"):
+    with pytest.raises(BundleError, match=r"can't be read.*--bundle or ROOFTRACE_BUNDLE"):
         load_manifest(tmp_path)
 
 

@@ -19,7 +19,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from app.commandline.cli import main
-from app.commandline.files import choose_format, expand, plan_targets
+from app.commandline.files import Source, choose_format, expand, make_folders, plan_targets
 from app.commandline.resume import partial_folder
 from app.errors import InvalidOption
 from app.imaging.files import open_image
@@ -56,6 +56,10 @@ def mask_of(path: Path) -> np.ndarray:
         return file.read(1)
 
 
+def names(inputs: list[str], output: str = "-") -> list[str]:
+    return [source.name for source in expand(inputs, output)]
+
+
 class TestFiles:
     def test_patterns_are_looked_up_where_the_shell_did_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -64,10 +68,10 @@ class TestFiles:
         for name in ("b.tif", "a.tif", "deep/c.tif", "odd[1].tif"):
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).touch()
-        assert expand(["[ab].tif"]) == [Path("a.tif"), Path("b.tif")]
-        assert expand(["deep/**/*.tif", "b.tif", "b.tif"]) == [Path("deep/c.tif"), Path("b.tif")]
-        assert expand(["odd[1].tif", "none.tif"]) == [Path("odd[1].tif"), Path("none.tif")]
-        assert expand([str(tmp_path / "?.tif")]) == [tmp_path / "a.tif", tmp_path / "b.tif"]
+        assert names(["[ab].tif"]) == ["a.tif", "b.tif"]
+        assert names(["deep/**/*.tif", "b.tif", "b.tif"]) == ["deep/c.tif", "b.tif"]
+        assert names(["odd[1].tif", "none.tif"]) == ["odd[1].tif", "none.tif"]
+        assert names([str(tmp_path / "?.tif")]) == [f"{tmp_path}/a.tif", f"{tmp_path}/b.tif"]
         with pytest.raises(InvalidOption, match=r"\*\.png matches no file"):
             expand(["*.png"])
         with pytest.raises(InvalidOption, match="- is standard input"):
@@ -101,11 +105,13 @@ class TestFiles:
     def test_a_folder_or_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         format = choose_format("x.tif", None)
-        one = [Path("in/a.jp2")]
+        one = [Source("in/a.jp2")]
         Path("v1.0").mkdir()
 
         def targets(output: str) -> list[str]:
-            return [str(target) for target in plan_targets(one, output, format).values()]
+            planned = plan_targets(one, output, format)
+            make_folders(planned.values())
+            return [str(target) for target in planned.values()]
 
         assert targets("x/y.tif") == ["x/y.tif"]
         assert Path("x").is_dir()
@@ -114,9 +120,9 @@ class TestFiles:
         assert targets("v1.0") == ["v1.0/a.tif"]
         assert targets("-") == ["-"]
         with pytest.raises(InvalidOption, match=r"one file for 2 inputs: name a folder"):
-            plan_targets([*one, Path("b.tif")], "x.tif", format)
+            plan_targets([*one, Source("b.tif")], "x.tif", format)
         with pytest.raises(InvalidOption, match="takes the result of one input, got 2"):
-            plan_targets([*one, Path("b.tif")], "-", format)
+            plan_targets([*one, Source("b.tif")], "-", format)
 
 
 class TestOneFilesFault:
@@ -155,7 +161,7 @@ class TestOneFilesFault:
                 raise ZeroDivisionError("for a test")
             return open_image(path, **options)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("app.commandline.runs.open_image", opened)
+        monkeypatch.setattr("app.commandline.inputs.open_image", opened)
         out = tmp_path / "out"
         assert run("segment", map_file, other, "-o", f"{out}/", "--quiet") == 1
         assert "an unforeseen ZeroDivisionError in test_runs.py" in capsys.readouterr().err
@@ -211,7 +217,7 @@ class TestStreaming:
         np.testing.assert_array_equal(mask_of(tmp_path / "out.tif") == 1, toy_mask(PIXELS))
         # What is held whole is refused by its header.
         monkeypatch.setattr(
-            "app.commandline.runs.open_image", lambda path, **_: pytest.fail(f"{path} was read")
+            "app.commandline.inputs.open_image", lambda path, **_: pytest.fail(f"{path} was read")
         )
         for output in (tmp_path / "out.png", "-"):
             assert run("segment", map_file, "-o", output, "--quiet") == 1
@@ -469,7 +475,7 @@ class TestGoingOn:
                 assert run("segment", map_file, "-o", out, "--resume", "--quiet") == 1
                 assert f"another run is at work in {out}.partial" in capsys.readouterr().err
                 # Nor where the first began between the second's look and its start.
-                monkeypatch.setattr("app.commandline.cli.check_no_partial", lambda _: None)
+                monkeypatch.setattr("app.commandline.files.check_no_partial", lambda _: None)
                 assert run("segment", map_file, "-o", out, "--quiet") == 1
                 assert f"another run is at work in {out}.partial" in capsys.readouterr().err
                 assert {path.name for path in partial_folder(out).iterdir()} == before

@@ -1,0 +1,175 @@
+"""The commands, each from its arguments to its exit status."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from app import logs
+from app.bundle.manifest import load_manifest
+from app.bundle.verification import verify_files
+from app.commandline.files import (
+    check_targets,
+    choose_format,
+    expand,
+    make_folders,
+    plan_targets,
+)
+from app.commandline.runs import Run, dry_run
+from app.imaging.gdal import allow_named
+from app.imaging.proj import check_proj
+from app.main import create_app, load_models
+from app.segmentation.options import Options
+from app.segmentation.plan import Plan
+from app.segmentation.stream import Cancelled
+from app.settings import PREFIX, Settings, load_settings
+
+_OK, _SOME_FAILED, _REFUSED = 0, 1, 2
+_OVERRIDES = ("bundle", "device", "host", "port", "log_level")
+"""Settings that have a flag."""
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve until a signal ends it."""
+    from app.api.server import Server
+
+    settings = _settings_of(args)
+    # Loaded here rather than by the server, which would answer a refusal with a traceback.
+    loaded = [load_models(settings)]
+    app = create_app(settings, load=lambda _: loaded.pop())
+    try:
+        Server(app, lambda: app.state.service, settings, load_models).run()
+    except SystemExit:  # an address that can't be listened on; the log says so
+        return _REFUSED
+    return _OK
+
+
+def segment(args: argparse.Namespace) -> int:
+    """Segment files; return 1 when some of them failed."""
+    settings = _settings_of(args)
+    inputs = expand(args.inputs, args.output)
+    if any(source.is_named_by_scheme or source.is_vrt for source in inputs):
+        allow_named()
+    check_proj()
+    format = choose_format(args.output, args.format)
+    targets = plan_targets(inputs, args.output, format)
+    if not args.resume:
+        check_targets(targets.values(), overwrite=args.overwrite)
+    given = {name: getattr(args, name) for name in Options.model_fields}
+    options = Options.parse({name: value for name, value in given.items() if value is not None})
+    if args.dry_run:
+        Plan.check(load_manifest(settings.bundle), options)
+        failed = dry_run(targets, options, format, settings.max_pixels)
+        return _SOME_FAILED if failed else _OK
+    make_folders(targets.values())
+    with closing(load_models(settings)) as segmenter, interruptible() as cancelled:
+        Plan.check(segmenter.manifest, options)
+        failed = Run(
+            segmenter,
+            options,
+            format,
+            targets,
+            settings.max_pixels,
+            cancelled,
+            resume=args.resume,
+            quiet=args.quiet,
+        ).segment()
+    return _SOME_FAILED if failed else _OK
+
+
+@contextmanager
+def interruptible() -> Iterator[Cancelled]:
+    """Have Ctrl-C end the work, at the next call of what is yielded at the latest.
+
+    Python raises KeyboardInterrupt wherever it happens to be. Where that is a callback of C code or
+    a destructor, it is printed and forgotten. A process that ignores Ctrl-C, such as a shell's
+    background job, goes on ignoring it.
+    """
+    told = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal told
+        told = True
+        raise KeyboardInterrupt
+
+    def cancelled() -> None:
+        if told:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield cancelled
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def models(args: argparse.Namespace) -> int:
+    """Print the members of the bundle, once each is verified and loaded."""
+    settings = _settings_of(args)
+    with closing(load_models(settings)) as segmenter:
+        manifest, predictor = segmenter.manifest, segmenter.predictor
+        verify_files(settings.bundle, manifest)
+        threshold = f"{manifest.threshold.value:g}"
+        if manifest.threshold.min_confidence:
+            threshold += f", minimum confidence {manifest.threshold.min_confidence:g}"
+        print(f"{manifest.version}  threshold {threshold}  {settings.bundle}")
+        for member in manifest.members:
+            print(
+                f"  {member.name:<16} weight {member.weight:.2f}  {member.bytes / 2**20:6.1f} MiB"
+                f"  {predictor.providers[member.name]}  SHA-256 {member.sha256[:12]}… verified"
+            )
+        if cascade := manifest.cascade:
+            low, high = cascade.doubt
+            print(
+                f"  cascade: {cascade.member} decides a patch alone where at most "
+                f"{cascade.share:.0%} of its pixels lie from {low:g} to {high:g}: "
+                f"{cascade.alone:.0%} of the patches of {cascade.fitted_on}"
+            )
+        print(f"  {predictor.choice}")
+        if predictor.fallback:
+            print(f"  {predictor.fallback}")
+    return _OK
+
+
+def settings(args: argparse.Namespace) -> int:
+    """Print each setting with its value, default and meaning."""
+    settings = _settings_of(args)
+    for name, field in Settings.model_fields.items():
+        value, default = getattr(settings, name), field.default
+        print(f"{PREFIX}{name.upper()}={_written(value)}")
+        print(f"    {field.description}; default: {_written(default) or 'unset'}")
+    return _OK
+
+
+def completion(args: argparse.Namespace) -> int:
+    """Print what makes a shell complete this command line."""
+    import shtab
+
+    from app.commandline.parser import build_parser
+
+    parser = build_parser()
+    [commands] = (action for action in parser._actions if action.dest == "command")
+    for command in dict(commands.choices or {}).values():
+        for action in command._actions:
+            if action.dest in {"inputs", "output", "bundle"}:
+                action.complete = shtab.FILE
+    sys.stdout.write(shtab.complete(parser, args.shell))
+    return _OK
+
+
+def _settings_of(args: argparse.Namespace) -> Settings:
+    """Read the settings, flags before the environment, and begin to log as they say."""
+    given = {name: getattr(args, name, None) for name in _OVERRIDES}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    logs.configure(settings)
+    return settings
+
+
+def _written(value: object) -> str:
+    """Write a setting as the environment has it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)

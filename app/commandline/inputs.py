@@ -1,0 +1,84 @@
+"""Open the inputs of a run as rows."""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.commandline.files import Source
+from app.errors import UploadTooLarge
+from app.imaging.decode import decode_image
+from app.imaging.files import open_image
+from app.imaging.header import tiff_size
+from app.imaging.image import RowSource
+from app.imaging.named import open_named
+from app.outputs.formats import BYTES_PER_PIXEL, FORMATS, Format
+from app.segmentation.options import Options
+
+_PROBED = 5
+"""Rows by which a raster that has no time of change is known again."""
+
+
+@contextmanager
+def open_source(
+    source: Source, options: Options, max_pixels: int
+) -> Iterator[tuple[RowSource, str]]:
+    """Open an input: a TIFF or VRT of any size as it lies there, any other whole.
+
+    Also yields its fingerprint, by which an interrupted run knows it again.
+
+    Raises:
+        OSError: it can't be read.
+        InputError: it is no image, or damaged.
+    """
+    decoding = options.decoding
+    if source.is_standard:
+        data = sys.stdin.buffer.read()
+        image = decode_image(data, max_pixels=max_pixels, **decoding)
+        yield image, hashlib.sha256(data).hexdigest()
+    elif source.is_named_by_scheme or source.is_vrt:
+        with open_named(
+            source.for_gdal, vrt=source.is_vrt, max_pixels=max_pixels, **decoding
+        ) as opened:
+            yield opened, f"rows of {_digest(opened)}, at {opened.georeference}"
+    else:
+        with open_image(source.path, max_pixels=max_pixels, **decoding) as opened:
+            status, place = source.path.stat(), opened.georeference
+            yield opened, f"of {status.st_size} bytes, changed {status.st_mtime_ns}, at {place}"
+
+
+def check_header(source: Source, format: Format, max_pixels: int) -> None:
+    """Refuse a file that is too large to be held whole, before it is read.
+
+    Raises:
+        UploadTooLarge: say what to do.
+    """
+    if not (source.is_standard or source.is_named_by_scheme or source.is_vrt):
+        size = tiff_size(source.path)
+        if size is not None:
+            check_size(*size, format, max_pixels)
+
+
+def check_size(height: int, width: int, format: Format, max_pixels: int) -> None:
+    """Refuse a raster that is too large to be held whole.
+
+    Raises:
+        UploadTooLarge: say what to do.
+    """
+    if height * width <= max_pixels:
+        return
+    streamed = ", ".join(format.name for format in FORMATS.values() if not format.whole)
+    raise UploadTooLarge(
+        f"The TIFF has {width} x {height} pixels, and as {format.name}, or to -, "
+        f"it would be held whole: that is for {max_pixels} pixels at most. Write "
+        f"{streamed} to a file, which takes a TIFF of any size; or raise ROOFTRACE_MAX_PIXELS "
+        f"where there are {BYTES_PER_PIXEL} bytes of memory for each."
+    )
+
+
+def _digest(image: RowSource) -> str:
+    digest = hashlib.sha256(f"{image.height} x {image.width}".encode())
+    for n in range(_PROBED):
+        row = (image.height - 1) * n // (_PROBED - 1)
+        digest.update(image.read_pixels(row, row + 1).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""The flags of each command. Nothing here waits for a library that computes."""
+
+import argparse
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+from app import __version__
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+SHELLS = ("bash", "zsh", "tcsh", "fish")
+FORMATS = (
+    *("png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"),
+    *("gpkg", "flatgeobuf", "geoparquet"),
+)
+"""Names in `app.outputs.formats`, which takes long to import."""
+
+_COMMANDS = {
+    "serve": "start the HTTP service",
+    "segment": "segment image files",
+    "models": "list and verify the members of a bundle",
+    "settings": "list the settings, their values and meaning",
+    "completion": "print what makes a shell complete this command line",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are two lines, however many flags there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2: say what is wrong, and where help is."""
+        self.exit(2, f"error: {message}\nusage: {self.prog} --help lists what there is\n")
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser, with the flags of one command, or with those of all."""
+    parser = _Parser(
+        prog="rooftrace", description="Building masks from satellite and aerial imagery."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, help in _COMMANDS.items():
+        added = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
+        if command in (None, name):
+            _FLAGS[name](added)
+    return parser
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    _add_models(parser)
+    parser.add_argument("--host", help="address to listen on; default: 127.0.0.1")
+    parser.add_argument("--port", type=int, help="port to listen on; default: 8000")
+
+
+def _segment(parser: argparse.ArgumentParser) -> None:
+    from app.segmentation.options import Options
+
+    parser.usage = "%(prog)s INPUT... -o OUTPUT [OPTION...]"
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image files, patterns such as '**/*.tif', folders (with all images below), .vrt "
+        "files, https:// and s3:// addresses, GDAL's /vsi names, or - for standard input",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a folder, the one result's file, or - for standard output",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of -o, else png")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="open each input, tell its size and its result's file, and write nothing",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what an interrupted run left in OUTPUT.partial; leave what is finished",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no closing summary"
+    )
+    _add_models(parser)
+    options = parser.add_argument_group("options of the masks and of the maps")
+    for name, field in Options.model_fields.items():
+        _add_option(options, name, field)
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    _add_models(parser)
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    _add_log_level(parser)
+
+
+def _completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="the shell whose language it prints")
+
+
+_FLAGS = {
+    "serve": _serve,
+    "segment": _segment,
+    "models": _models,
+    "settings": _settings,
+    "completion": _completion,
+}
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    from app.runtime.predictor import Device
+
+    parser.add_argument("--bundle", type=Path, help="folder of the models; default: the shipped")
+    parser.add_argument(
+        "--device",
+        choices=(*get_args(Device), "gpu"),
+        help="where to run them; cuda or gpu: the GPU or no start; default: auto",
+    )
+    _add_log_level(parser)
+
+
+def _add_log_level(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        help="least severe kind of log line to write; debug: with tracebacks; default: info",
+    )
+
+
+def _add_option(parser: "argparse._ArgumentGroup", name: str, field: "FieldInfo") -> None:
+    """Add a flag for a field of `Options`; left out, it is None."""
+    types = [kind for kind in (get_args(field.annotation) or [field.annotation]) if kind]
+    choices = types if all(isinstance(kind, str) for kind in types) else None
+    converter: Any = str if choices else next(kind for kind in types if kind is not NoneType)
+    help = (field.description or "").replace("`", "").replace("%", "%%")
+    if field.default is not None:
+        help += f" Default: {field.default}."
+    parser.add_argument(
+        f"--{name.replace('_', '-')}",
+        type=converter,
+        choices=choices,
+        metavar=None if choices else name.upper(),
+        help=help,
+    )

@@ -1,0 +1,45 @@
+"""What a run has done, in one line at its end."""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from app.segmentation.stream import SegmentedStream
+
+
+@dataclass
+class Summary:
+    """Counts over the files of a run."""
+
+    files: int = 0
+    failed: int = 0
+    left: int = 0
+    """Files whose result was there already."""
+    buildings: int = 0
+    area: float = 0.0
+    """Area of the buildings in m², of the files whose GSD is known."""
+    without_gsd: int = 0
+    started: float = field(default_factory=perf_counter)
+
+    def add(self, stream: SegmentedStream) -> None:
+        """Count a stream that was read to its end."""
+        self.files += 1
+        self.buildings += stream.building_count
+        if stream.building_area is None:
+            self.without_gsd += 1
+        else:
+            self.area += stream.building_area
+
+    def __str__(self) -> str:
+        parts = [_count(self.files, "file"), _count(self.buildings, "building")]
+        if self.without_gsd < self.files:
+            unknown = f" ({_count(self.without_gsd, 'file')} without a GSD not counted)"
+            parts.append(f"{self.area:.0f} m²{unknown if self.without_gsd else ''}")
+        parts.append(f"{perf_counter() - self.started:.1f} s")
+        if self.left:
+            parts.append(f"{self.left} left as they were")
+        parts.append(f"{self.failed} failed")
+        return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,67 @@
+"""Open a raster by GDAL's name for it: a VRT, or a file over the network.
+
+Such a name comes from the user of this machine. No client of the service gets as far as here.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio.shutil
+
+from app.errors import DamagedImage
+from app.imaging.checks import check_blocks
+from app.imaging.choices import Limits, Rgb
+from app.imaging.files import open_image
+from app.imaging.gdal import GDAL_ERRORS, open_name
+from app.imaging.image import RowSource
+from app.imaging.raster import MAX_BLOCK_SAMPLES, Raster
+
+_DRIVERS = ("GTiff", "PNG", "JPEG", "WEBP")
+
+
+@contextmanager
+def open_named(
+    name: str,
+    *,
+    vrt: bool,
+    max_pixels: int,
+    rescale: Limits | None = None,
+    sharpen: int | None = None,
+    rgb: Rgb | None = None,
+) -> Iterator[RowSource]:
+    """Open what GDAL has a name for: a TIFF or a VRT of any size as rows, a picture whole.
+
+    `gdal.allow_named` comes first. Which page of a TIFF is the picture, and how it is turned, is
+    not looked up over the network: the first page is read as it is stored.
+
+    Raises:
+        OSError: it can't be opened, or reading fails, now or later.
+        InputError: as `decode_image`.
+    """
+    try:
+        with open_name(name, ["VRT"] if vrt else list(_DRIVERS)) as source:
+            if vrt or source.driver == "GTiff":
+                check_blocks(source, MAX_BLOCK_SAMPLES, None)
+                raster = Raster(source, None, rescale=rescale, rgb=rgb)
+                raster.correct_light()
+                raster.sharpen_soft(sharpen)
+                yield raster
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, "picture")
+                rasterio.shutil.copyfiles(name, str(copy))
+                with open_image(
+                    copy, max_pixels=max_pixels, rescale=rescale, sharpen=sharpen, rgb=rgb
+                ) as image:
+                    yield image
+    except DamagedImage as error:
+        if isinstance(error.__cause__, GDAL_ERRORS):
+            # A connection that fails is no damage: what is finished is worth keeping.
+            raise OSError(f"GDAL can't read it: {_reason(error.__cause__)}") from error
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    return str(error.__cause__ or error)
