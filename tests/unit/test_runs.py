@@ -260,7 +260,7 @@ class TestStreaming:
         assert run("segment", map_file, "-o", tmp_path / "out.tif") == 0
         err = capsys.readouterr().err
         area = 150 * 60 * (0.39 / 0.9996) ** 2 / 1e6
-        assert f"100%|██████████| {area:.4g}/{area:.4g} km²" in err.splitlines()[-1]
+        assert f"100%|██████████| {area:.4g}/{area:.4g} km²" in err
         assert "km²/min" in err
         assert "image/s" not in err
         map_file.write_bytes(encoded(PIXELS))
