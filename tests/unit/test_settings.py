@@ -57,7 +57,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ROOFTRACE_DEADLINE", "-1"),
         ("ROOFTRACE_DEADLINE", "nan"),
         ("ROOFTRACE_RECEIVE_TIMEOUT", "inf"),
-        ("ROOFTRACE_DEVICE", "gpu"),
+        ("ROOFTRACE_DEVICE", "tpu"),
         ("ROOFTRACE_BACKEND", "tensorrt"),
         ("ROOFTRACE_PRECISION", "int4"),
         ("ROOFTRACE_MAX_WAITING", "-1"),
