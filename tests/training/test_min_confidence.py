@@ -47,8 +47,7 @@ def blobs(height: int, width: int, seed: int) -> tuple[NDArray[np.float64], NDAr
     level[random.random(level.shape) < 0.5] = 0
     square = np.pad(np.ones((3, 3)), ((0, 1), (0, 1)))
     label = np.kron(random.random(level.shape) < 2 * (level - 0.45), square) > 0
-    probability: NDArray[np.float64] = np.kron(level, square)
-    return probability, label
+    return np.kron(level, square).astype(np.float64), label
 
 
 def dice_with(segmenter: Segmenter, tiles: list[Tile], bound: float) -> float:
