@@ -5,7 +5,7 @@ stitched again for each rule that decides other patches alone than those before.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -25,6 +25,8 @@ from training.patches import milliseconds, predict_tile
 
 SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
+SLOWEST = 1.25
+"""Time of a first member at most, over the mean member's: every patch pays for it."""
 LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
 SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12)
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""
@@ -58,10 +60,12 @@ def fit_cascade(
     members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
     if len(members) == 1:
         return None
+    times = {member: milliseconds(segmenter, member) for member in members}
+    mean = sum(times.values()) / len(times)
     rules = [
         Cascade(member, low, high, share)
         for member, low, high, share in product(members, LOWS, HIGHS, SHARES)
-        if low <= threshold <= high
+        if low <= threshold <= high and times[member] <= SLOWEST * mean
     ]
     whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
     tiles = [(split, tile) for split, of in splits.items() for tile in of]
@@ -73,7 +77,6 @@ def fit_cascade(
             outcome.add(groups, trial.counts(rule), trial.alone(rule))
         patches += int(np.count_nonzero(trial.is_predicted))
 
-    times = {member: milliseconds(segmenter, member) for member in members}
     spared = [
         outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole)
         for rule, outcome in zip(rules, outcomes, strict=True)
@@ -106,6 +109,7 @@ class _Trial:
     """A tile that is predicted: all that is needed to segment it by any rule.
 
     `predicted` is float32 (M, N, S, S), `is_predicted` bool (N,): patches with a valid pixel.
+    Blending is linear, so the members' weighted mean is taken before it: float32 (N, S, S).
     """
 
     plan: Plan
@@ -113,6 +117,7 @@ class _Trial:
     label: Label
     predicted: NDArray[np.float32]
     is_predicted: NDArray[np.bool_]
+    mean: NDArray[np.float32]
     _known: dict[tuple[str, bytes], Counts] = field(default_factory=dict)
     _doubt: dict[tuple[str, float, float], NDArray[np.float64]] = field(default_factory=dict)
 
@@ -120,7 +125,14 @@ class _Trial:
     def of(cls, segmenter: Segmenter, tile: Tile) -> "_Trial":
         image, label = tile.read()
         plan = segmenter.plan(image, Options(cascade="off"))
-        return cls(plan, image, label, *predict_tile(segmenter, plan, image))
+        predicted, is_predicted = predict_tile(segmenter, plan, image)
+        mean = np.tensordot(np.array(plan.weights, np.float32), predicted, axes=1)
+        return cls(plan, image, label, predicted, is_predicted, mean)
+
+    @property
+    def alone_plan(self) -> Plan:
+        """The plan of a single map in the members' place."""
+        return replace(self.plan, members=self.plan.members[:1], weights=(1.0,))
 
     def alone(self, rule: Cascade) -> int:
         """Count the patches that a rule's member decides alone."""
@@ -131,14 +143,12 @@ class _Trial:
         decided = self._decided(rule)
         key = (rule.member if rule and decided.any() else "", decided.tobytes())
         if key not in self._known:
-            predicted = self.predicted
+            together = self.mean
             if rule and decided.any():
-                first = self.plan.members.index(rule.member)
-                predicted = np.where(
-                    decided[:, np.newaxis, np.newaxis], predicted[first], predicted
-                )
-            bands = list(stitch(self.plan, predicted.swapaxes(0, 1)))
-            mask = from_members(self.plan, self.image, bands).mask
+                first = self.predicted[self.plan.members.index(rule.member)]
+                together = np.where(decided[:, np.newaxis, np.newaxis], first, together)
+            bands = list(stitch(self.plan, together[:, np.newaxis]))
+            mask = from_members(self.alone_plan, self.image, bands).mask
             self._known[key] = count(mask, self.label)
         return self._known[key]
 
