@@ -25,8 +25,6 @@ from training.patches import milliseconds, predict_tile
 
 SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
-SLOWEST = 1.25
-"""Time of a first member at most, over the mean member's: every patch pays for it."""
 LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
 SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12)
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""
@@ -60,12 +58,10 @@ def fit_cascade(
     members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
     if len(members) == 1:
         return None
-    times = {member: milliseconds(segmenter, member) for member in members}
-    mean = sum(times.values()) / len(times)
     rules = [
         Cascade(member, low, high, share)
         for member, low, high, share in product(members, LOWS, HIGHS, SHARES)
-        if low <= threshold <= high and times[member] <= SLOWEST * mean
+        if low <= threshold <= high
     ]
     whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
     tiles = [(split, tile) for split, of in splits.items() for tile in of]
@@ -77,6 +73,7 @@ def fit_cascade(
             outcome.add(groups, trial.counts(rule), trial.alone(rule))
         patches += int(np.count_nonzero(trial.is_predicted))
 
+    times = {member: milliseconds(segmenter, member) for member in members}
     spared = [
         outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole)
         for rule, outcome in zip(rules, outcomes, strict=True)
