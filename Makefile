@@ -72,11 +72,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A stamp per build and set: installing is skipped until the metadata or the pins change.
-$(VENV)/.serve-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.serve-$(DEVICE): pyproject.toml setup.py constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $@
 
-$(VENV)/.dev-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev-$(DEVICE): pyproject.toml setup.py constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(DEVICE),train,dev]"
 	@touch $@ $(VENV)/.serve-$(DEVICE)
 
