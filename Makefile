@@ -26,7 +26,7 @@ serve: $(VENV)/.serve-$(DEVICE)
 	$(BIN)/rooftrace serve
 
 test: $(VENV)/.dev-$(DEVICE)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
 
 hostile: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m pytest tests/hostile --hypothesis-profile hostile

@@ -96,6 +96,22 @@ GUARDS = (
         "tests/unit/test_admission.py::TestDeparture",
     ),
     Guard(
+        "every batch asks whether to stop",
+        "app/segmentation/segmenter.py",
+        "            cancelled()\n            yield np.stack(batch)",
+        "            yield np.stack(batch)",
+        "tests/unit/test_segmenter.py::TestStopping"
+        "::test_every_batch_and_band_asks_whether_to_stop",
+    ),
+    Guard(
+        "a component of low confidence is no building",
+        "app/segmentation/components.py",
+        "enough = sure & (area >= rule.least)",
+        "enough = area >= rule.least",
+        "tests/unit/test_min_confidence.py"
+        "::test_a_component_of_low_confidence_is_held_below_the_threshold",
+    ),
+    Guard(
         "a key must be one of the operator's",
         "app/api/access.py",
         "return digest if any(matches) else None",
