@@ -89,11 +89,7 @@ def running_server(
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        give_up = time.monotonic() + 90
-        while not is_ready(server):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < give_up, log.read_text()
-            time.sleep(0.05)
+        wait_until_ready(server)
         yield server
     finally:
         process.kill()
@@ -106,6 +102,15 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+def wait_until_ready(server: Server, seconds: float = 90) -> None:
+    """Wait until it takes work; fail with its log if it ends or takes longer."""
+    give_up = time.monotonic() + seconds
+    while not is_ready(server):
+        assert server.process.poll() is None, server.log.read_text()
+        assert time.monotonic() < give_up, server.log.read_text()
+        time.sleep(0.05)
 
 
 def is_ready(server: Server) -> bool:

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.conftest import CHROMIUM, Server, free_port, is_ready
+from tests.e2e.conftest import CHROMIUM, Server, free_port, wait_until_ready
 from tests.factories import scene
 from tests.serving import assert_problem, decoded, encoded, toy_mask
 
@@ -62,11 +61,7 @@ def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True)
     root = f"http://127.0.0.1:{port}"
     try:
-        give_up = time.monotonic() + 20
-        while not is_ready(Server(f"{root}/rooftrace", process, log)):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < give_up, log.read_text()
-            time.sleep(0.05)
+        wait_until_ready(Server(f"{root}/rooftrace", process, log))
         yield root
     finally:
         process.terminate()

@@ -21,19 +21,9 @@ from app.commandline.commands import interruptible
 from app.outputs.rle import decode_rle
 from app.settings import Settings
 from tests.factories import scene, write_toy_bundle
-from tests.serving import decoded, encoded, exact_bundle, toy_mask, toy_probability
+from tests.serving import decoded, encoded, toy_mask, toy_probability
 
 PIXELS = scene(40, 60)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle that the environment names, and a working directory without `.env`."""
-    bundle = exact_bundle(tmp_path / "bundle", patch_size=32)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
-    monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
-    return bundle
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from app.outputs.formats import FORMATS
 from app.settings import load_settings
 from tests.factories import scene
 from tests.geotiff import tiff
-from tests.serving import decoded, encoded, exact_bundle, toy_mask
+from tests.serving import decoded, encoded, toy_mask
 
 ROOT = Path(__file__).parents[2]
 PIXELS = scene(48, 64)
@@ -35,11 +35,8 @@ BAND = """<VRTRasterBand dataType="Byte" band="{0}"><ColorInterp>{1}</ColorInter
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    bundle = exact_bundle(tmp_path / "bundle", patch_size=32)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
-    monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
+def bundle(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same for processes of their own."""
     monkeypatch.setenv("ROOFTRACE_BACKEND", "onnxruntime")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return bundle

@@ -32,15 +32,6 @@ PIXELS = scene(150, 60)
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    bundle = exact_bundle(tmp_path / "bundle", patch_size=32)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
-    monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
-    return bundle
-
-
-@pytest.fixture
 def map_file(tmp_path: Path) -> Path:
     path = tmp_path / "map.tif"
     path.write_bytes(tiff(np.moveaxis(PIXELS, 2, 0), photometric="rgb", **UTM))
