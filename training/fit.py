@@ -20,6 +20,8 @@ from training.evaluate import told
 
 WEIGHT_STEPS = 20
 """Weights are multiples of 1 / 20; none is 0, or the member need not be in the bundle."""
+HELD_OUT_STEPS = 10
+"""Weights that are fitted without a source are multiples of 1 / 10: there are as many fits."""
 THRESHOLDS = range(20, 81)
 """Thresholds that are tried, in hundredths."""
 
@@ -121,14 +123,22 @@ def tally(maps: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Pixe
     )
 
 
-def fit(parts: Sequence[Pixels]) -> Fit:
+def fit(parts: Sequence[Pixels], steps: int = WEIGHT_STEPS) -> Fit:
     """Find the weights and the threshold with the highest micro Dice over all `parts`.
 
-    Each part, such as a source, counts alike, whatever its number of pixels. Of equal scores, the
-    one nearest to equal weights wins, then the one nearest to 0.5.
+    Each part, such as a source, counts alike, whatever its number of pixels. Weights are multiples
+    of 1 / `steps`, which divides `WEIGHT_STEPS`. Of equal scores, the one nearest to equal weights
+    wins, then the one nearest to 0.5.
     """
     pixels = _pooled(parts)
-    candidates = sorted(_compositions(WEIGHT_STEPS, len(pixels.levels)), key=_inequality)
+    twentieths = WEIGHT_STEPS // steps
+    candidates = sorted(
+        (
+            tuple(twentieths * k for k in parts_of)
+            for parts_of in _compositions(steps, len(pixels.levels))
+        ),
+        key=_inequality,
+    )
     curves = [_dice_by_threshold(pixels, weights) for weights in candidates]
     best = int(np.argmax([curve.max() for curve in curves]))
     return _chosen(tuple(k / WEIGHT_STEPS for k in candidates[best]), curves[best])
@@ -175,7 +185,7 @@ def held_out(sources: Mapping[str, Pixels]) -> dict[str, float]:
     found = {}
     for name, pixels in sources.items():
         if others := [part for source, part in sources.items() if source != name]:
-            fitted = fit(others)
+            fitted = fit(others, HELD_OUT_STEPS)
             weights = [round(weight * WEIGHT_STEPS) for weight in fitted.weights]
             at = THRESHOLDS.index(round(fitted.threshold * 100))
             found[name] = float(_dice_by_threshold(pixels, weights)[at])
