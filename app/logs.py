@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from app.settings import Settings
+from .settings import Settings
 
 
 class JsonFormatter(logging.Formatter):

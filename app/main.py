@@ -10,21 +10,21 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from app import __version__
-from app.api import health, problems, routes
-from app.api.access import access_of
-from app.api.admission import Admission, Memory
-from app.api.cors import Cors
-from app.api.metrics import Metrics
-from app.api.middleware import Head, RequestLog
-from app.api.service import Service
-from app.api.tracing import Traces
-from app.imaging.proj import check_proj
-from app.outputs.formats import BYTES_PER_PIXEL
-from app.runtime.cores import usable_cores
-from app.runtime.gpu import Gpu
-from app.segmentation.segmenter import Segmenter, load_segmenter
-from app.settings import Settings, load_settings
+from . import __version__
+from .api import health, problems, routes
+from .api.access import access_of
+from .api.admission import Admission, Memory
+from .api.cors import Cors
+from .api.metrics import Metrics
+from .api.middleware import Head, RequestLog
+from .api.service import Service
+from .api.tracing import Traces
+from .imaging.proj import check_proj
+from .outputs.formats import BYTES_PER_PIXEL
+from .runtime.cores import usable_cores
+from .runtime.gpu import Gpu
+from .segmentation.segmenter import Segmenter, load_segmenter
+from .settings import Settings, load_settings
 
 _PAGE = Path(__file__).parent / "web" / "index.html"
 

@@ -19,8 +19,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.errors import SettingsError
-from app.runtime.predictor import Backend, Device, Precision
+from .errors import SettingsError
+from .runtime.predictor import Backend, Device, Precision
 
 PREFIX = "ROOFTRACE_"
 

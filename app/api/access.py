@@ -6,8 +6,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
 
-from app.errors import KeyMissing, KeyRefused, RateExceeded, SettingsError
-from app.settings import Settings
+from ..errors import KeyMissing, KeyRefused, RateExceeded, SettingsError
+from ..settings import Settings
 
 _SHORTEST_KEY = 16
 _MAX_CLIENTS = 10_000  # remembered at once by `Rate`

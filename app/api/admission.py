@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from threading import Condition
 from typing import TypeVar
 
-from app.errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
+from ..errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
 
 T = TypeVar("T")
 

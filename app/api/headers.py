@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import Response
 
-from app.segmentation.stream import SegmentedStream
+from ..segmentation.stream import SegmentedStream
 
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
 

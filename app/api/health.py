@@ -4,10 +4,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app import errors
-from app.api.problems import responses
-from app.api.schemas import Health, MemberInfo, ModelsInfo, Readiness
-from app.api.service import CHECKED, OPTIONAL_KEY, Running, execution_providers
+from .. import errors
+from .problems import responses
+from .schemas import Health, MemberInfo, ModelsInfo, Readiness
+from .service import CHECKED, OPTIONAL_KEY, Running, execution_providers
 
 router = APIRouter(tags=["service"])
 

@@ -8,8 +8,8 @@ from time import perf_counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.metrics import Metrics
-from app.api.tracing import name_request
+from .metrics import Metrics
+from .tracing import name_request
 
 logger = logging.getLogger("rooftrace.access")
 

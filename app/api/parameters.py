@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.errors import NotAcceptable
-from app.outputs.formats import FORMATS
-from app.segmentation.options import BatchOptions, Options
+from ..errors import NotAcceptable
+from ..outputs.formats import FORMATS
+from ..segmentation.options import BatchOptions, Options
 
 FormatName = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
 BatchFormatName = Literal["json", "ndjson", "csv"]

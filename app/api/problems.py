@@ -16,8 +16,8 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import errors
-from app.api.schemas import Problem
+from .. import errors
+from .schemas import Problem
 
 logger = logging.getLogger(__name__)
 

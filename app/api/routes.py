@@ -12,10 +12,15 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from app import errors
-from app.api.admission import Deadline
-from app.api.headers import RESULT_HEADERS, add_notices, figures
-from app.api.parameters import (
+from .. import errors
+from ..outputs.formats import FORMATS, Format
+from ..outputs.mask_rle import RleResult, rle_result
+from ..segmentation.options import Options
+from ..segmentation.plan import Plan
+from ..segmentation.stream import SegmentedStream
+from .admission import Deadline
+from .headers import RESULT_HEADERS, add_notices, figures
+from .parameters import (
     ANY_BYTES,
     BATCH_TYPES,
     RESULT_TYPES,
@@ -23,12 +28,12 @@ from app.api.parameters import (
     SegmentParameters,
     choose_formats,
 )
-from app.api.problems import problem_of, responses
-from app.api.schemas import BatchResult, FileProblem
-from app.api.service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
-from app.api.stages import Stages
-from app.api.submission import image_ids, submission
-from app.api.uploads import (
+from .problems import problem_of, responses
+from .schemas import BatchResult, FileProblem
+from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
+from .stages import Stages
+from .submission import image_ids, submission
+from .uploads import (
     IMAGE_TYPES,
     Upload,
     announced_length,
@@ -36,12 +41,7 @@ from app.api.uploads import (
     read_uploads,
     unless_gone,
 )
-from app.api.work import Work, working_memory
-from app.outputs.formats import FORMATS, Format
-from app.outputs.mask_rle import RleResult, rle_result
-from app.segmentation.options import Options
-from app.segmentation.plan import Plan
-from app.segmentation.stream import SegmentedStream
+from .work import Work, working_memory
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.bundle.manifest import Cascade, GsdRange, Threshold
-from app.outputs.mask_rle import RleResult
+from ..bundle.manifest import Cascade, GsdRange, Threshold
+from ..outputs.mask_rle import RleResult
 
 
 class Problem(BaseModel):

@@ -22,11 +22,11 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from app.api.cors import ANY_ORIGIN
-from app.api.problems import MEDIA_TYPE, unreadable_request
-from app.api.service import Service
-from app.segmentation.segmenter import Segmenter
-from app.settings import Settings
+from ..segmentation.segmenter import Segmenter
+from ..settings import Settings
+from .cors import ANY_ORIGIN
+from .problems import MEDIA_TYPE, unreadable_request
+from .service import Service
 
 logger = logging.getLogger(__name__)
 

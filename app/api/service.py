@@ -10,13 +10,13 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from app.api.access import Access, access_of
-from app.api.admission import Admission
-from app.api.metrics import Metrics
-from app.api.tracing import Traces
-from app.errors import NotReady, StartupError
-from app.segmentation.segmenter import Segmenter
-from app.settings import Settings
+from ..errors import NotReady, StartupError
+from ..segmentation.segmenter import Segmenter
+from ..settings import Settings
+from .access import Access, access_of
+from .admission import Admission
+from .metrics import Metrics
+from .tracing import Traces
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from app.api.schemas import FileProblem
-from app.errors import ImpossibleOutput
-from app.outputs.mask_rle import RleResult
-from app.outputs.rle import EMPTY_CSV
+from ..errors import ImpossibleOutput
+from ..outputs.mask_rle import RleResult
+from ..outputs.rle import EMPTY_CSV
+from .schemas import FileProblem
 
 _ENDING = re.compile(r"(?<=.)\.(png|jpe?g|tiff?|webp)\Z", re.IGNORECASE | re.DOTALL)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 
-from app import __version__
-from app.api.stages import Stages
-from app.errors import SettingsError
+from .. import __version__
+from ..errors import SettingsError
+from .stages import Stages
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -12,8 +12,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from app.api.admission import Place
-from app.errors import (
+from ..errors import (
     ClientGone,
     InputError,
     MalformedUpload,
@@ -22,8 +21,9 @@ from app.errors import (
     UploadTimeout,
     UploadTooLarge,
 )
-from app.imaging.limits import ANY_SIZE
-from app.settings import Settings
+from ..imaging.limits import ANY_SIZE
+from ..settings import Settings
+from .admission import Place
 
 T = TypeVar("T")
 

@@ -3,15 +3,15 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
-from app.api.stages import Stages
-from app.errors import ImpossibleOutput
-from app.imaging.decode import decode_image
-from app.imaging.header import announced_pixels
-from app.imaging.image import Image
-from app.outputs.formats import BYTES_PER_PIXEL, Format
-from app.segmentation.options import Options
-from app.segmentation.segmenter import Segmenter, stream
-from app.segmentation.stream import Cancelled, SegmentedStream
+from ..errors import ImpossibleOutput
+from ..imaging.decode import decode_image
+from ..imaging.header import announced_pixels
+from ..imaging.image import Image
+from ..outputs.formats import BYTES_PER_PIXEL, Format
+from ..segmentation.options import Options
+from ..segmentation.segmenter import Segmenter, stream
+from ..segmentation.stream import Cancelled, SegmentedStream
+from .stages import Stages
 
 
 def working_memory(data: bytes, max_pixels: int) -> int:

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.errors import BundleError
+from ..errors import BundleError
 
 FILE_NAME = "manifest.json"
 

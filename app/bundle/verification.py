@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from app.bundle.manifest import Manifest, Member
-from app.errors import BundleError
+from ..errors import BundleError
+from .manifest import Manifest, Member
 
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:

@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from app.commandline.parser import build_parser
-from app.errors import InvalidOption, StartupError
+from ..errors import InvalidOption, StartupError
+from .parser import build_parser
 
 _REFUSED, _INTERRUPTED, _CLOSED_PIPE = 2, 130, 141
 
@@ -33,7 +33,7 @@ def _run(arguments: Sequence[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), "")
     args = build_parser(command).parse_args(arguments)
     try:
-        from app.commandline import commands
+        from . import commands
 
         status: int = getattr(commands, args.command)(args)
     except (StartupError, InvalidOption) as error:

@@ -6,24 +6,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from app import logs
-from app.bundle.manifest import load_manifest
-from app.bundle.verification import verify_files
-from app.commandline.files import (
+from .. import logs
+from ..bundle.manifest import load_manifest
+from ..bundle.verification import verify_files
+from ..imaging.gdal import allow_named
+from ..imaging.proj import check_proj
+from ..main import create_app, load_models
+from ..segmentation.options import Options
+from ..segmentation.plan import Plan
+from ..segmentation.stream import Cancelled
+from ..settings import PREFIX, Settings, load_settings
+from .files import (
     check_targets,
     choose_format,
     expand,
     make_folders,
     plan_targets,
 )
-from app.commandline.runs import Run, dry_run
-from app.imaging.gdal import allow_named
-from app.imaging.proj import check_proj
-from app.main import create_app, load_models
-from app.segmentation.options import Options
-from app.segmentation.plan import Plan
-from app.segmentation.stream import Cancelled
-from app.settings import PREFIX, Settings, load_settings
+from .runs import Run, dry_run
 
 _OK, _SOME_FAILED, _REFUSED = 0, 1, 2
 _OVERRIDES = ("bundle", "device", "host", "port", "log_level")
@@ -32,7 +32,7 @@ _OVERRIDES = ("bundle", "device", "host", "port", "log_level")
 
 def serve(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
-    from app.api.server import Server
+    from ..api.server import Server
 
     settings = _settings_of(args)
     # Loaded here rather than by the server, which would answer a refusal with a traceback.
@@ -148,7 +148,7 @@ def completion(args: argparse.Namespace) -> int:
     """Print what makes a shell complete this command line."""
     import shtab
 
-    from app.commandline.parser import build_parser
+    from .parser import build_parser
 
     parser = build_parser()
     [commands] = (action for action in parser._actions if action.dest == "command")

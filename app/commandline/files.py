@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from app.commandline.resume import check_no_partial
-from app.errors import InvalidOption
-from app.outputs.formats import FORMATS, Format
+from ..errors import InvalidOption
+from ..outputs.formats import FORMATS, Format
+from .resume import check_no_partial
 
 STANDARD = Path("-")
 """Standard input or output."""

@@ -5,15 +5,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.commandline.files import Source
-from app.errors import UploadTooLarge
-from app.imaging.decode import decode_image
-from app.imaging.files import open_image
-from app.imaging.header import tiff_size
-from app.imaging.image import RowSource
-from app.imaging.named import open_named
-from app.outputs.formats import BYTES_PER_PIXEL, FORMATS, Format
-from app.segmentation.options import Options
+from ..errors import UploadTooLarge
+from ..imaging.decode import decode_image
+from ..imaging.files import open_image
+from ..imaging.header import tiff_size
+from ..imaging.image import RowSource
+from ..imaging.named import open_named
+from ..outputs.formats import BYTES_PER_PIXEL, FORMATS, Format
+from ..segmentation.options import Options
+from .files import Source
 
 _PROBED = 5
 """Rows by which a raster that has no time of change is known again."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from app import __version__
+from .. import __version__
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -55,7 +55,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(parser: argparse.ArgumentParser) -> None:
-    from app.segmentation.options import Options
+    from ..segmentation.options import Options
 
     parser.usage = "%(prog)s INPUT... -o OUTPUT [OPTION...]"
     parser.add_argument(
@@ -114,7 +114,7 @@ _FLAGS = {
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    from app.runtime.predictor import Device
+    from ..runtime.predictor import Device
 
     parser.add_argument("--bundle", type=Path, help="folder of the models; default: the shipped")
     parser.add_argument(

@@ -21,8 +21,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from app.errors import InputError, InvalidOption
-from app.segmentation.stream import Band
+from ..errors import InputError, InvalidOption
+from ..segmentation.stream import Band
 
 logger = logging.getLogger(__name__)
 

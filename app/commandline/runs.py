@@ -11,18 +11,18 @@ from time import perf_counter
 
 from tqdm import tqdm
 
-from app import __version__
-from app.commandline.files import STANDARD, Source
-from app.commandline.inputs import check_header, check_size, open_source
-from app.commandline.resume import PartialRun, partial_folder, partial_run
-from app.commandline.summary import Summary
-from app.errors import RooftraceError
-from app.imaging.image import RowSource
-from app.outputs.formats import Format
-from app.segmentation.options import Options
-from app.segmentation.plan import Plan
-from app.segmentation.segmenter import Segmenter, stream
-from app.segmentation.stream import Band, Cancelled, SegmentedStream, never
+from .. import __version__
+from ..errors import RooftraceError
+from ..imaging.image import RowSource
+from ..outputs.formats import Format
+from ..segmentation.options import Options
+from ..segmentation.plan import Plan
+from ..segmentation.segmenter import Segmenter, stream
+from ..segmentation.stream import Band, Cancelled, SegmentedStream, never
+from .files import STANDARD, Source
+from .inputs import check_header, check_size, open_source
+from .resume import PartialRun, partial_folder, partial_run
+from .summary import Summary
 
 logger = logging.getLogger(__name__)
 

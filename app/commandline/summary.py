@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from app.segmentation.stream import SegmentedStream
+from ..segmentation.stream import SegmentedStream
 
 
 @dataclass

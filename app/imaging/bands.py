@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
-from app.errors import InvalidOption, UnsupportedImage
-from app.imaging.choices import Rgb
+from ..errors import InvalidOption, UnsupportedImage
+from .choices import Rgb
 
 _COLOURS = ("red", "green", "blue")
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)

@@ -8,9 +8,9 @@ from mmap import mmap
 from rasterio.enums import ColorInterp, Interleaving
 from rasterio.io import DatasetReader
 
-from app.errors import DamagedImage, UnsupportedImage
-from app.imaging.gdal import GDAL_ERRORS
-from app.imaging.ifd import COMPRESSION, Page, directory_offsets, first_directory, pages
+from ..errors import DamagedImage, UnsupportedImage
+from .gdal import GDAL_ERRORS
+from .ifd import COMPRESSION, Page, directory_offsets, first_directory, pages
 
 _DTYPES = ("uint8", "uint16", "int16", "float32")
 _MAX_BANDS = 16

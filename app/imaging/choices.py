@@ -6,7 +6,7 @@ It imports no library, so that the command line shows its help at once.
 import math
 import re
 
-from app.errors import InvalidOption
+from ..errors import InvalidOption
 
 MIN_GSD, MAX_GSD = 0.001, 100_000.0
 """Metres per pixel between which a GSD is believed; the square of 1e-300 is 0, and divides none."""

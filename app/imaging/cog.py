@@ -13,8 +13,8 @@ from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from app.imaging.gdal import environment
-from app.imaging.georeference import GeoReference
+from .gdal import environment
+from .georeference import GeoReference
 
 _BLOCK = 256
 # Holds a row of blocks until it is full, 3 bands 80,000 pixels wide. GDAL's own limit is a share of

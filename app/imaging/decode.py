@@ -38,14 +38,14 @@ column. A `rescale` of the client takes their place, and spreads 8-bit samples a
 
 from dataclasses import replace
 
-from app.imaging.bands import check_rgb
-from app.imaging.choices import Limits, Rgb
-from app.imaging.image import Image
-from app.imaging.picture import decode_picture
-from app.imaging.raster import decode_raster
-from app.imaging.scaling import correct_light, spread
-from app.imaging.sharpness import sharpen_soft
-from app.imaging.sniff import Format, sniff
+from .bands import check_rgb
+from .choices import Limits, Rgb
+from .image import Image
+from .picture import decode_picture
+from .raster import decode_raster
+from .scaling import correct_light, spread
+from .sharpness import sharpen_soft
+from .sniff import Format, sniff
 
 
 def decode_image(

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from app.errors import UnsupportedFormat
-from app.imaging.choices import Limits, Rgb
-from app.imaging.decode import decode_image
-from app.imaging.gdal import GDAL_ERRORS, open_path
-from app.imaging.image import Image, RowSource
-from app.imaging.place import read_place
-from app.imaging.raster import open_raster
-from app.imaging.sniff import Format, sniff_file
+from ..errors import UnsupportedFormat
+from .choices import Limits, Rgb
+from .decode import decode_image
+from .gdal import GDAL_ERRORS, open_path
+from .image import Image, RowSource
+from .place import read_place
+from .raster import open_raster
+from .sniff import Format, sniff_file
 
 _DRIVERS = {Format.PNG: "PNG", Format.JPEG: "JPEG", Format.WEBP: "WEBP"}
 

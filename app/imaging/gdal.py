@@ -1,5 +1,6 @@
 """Open one file with one GDAL driver, and let nothing in the file open another."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ _ALONE = {
 # An image without georeference is welcome here, and alpha is read beside nodata. The filters are
 # set once, since `warnings.catch_warnings` is not safe in threads, and only for our own calls.
 for _category in (NotGeoreferencedWarning, NodataShadowWarning):
-    warnings.filterwarnings("ignore", category=_category, module=r"app\.imaging\.")
+    warnings.filterwarnings("ignore", category=_category, module=re.escape(f"{__package__}."))
 
 
 def environment(**options: str | int) -> rasterio.Env:

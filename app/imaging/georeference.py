@@ -9,8 +9,8 @@ import pyproj
 from numpy.typing import ArrayLike, NDArray
 from pyproj.exceptions import ProjError
 
-from app.errors import ImpossibleOutput
-from app.imaging.choices import MAX_GSD, MIN_GSD
+from ..errors import ImpossibleOutput
+from .choices import MAX_GSD, MIN_GSD
 
 Gsd = tuple[float, float]
 """Metres on the ground from one pixel to the next, down and across."""

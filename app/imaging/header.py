@@ -8,10 +8,10 @@ import struct
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from app.errors import InputError
-from app.imaging.ifd import IMAGE_LENGTH, IMAGE_WIDTH, first_directory
-from app.imaging.jpeg import frame_size
-from app.imaging.sniff import Format, sniff, sniff_file
+from ..errors import InputError
+from .ifd import IMAGE_LENGTH, IMAGE_WIDTH, first_directory
+from .jpeg import frame_size
+from .sniff import Format, sniff, sniff_file
 
 Size = tuple[int, int]
 """Height and width."""

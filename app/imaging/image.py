@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.imaging.georeference import GeoReference, Gsd
+from .georeference import GeoReference, Gsd
 
 
 class RowSource(Protocol):

@@ -13,11 +13,11 @@ import re
 import struct
 from collections.abc import Iterator
 
-from app.errors import DamagedImage, UnsupportedImage
-from app.imaging.gdal import GDAL_ERRORS, open_in_memory
-from app.imaging.ifd import orientation
-from app.imaging.limits import check_pixel_count
-from app.imaging.stored import Stored
+from ..errors import DamagedImage, UnsupportedImage
+from .gdal import GDAL_ERRORS, open_in_memory
+from .ifd import orientation
+from .limits import check_pixel_count
+from .stored import Stored
 
 # Inside a scan, 0xff is data when 0x00 follows, and a restart marker is part of the scan.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

@@ -1,6 +1,6 @@
 """How many pixels an upload may have."""
 
-from app.errors import DamagedImage, UploadTooLarge
+from ..errors import DamagedImage, UploadTooLarge
 
 ANY_SIZE = "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
 """What ends the refusal of whatever is too large for an upload."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import rasterio.shutil
 
-from app.errors import DamagedImage
-from app.imaging.checks import check_blocks
-from app.imaging.choices import Limits, Rgb
-from app.imaging.files import open_image
-from app.imaging.gdal import GDAL_ERRORS, open_name
-from app.imaging.image import RowSource
-from app.imaging.raster import MAX_BLOCK_SAMPLES, Raster
+from ..errors import DamagedImage
+from .checks import check_blocks
+from .choices import Limits, Rgb
+from .files import open_image
+from .gdal import GDAL_ERRORS, open_name
+from .image import RowSource
+from .raster import MAX_BLOCK_SAMPLES, Raster
 
 _DRIVERS = ("GTiff", "PNG", "JPEG", "WEBP")
 

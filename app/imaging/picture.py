@@ -12,16 +12,16 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from app.errors import DamagedImage, UploadTooLarge
-from app.imaging.bands import alpha_notices, palette_notices
-from app.imaging.ifd import orientation
-from app.imaging.image import Image
-from app.imaging.jpeg import read_jpeg
-from app.imaging.limits import check_pixel_count
-from app.imaging.png import read_png
-from app.imaging.scaling import sampling_step
-from app.imaging.sniff import Format
-from app.imaging.stored import Stored
+from ..errors import DamagedImage, UploadTooLarge
+from .bands import alpha_notices, palette_notices
+from .ifd import orientation
+from .image import Image
+from .jpeg import read_jpeg
+from .limits import check_pixel_count
+from .png import read_png
+from .scaling import sampling_step
+from .sniff import Format
+from .stored import Stored
 
 # The reader is called by its class. `PIL.Image.open` would do the same with `formats=[...]`, but
 # warn from 89 megapixels and refuse from 179, whatever our own limit is, unless a global of

@@ -12,7 +12,7 @@ from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
-from app.imaging.georeference import GeoReference, Gsd
+from .georeference import GeoReference, Gsd
 
 _WORLD_FILES = (".wld", ".wpw", ".webpw", ".WLD")
 

@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from app.errors import DamagedImage, UnsupportedImage
-from app.imaging.ifd import orientation
-from app.imaging.limits import check_pixel_count
-from app.imaging.stored import Stored
+from ..errors import DamagedImage, UnsupportedImage
+from .ifd import orientation
+from .limits import check_pixel_count
+from .stored import Stored
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})

@@ -7,8 +7,8 @@ from pyproj.exceptions import DataDirError, ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from app.errors import StartupError
-from app.imaging.gdal import environment
+from ..errors import StartupError
+from .gdal import environment
 
 _VARIABLES = ("PROJ_DATA", "PROJ_LIB")
 _PROBE = 32633

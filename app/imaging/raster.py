@@ -11,9 +11,9 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from app.errors import UnsupportedFormat
-from app.imaging.bands import alpha_notices, band_notices, choose_bands, palette_notices
-from app.imaging.checks import (
+from ..errors import UnsupportedFormat
+from .bands import alpha_notices, band_notices, choose_bands, palette_notices
+from .checks import (
     check_blocks,
     check_directories,
     check_first_page,
@@ -21,13 +21,13 @@ from app.imaging.checks import (
     damage_told,
     is_interleaved,
 )
-from app.imaging.choices import Limits, Rgb
-from app.imaging.gdal import open_in_memory, open_path
-from app.imaging.ifd import orientation, pages
-from app.imaging.image import Image
-from app.imaging.limits import check_pixel_count
-from app.imaging.place import read_place
-from app.imaging.scaling import (
+from .choices import Limits, Rgb
+from .gdal import open_in_memory, open_path
+from .ifd import orientation, pages
+from .image import Image
+from .limits import check_pixel_count
+from .place import read_place
+from .scaling import (
     RULE,
     correct_light,
     format_rescale,
@@ -36,8 +36,8 @@ from app.imaging.scaling import (
     sampling_step,
     to_8_bits,
 )
-from app.imaging.sharpness import sharpen_rows, sharpening_for, soft_notice
-from app.imaging.sniff import Format, sniff_file
+from .sharpness import sharpen_rows, sharpening_for, soft_notice
+from .sniff import Format, sniff_file
 
 _MAX_BLOCKS = 500_000
 MAX_BLOCK_SAMPLES = 2**28  # of a file on disk

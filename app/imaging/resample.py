@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from app.imaging.image import RowSource
+from .image import RowSource
 
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.imaging.choices import Limits
-from app.imaging.image import Image
+from .choices import Limits
+from .image import Image
 
 _PERCENTILES = (2, 98)
 _BECOME = (20, 205)

@@ -12,9 +12,9 @@ import PIL.Image
 import PIL.ImageFilter
 from numpy.typing import NDArray
 
-from app.errors import InvalidOption
-from app.imaging.choices import MAX_SHARPEN
-from app.imaging.image import Image, RowSource
+from ..errors import InvalidOption
+from .choices import MAX_SHARPEN
+from .image import Image, RowSource
 
 _REACH = 6
 """Rows to each side that sharpening looks at: Pillow blurs thrice, with a box of at most 2."""

@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from app.errors import EmptyUpload, UnsupportedFormat
+from ..errors import EmptyUpload, UnsupportedFormat
 
 
 class Format(StrEnum):

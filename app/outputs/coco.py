@@ -2,11 +2,11 @@
 
 from typing import IO
 
-from app.outputs.coco_rle import encode_coco_rle
-from app.outputs.jsontext import write_json
-from app.outputs.provenance import provenance
-from app.outputs.totals import totals
-from app.segmentation.stream import Building, SegmentedStream
+from ..segmentation.stream import Building, SegmentedStream
+from .coco_rle import encode_coco_rle
+from .jsontext import write_json
+from .provenance import provenance
+from .totals import totals
 
 
 def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:

@@ -6,7 +6,7 @@ test asks it. Here only a building's own runs are looked at, not a mask as large
 
 import numpy as np
 
-from app.segmentation.stream import Building
+from ..segmentation.stream import Building
 
 
 def encode_coco_rle(building: Building, height: int, width: int) -> str:

@@ -12,8 +12,8 @@ import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
-from app.errors import ImpossibleOutput
-from app.imaging.georeference import WGS84, is_on_earth
+from ..errors import ImpossibleOutput
+from ..imaging.georeference import WGS84, is_on_earth
 
 Polygon: TypeAlias = shapely.Polygon | shapely.MultiPolygon
 Coordinates = NDArray[np.float64]

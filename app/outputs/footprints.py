@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from app.errors import ImpossibleOutput
-from app.imaging.georeference import GeoReference
-from app.imaging.image import RowSource
-from app.imaging.outline import outline
-from app.outputs.earth import Coordinates, Polygon, area_on_earth, to_earth
-from app.outputs.rectify import rectify
-from app.segmentation.plan import Plan
-from app.segmentation.stream import Building, SegmentedStream
+from ..errors import ImpossibleOutput
+from ..imaging.georeference import GeoReference
+from ..imaging.image import RowSource
+from ..imaging.outline import outline
+from ..segmentation.plan import Plan
+from ..segmentation.stream import Building, SegmentedStream
+from .earth import Coordinates, Polygon, area_on_earth, to_earth
+from .rectify import rectify
 
 # A run has up to four corners, and a corner takes about a hundred bytes until it is written.
 _MAX_RUNS = 2_000_000

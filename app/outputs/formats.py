@@ -6,14 +6,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from app.imaging.image import RowSource
-from app.outputs.coco import write_coco
-from app.outputs.geojson import check_coordinates, write_geojson
-from app.outputs.geotiff import check_grid, save_geotiff, write_geotiff
-from app.outputs.mask_rle import write_rle
-from app.outputs.pictures import write_mask, write_overlay, write_probability
-from app.outputs.tables import check_table, save_flatgeobuf, save_geopackage, save_geoparquet
-from app.segmentation.stream import SegmentedStream
+from ..imaging.image import RowSource
+from ..segmentation.stream import SegmentedStream
+from .coco import write_coco
+from .geojson import check_coordinates, write_geojson
+from .geotiff import check_grid, save_geotiff, write_geotiff
+from .mask_rle import write_rle
+from .pictures import write_mask, write_overlay, write_probability
+from .tables import check_table, save_flatgeobuf, save_geopackage, save_geoparquet
 
 BYTES_PER_PIXEL = 60
 """Memory at the peak of an image's way through, decoders and writers included. GeoJSON of noise

@@ -5,13 +5,13 @@ from typing import IO
 import numpy as np
 import shapely
 
-from app.imaging.image import RowSource
-from app.outputs.earth import Polygon, area_on_earth
-from app.outputs.footprints import Footprint, check_place, footprints
-from app.outputs.jsontext import write_json
-from app.outputs.provenance import provenance
-from app.outputs.totals import totals
-from app.segmentation.stream import SegmentedStream
+from ..imaging.image import RowSource
+from ..segmentation.stream import SegmentedStream
+from .earth import Polygon, area_on_earth
+from .footprints import Footprint, check_place, footprints
+from .jsontext import write_json
+from .provenance import provenance
+from .totals import totals
 
 
 def check_coordinates(image: RowSource) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import ImpossibleOutput
-from app.imaging.cog import Draft, Profile, encode_cog, write_cog
-from app.imaging.image import RowSource
-from app.outputs.provenance import provenance
-from app.segmentation.options import RasterBand
-from app.segmentation.stream import Band, SegmentedStream
+from ..errors import ImpossibleOutput
+from ..imaging.cog import Draft, Profile, encode_cog, write_cog
+from ..imaging.image import RowSource
+from ..segmentation.options import RasterBand
+from ..segmentation.stream import Band, SegmentedStream
+from .provenance import provenance
 
 _INVALID = 255
 _STEPS = 250

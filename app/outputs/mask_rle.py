@@ -4,9 +4,9 @@ from typing import IO
 
 from pydantic import BaseModel, Field
 
-from app.outputs.rle import encode_rle
-from app.segmentation.options import PixelOrder
-from app.segmentation.stream import SegmentedStream
+from ..segmentation.options import PixelOrder
+from ..segmentation.stream import SegmentedStream
+from .rle import encode_rle
 
 
 class RleResult(BaseModel):

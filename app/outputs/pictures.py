@@ -6,9 +6,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from app.imaging.encode import write_grey_png, write_overlay_png
-from app.outputs.provenance import provenance
-from app.segmentation.stream import Band, SegmentedStream
+from ..imaging.encode import write_grey_png, write_overlay_png
+from ..segmentation.stream import Band, SegmentedStream
+from .provenance import provenance
 
 
 def write_mask(stream: SegmentedStream, file: IO[bytes]) -> None:

@@ -3,8 +3,8 @@
 import math
 from dataclasses import asdict, dataclass
 
-from app import __version__
-from app.segmentation.plan import Plan
+from .. import __version__
+from ..segmentation.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from app.segmentation.options import PixelOrder
+from ..segmentation.options import PixelOrder
 
 EMPTY_CSV = "-1"
 """How the competition's CSV form writes an empty mask: there, an empty field would be missing."""

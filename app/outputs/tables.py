@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import pyproj
 import shapely
 
-from app.errors import ImpossibleOutput, InvalidOption
-from app.imaging.image import RowSource
-from app.outputs.footprints import Footprint, check_place, footprints
-from app.outputs.provenance import provenance
-from app.segmentation.stream import SegmentedStream
+from ..errors import ImpossibleOutput, InvalidOption
+from ..imaging.image import RowSource
+from ..segmentation.stream import SegmentedStream
+from .footprints import Footprint, check_place, footprints
+from .provenance import provenance
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,6 +1,6 @@
 """Count and area of the buildings, as JSON results carry them."""
 
-from app.segmentation.stream import SegmentedStream
+from ..segmentation.stream import SegmentedStream
 
 
 def totals(stream: SegmentedStream) -> dict[str, object]:

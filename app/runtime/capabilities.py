@@ -11,9 +11,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
-from app.errors import DeviceError
-from app.runtime.predictor import CpuPrecision
-from app.runtime.quantization import convolution_types, quantize
+from ..errors import DeviceError
+from .predictor import CpuPrecision
+from .quantization import convolution_types, quantize
 
 
 @cache

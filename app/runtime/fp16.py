@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.errors import DeviceError
+from ..errors import DeviceError
 
 
 def to_fp16(model: bytes) -> bytes:

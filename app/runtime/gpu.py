@@ -15,13 +15,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Manifest
-from app.bundle.verification import read_model
-from app.errors import DeviceError
-from app.runtime.fp16 import to_fp16
-from app.runtime.onnxruntime import CPU, Providers, open_session, run_session
-from app.runtime.predictor import GpuPrecision, reason
-from app.runtime.workers import Workers
+from ..bundle.manifest import Manifest
+from ..bundle.verification import read_model
+from ..errors import DeviceError
+from .fp16 import to_fp16
+from .onnxruntime import CPU, Providers, open_session, run_session
+from .predictor import GpuPrecision, reason
+from .workers import Workers
 
 logger = logging.getLogger(__name__)
 

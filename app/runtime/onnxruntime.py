@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Manifest
-from app.bundle.verification import read_model
-from app.errors import BundleError
-from app.runtime.cores import usable_cores
-from app.runtime.predictor import check_signature, reason, spell
-from app.runtime.workers import Workers
+from ..bundle.manifest import Manifest
+from ..bundle.verification import read_model
+from ..errors import BundleError
+from .cores import usable_cores
+from .predictor import check_signature, reason, spell
+from .workers import Workers
 
 CPU = "CPUExecutionProvider"
 

@@ -15,15 +15,15 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Manifest, Member
-from app.bundle.verification import read_model
-from app.errors import BundleError, DeviceError
-from app.runtime.capabilities import float_precision, require_native
-from app.runtime.cores import usable_cores
-from app.runtime.predictor import CpuPrecision, check_signature, reason, spell
-from app.runtime.quantization import Ranges, convolutions, fold_constants, quantize
-from app.runtime.winograd import rearrange
-from app.runtime.workers import Workers
+from ..bundle.manifest import Manifest, Member
+from ..bundle.verification import read_model
+from ..errors import BundleError, DeviceError
+from .capabilities import float_precision, require_native
+from .cores import usable_cores
+from .predictor import CpuPrecision, check_signature, reason, spell
+from .quantization import Ranges, convolutions, fold_constants, quantize
+from .winograd import rearrange
+from .workers import Workers
 
 # The first of these calls fills a table. Two threads that make it at once, as workers do, wait for
 # each other for ever: one for the table, one for the interpreter (seen in OpenVINO 2026.4.1).

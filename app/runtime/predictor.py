@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from app.errors import BundleError
+from ..errors import BundleError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 from openvino.passes import ConstantFolding, Manager
 
-from app.errors import BundleError
+from ..errors import BundleError
 
 Ranges = Mapping[str, tuple[float, float]]
 """The lowest and the highest value that count, by the tensor's name in the ONNX file."""

@@ -5,11 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from app.bundle.manifest import Lower, Manifest
-from app.errors import DeviceError
-from app.runtime.gpu import Gpu, GpuPredictor, gpu_expected
-from app.runtime.onnxruntime import OnnxPredictor
-from app.runtime.predictor import (
+from ..bundle.manifest import Lower, Manifest
+from ..errors import DeviceError
+from .gpu import Gpu, GpuPredictor, gpu_expected
+from .onnxruntime import OnnxPredictor
+from .predictor import (
     Backend,
     CpuPrecision,
     Device,
@@ -55,7 +55,7 @@ def load_predictor(
     if chosen == "fp16" or (chosen == "fp32" and _onnxruntime_suits(device, backend)):
         return _load_onnx(bundle, manifest, device, workers, gpu, chosen, choice)
     # Here, because it need not be installed, and takes its time.
-    from app.runtime.openvino import OpenvinoPredictor
+    from .openvino import OpenvinoPredictor
 
     return OpenvinoPredictor(bundle, manifest, precision=chosen, workers=workers, choice=choice)
 
@@ -65,7 +65,7 @@ def openvino_problem() -> str | None:
     if find_spec("openvino") is None:
         return "OpenVINO is not installed; install the `openvino` extra"
     try:
-        from app.runtime import capabilities  # noqa: F401
+        from . import capabilities  # noqa: F401
     except (ImportError, OSError) as error:  # such as a system without a library that it needs
         return f"OpenVINO is installed but does not load ({reason(error)}); install it again"
     return None
@@ -108,7 +108,7 @@ def _choose(
         return "fp32", "GPUs are ONNX Runtime's"
     if problem := openvino_problem():
         return "fp32", problem
-    from app.runtime import capabilities  # here, as it imports OpenVINO
+    from . import capabilities  # here, as it imports OpenVINO
 
     passed_over: list[str] = []
     for name in _FASTEST_FIRST:

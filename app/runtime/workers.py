@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InferenceError
-from app.runtime.predictor import reason
+from ..errors import InferenceError
+from .predictor import reason
 
 Run = Callable[[str, NDArray[np.uint8]], NDArray[np.float32]]
 """A member's name and patches in, its probabilities out; called by many threads at once."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.segmentation.windows import WindowGrid
+from .windows import WindowGrid
 
 
 @dataclass(frozen=True, eq=False)

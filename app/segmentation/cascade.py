@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InferenceError
+from ..errors import InferenceError
 
 Patch: TypeAlias = NDArray[np.uint8]
 Ask = Callable[[Iterable[Patch], tuple[str, ...]], Iterator[NDArray[np.float32]]]

@@ -19,7 +19,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from app.segmentation.stream import Band, Building
+from .stream import Band, Building
 
 TALL = 512
 """A component of more rows is always a building: bands need not wait for its end, so memory stays

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.errors import InvalidOption
-from app.imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, parse_rescale, parse_rgb
+from ..errors import InvalidOption
+from ..imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, parse_rescale, parse_rgb
 
 MAX_OVERLAP = 0.75
 """Largest share of a patch that neighbours may share: at 0.75 each pixel is predicted 16 times."""

@@ -7,15 +7,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle.manifest import GsdRange, Manifest
-from app.errors import InvalidOption
-from app.imaging.georeference import Gsd
-from app.imaging.image import RowSource
-from app.segmentation.cascade import Cascade, CascadeCount
-from app.segmentation.options import Combine, Options, PixelOrder, RasterBand, Rectify
-from app.segmentation.resampling import Size, seen_size
-from app.segmentation.tta import ORIENTATIONS, Orientation
-from app.segmentation.windows import WindowGrid, plan_windows
+from ..bundle.manifest import GsdRange, Manifest
+from ..errors import InvalidOption
+from ..imaging.georeference import Gsd
+from ..imaging.image import RowSource
+from .cascade import Cascade, CascadeCount
+from .options import Combine, Options, PixelOrder, RasterBand, Rectify
+from .resampling import Size, seen_size
+from .tta import ORIENTATIONS, Orientation
+from .windows import WindowGrid, plan_windows
 
 _GSD_MARGIN = 1.01  # a grid of 0.6 m in its projection may be 0.6002 m on the ground
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.imaging.resample import resample_part
-from app.segmentation.blending import MemberBand
+from ..imaging.resample import resample_part
+from .blending import MemberBand
 
 Size = tuple[int, int]
 """Height and width in pixels."""

@@ -10,21 +10,21 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Manifest, load_manifest
-from app.errors import BundleError, InferenceError
-from app.imaging.image import RowSource
-from app.imaging.resample import resample_rows
-from app.runtime.gpu import Gpu
-from app.runtime.predictor import Backend, Device, Precision, Predictor
-from app.runtime.select import load_predictor
-from app.runtime.workers import one_ahead
-from app.segmentation.blending import MemberBand, blend, drop_above
-from app.segmentation.cascade import CascadeCount, Patch, predict_cascade, predict_valid
-from app.segmentation.components import Rule, find_buildings
-from app.segmentation.options import Options
-from app.segmentation.plan import Plan
-from app.segmentation.resampling import first_needed, resample_bands, rows_reached
-from app.segmentation.stream import (
+from ..bundle.manifest import Manifest, load_manifest
+from ..errors import BundleError, InferenceError
+from ..imaging.image import RowSource
+from ..imaging.resample import resample_rows
+from ..runtime.gpu import Gpu
+from ..runtime.predictor import Backend, Device, Precision, Predictor
+from ..runtime.select import load_predictor
+from ..runtime.workers import one_ahead
+from .blending import MemberBand, blend, drop_above
+from .cascade import CascadeCount, Patch, predict_cascade, predict_valid
+from .components import Rule, find_buildings
+from .options import Options
+from .plan import Plan
+from .resampling import first_needed, resample_bands, rows_reached
+from .stream import (
     Band,
     Cancelled,
     Segmentation,
@@ -32,8 +32,8 @@ from app.segmentation.stream import (
     collect,
     never,
 )
-from app.segmentation.tta import upright
-from app.segmentation.windows import read_patch
+from .tta import upright
+from .windows import read_patch
 
 _Item = TypeVar("_Item")
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.imaging.image import RowSource
-from app.segmentation.cascade import CascadeCount
-from app.segmentation.plan import Plan
+from ..imaging.image import RowSource
+from .cascade import CascadeCount
+from .plan import Plan
 
 Cancelled = Callable[[], None]
 """Called before every batch of patches, band and building; stops the work by raising."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.segmentation.options import Tta
+from .options import Tta
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.segmentation.options import MAX_OVERLAP
+from .options import MAX_OVERLAP
 
 
 @dataclass(frozen=True)

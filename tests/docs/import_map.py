@@ -16,10 +16,19 @@ LIBRARIES = (
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
-    """Yield the dotted name and the syntax tree of each module of a package."""
+    """Yield the dotted name and the syntax tree of each module of a package.
+
+    Relative imports are made absolute in it.
+    """
     for file in sorted((ROOT / package).rglob("*.py")):
         parts = file.relative_to(ROOT).with_suffix("").parts
-        yield ".".join(part for part in parts if part != "__init__"), ast.parse(file.read_text())
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                above = parts[: len(parts) - node.level]
+                node.module = ".".join([*above, *([node.module] if node.module else [])])
+                node.level = 0
+        yield ".".join(part for part in parts if part != "__init__"), tree
 
 
 def imported(tree: ast.Module) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = "app"
+PACKAGE = "rooftrace"
 LEFT_OUT = (".*", "__pycache__", "build", "dist", "*.egg-info", "runs")
 
 pytestmark = [
@@ -118,6 +118,10 @@ def test_an_installed_wheel_works_from_another_folder(
 ) -> None:
     environment.install(wheel, cwd=environment.elsewhere)
     environment.check()
+    for name in ("app", "training"):  # too common for others' names to be taken
+        code = f"import importlib.util as u; print(u.find_spec({name!r}))"
+        assert environment.python(code) == "None"
+    assert run(environment.bin / "python", "-m", PACKAGE, "--version", cwd=environment.elsewhere)
     picture, mask = ROOT / "docs" / "sample_label.png", environment.elsewhere / "mask.png"
     run(environment.bin / "rooftrace", "segment", picture, "-o", mask, cwd=environment.elsewhere)
     assert mask.read_bytes().startswith(b"\x89PNG")

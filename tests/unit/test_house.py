@@ -129,6 +129,15 @@ class TestImports:
         for outside in ("app.api", "app.main", "app.settings", "fastapi", "starlette"):
             assert importers(outside, "training") == set()
 
+    @pytest.mark.parametrize("file", sorted((ROOT / "app").rglob("*.py")), ids=Path.as_posix)
+    def test_app_imports_itself_relatively(self, file: Path) -> None:
+        """Installed, it is called `rooftrace`."""
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                assert node.module.split(".")[0] != "app"
+            if isinstance(node, ast.Import):
+                assert not [a.name for a in node.names if a.name.split(".")[0] == "app"]
+
     def test_no_modules_import_each_other_in_a_circle(self) -> None:
         graph = {
             name: {
