@@ -124,7 +124,7 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("output", ["out.png", "out.tif"])
     def test_on_and_off(self, output: str) -> None:
-        options = ["--overlap", "0", "--resample", "off", "--quiet"]
+        options = ["--overlap", "0", "--resample", "off", "--quiet", "--overwrite"]
         for cascade, mask, said in ((["--cascade", "off"], WITHOUT, "off"), ([], WITH, "blue")):
             assert main(["segment", "in.tif", "-o", output, *options, *cascade]) == 0
             with rasterio.open(output) as result:
