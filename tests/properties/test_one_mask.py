@@ -155,7 +155,10 @@ def test_every_format_shows_the_same_pixels(
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         for name in ("png", "rle", "coco", "geojson", "geotiff"):
             target = tmp_path / f"out{FORMATS[name].extension}"
-            assert main(["segment", str(source), "-o", str(target), *flags, "--quiet"]) == 0
+            assert (
+                main(["segment", str(source), "-o", str(target), *flags, "--quiet", "--overwrite"])
+                == 0
+            )
             written = target.read_bytes()
             masks[f"{name}, written to a file"] = {
                 "png": lambda file: decoded(file) == 255,
