@@ -1,10 +1,16 @@
 """Scores against sets, counted by hand."""
 
+import importlib
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from training.metrics import Comparison, Counts, Share, compare, count, summarise
+
+# After training, without which torchvision can't be imported beside a torch for CPUs.
+classification = importlib.import_module("torchmetrics.classification")
 
 
 def test_count_agrees_with_sets_of_pixels() -> None:
@@ -20,6 +26,29 @@ def test_count_agrees_with_sets_of_pixels() -> None:
     assert counts.iou == len(said & true) / len(said | true)
     assert counts.precision == len(said & true) / len(said)
     assert counts.recall == len(said & true) / len(true)
+
+
+def test_scores_are_those_of_torchmetrics() -> None:
+    """An independent hand, over several images: micro scores, and the calibration error."""
+    random = np.random.default_rng(3)
+    probability = random.random((4, 30, 40), np.float32)
+    label = random.random((4, 30, 40)) < probability**2  # so that it is not calibrated
+    images = [compare(p >= 0.5, p, of) for p, of in zip(probability, label, strict=True)]
+    scores = summarise(images)
+    predicted, true = torch.from_numpy(probability), torch.from_numpy(label).int()
+    oracles = {
+        "dice_micro": classification.BinaryF1Score(),
+        "iou_micro": classification.BinaryJaccardIndex(),
+        "precision_micro": classification.BinaryPrecision(),
+        "recall_micro": classification.BinaryRecall(),
+        "calibration_error": classification.BinaryCalibrationError(n_bins=20, norm="l1"),
+    }
+    for name, oracle in oracles.items():
+        assert scores[name] == pytest.approx(float(oracle(predicted, true)), abs=1e-6), name
+    imagewise = [
+        float(classification.BinaryF1Score()(p, t)) for p, t in zip(predicted, true, strict=True)
+    ]
+    assert scores["dice_imagewise"] == pytest.approx(np.mean(imagewise), abs=1e-6)
 
 
 @pytest.mark.parametrize(
