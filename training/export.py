@@ -14,14 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import onnx
-import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from onnxscript import opset18 as op
 
 from app.bundle.manifest import (
     FILE_NAME,
@@ -47,9 +43,10 @@ from training.config import PATCH_SIZE, RunConfig
 from training.data import Tile, list_tiles
 from training.evaluate import examine
 from training.fit import WEIGHT_STEPS, Fit, fit, held_out, tally_sources
+from training.graph import to_onnx
 from training.metrics import summarise
 from training.min_confidence import fit_min_confidence
-from training.network import ProbabilityNetwork, SegmentationNetwork
+from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.precision import costs
 from training.provenance import git_commit, tool_versions
@@ -59,10 +56,6 @@ from training.remembered import Remembered
 logger = logging.getLogger(__name__)
 
 CARD = "MODEL_CARD.md"
-
-_HALVED_FROM = 4096
-"""Elements from which on a weight is stored as fp16. Biases, batch normalisation, mean and standard
-deviation lie below: about 1 % of a file, so rounding them would cost precision and save nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,75 +260,6 @@ def served(path: Path, *more: Path) -> Iterator[Segmenter]:
             bundle = path
         with closing(load_segmenter(bundle)) as segmenter:
             yield segmenter
-
-
-def to_onnx(network: SegmentationNetwork) -> bytes:
-    """Export a network as one ONNX file: uint8 (N, S, S, 3) in, probability float32 (N, S, S) out.
-
-    Normalisation and sigmoid are inside, N is free, and large weights are stored as fp16.
-    """
-    example = torch.zeros(2, PATCH_SIZE, PATCH_SIZE, 3, dtype=torch.uint8)
-    program = torch.onnx.export(
-        # Batch normalisation and dropout must stand still.
-        ProbabilityNetwork(network).eval(),
-        (example,),
-        dynamo=True,  # the older exporter fails on PSPNet's pooling pyramid
-        custom_translation_table={torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_pool},
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        input_names=["pixels"],
-        output_names=["probability"],
-        external_data=False,
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto
-    _store_as_half(model.graph)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
-
-
-def _adaptive_pool(pixels: Any, output_size: Sequence[int]) -> Any:  # noqa: ANN401  # traced
-    """Write average pooling to a fixed size as products with matrices that average.
-
-    PyTorch's own decomposition gathers and masks every window where these differ in size, as those
-    of PSPNet's pyramid do: a fifth of its time in int8.
-    """
-    if tuple(output_size) == (1, 1):
-        return op.GlobalAveragePool(pixels)
-    down, across = map(_averages, pixels.shape[2:], output_size)
-    rows = op.MatMul(op.Constant(value=numpy_helper.from_array(down)), pixels)
-    return op.MatMul(rows, op.Constant(value=numpy_helper.from_array(across.T.copy())))
-
-
-def _averages(size: int, parts: int) -> NDArray[np.float32]:
-    """Return the float32 (parts, size) matrix that averages `parts` windows.
-
-    Source: PyTorch, aten/src/ATen/native/AdaptivePooling.h, `start_index` and `end_index`.
-    """
-    starts = [part * size // parts for part in range(parts)]
-    ends = [-(-(part + 1) * size // parts) for part in range(parts)]
-    averages = np.zeros((parts, size), np.float32)
-    for row, start, end in zip(averages, starts, ends, strict=True):
-        row[start:end] = 1 / (end - start)
-    return averages
-
-
-def _store_as_half(graph: onnx.GraphProto) -> None:
-    """Store large float32 weights as fp16, each with a node that casts it back.
-
-    Half the file at the same speed: ONNX Runtime runs such casts once, when it loads the graph.
-    """
-    casts = []
-    for weight in graph.initializer:
-        values = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or values.size < _HALVED_FROM:
-            continue
-        name, stored = weight.name, f"{weight.name}_half"
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
-        casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def _write_member(folder: Path, trained: Trained, weight: float) -> Member:

@@ -27,8 +27,9 @@ from training.cascade import fit_cascade
 from training.config import PATCH_SIZE, load_config
 from training.data import list_tiles
 from training.evaluate import evaluate
-from training.export import Trained, _averages, export, load_trained, refit, served
+from training.export import Trained, export, load_trained, refit, served
 from training.fit import fit, tally_sources
+from training.graph import _averages
 from training.min_confidence import fit_min_confidence
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches

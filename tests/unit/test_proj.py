@@ -1,4 +1,4 @@
-"""Data of another PROJ, or of none: said at the start, never found out on a map."""
+"""Missing or foreign PROJ data stop the start with their name."""
 
 import os
 import shutil
