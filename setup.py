@@ -10,5 +10,5 @@ NAME = "rooftrace"
 setup(
     packages=[NAME, *(f"{NAME}.{package}" for package in find_packages("app")), f"{NAME}.models"],
     package_dir={NAME: "app", f"{NAME}.models": "models"},
-    package_data={NAME: ["py.typed", "web/*"], f"{NAME}.models": ["rooftrace-*/*"]},
+    package_data={NAME: ["py.typed", "web/**/*"], f"{NAME}.models": ["rooftrace-*/*"]},
 )

@@ -3,15 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from . import __version__
-from .api import health, problems, routes
+from .api import health, page, problems, routes
 from .api.access import access_of
 from .api.admission import Admission, Memory
 from .api.cors import Cors
@@ -25,8 +24,6 @@ from .runtime.cores import usable_cores
 from .runtime.gpu import Gpu
 from .segmentation.segmenter import Segmenter, load_segmenter
 from .settings import Settings, load_settings
-
-_PAGE = Path(__file__).parent / "web" / "index.html"
 
 
 def load_models(settings: Settings) -> Segmenter:
@@ -101,9 +98,10 @@ def create_app(
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(health.router)
+    page.install(app)
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
 
-    # All that these ask for is relative: a proxy may have put the service under any path.
+    # All that it asks for is relative: a proxy may have put the service under any path.
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
@@ -114,9 +112,5 @@ def create_app(
             swagger_favicon_url="swagger/favicon-32x32.png",
             swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True},
         )
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(_PAGE)
 
     return app

@@ -23,6 +23,8 @@ from tests.factories import TOY_WEIGHTS, scene
 from tests.serving import assert_no_innards, assert_problem, encoded, serving, settings_of
 
 PNG = encoded(scene(9, 9))
+WEB = Path(__file__).parents[2] / "app" / "web"
+FILES = sorted((WEB / "page").iterdir())
 
 
 @pytest.fixture
@@ -318,13 +320,30 @@ class TestPage:
         assert response.headers["content-type"] == "text/html; charset=utf-8"
         html = response.text
         assert 'lang="en"' in html
-        assert "default-src 'none'" in html
-        addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", html)
-        assert set(addresses) - {a for a in addresses if a.startswith("data:")} == {"docs"}
-        urls = set(re.findall(r"https?://[^\s'\")]+", html))
-        assert urls == {"http://www.w3.org/2000/svg"}  # a name, not an address
-        for label in re.findall(r'<input type="range" id="(\w+)"', html):
+        addresses = set(re.findall(r"""(?:src|href)=["']([^"'#]+)""", html))
+        ours = {address for address in addresses if address.startswith("page/")}
+        assert addresses - ours - {a for a in addresses if a.startswith("data:")} == {"docs"}
+        names = {path.name for path in FILES}
+        assert {address.removeprefix("page/") for address in ours} <= names
+        for label in re.findall(r'<input type="range" id="([\w-]+)"', html):
             assert f'<label for="{label}">' in html
+
+    @pytest.mark.parametrize("path", ["/", *(f"/page/{file.name}" for file in FILES)])
+    def test_the_browser_is_held_to_this_service(self, client: TestClient, path: str) -> None:
+        response = client.get(path)
+        assert response.status_code == 200
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+        assert not re.search(r"unsafe|\*|https?:", policy)
+        assert response.headers["cache-control"] == "no-cache"
+        if response.headers["content-type"].startswith("text/"):
+            urls = set(re.findall(r"https?://[^\s'\")]+", response.text))
+            assert urls <= {"http://www.w3.org/2000/svg"}  # a name, not an address
+
+    def test_it_weighs_less_than_200_kb(self) -> None:
+        page = [WEB / "index.html", *(f for f in FILES if f.suffix in {".css", ".js", ".svg"})]
+        assert len(page) > 2
+        assert sum(file.stat().st_size for file in page) < 200_000
 
     def test_it_leads_to_the_documents(self, client: TestClient) -> None:
         docs = client.get("/docs").text
