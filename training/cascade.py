@@ -4,6 +4,7 @@ It is fitted along the path that serves, at the default options: every tile is p
 stitched again for each rule that decides other patches alone than those before.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -20,13 +21,16 @@ from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
 from training.data import Label, Tile
 from training.evaluate import from_members
-from training.metrics import Counts, count
+from training.metrics import Counts, count, count_objects
 from training.patches import milliseconds, predict_tile
 
 SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
+JUDGING_BUILDINGS = 20
+"""Labelled buildings without which a source does not judge a rule: one of them is worth more than
+`SOURCE_LIMIT` by far."""
 LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
-SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12)
+SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15)
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""
 
 
@@ -52,8 +56,8 @@ def fit_cascade(
     """Find the rule that spares most time and keeps micro Dice on every split and source.
 
     `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` on a
-    split, and by at most `SOURCE_LIMIT` on a source. None where there is but one member, or where
-    no rule that keeps to the limits decides a patch alone.
+    split, and by at most `SOURCE_LIMIT` on a source of `JUDGING_BUILDINGS` or more. None where
+    there is but one member, or where no rule that keeps to the limits decides a patch alone.
     """
     members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
     if len(members) == 1:
@@ -64,18 +68,23 @@ def fit_cascade(
         if low <= threshold <= high
     ]
     whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
+    buildings: Counter[str] = Counter()
     tiles = [(split, tile) for split, of in splits.items() for tile in of]
     for split, tile in tqdm(tiles, desc="cascade", unit="tile", disable=not progress):
         trial = _Trial.of(segmenter, tile)
         groups = split, f"{split}/{tile.source}"
+        buildings[groups[1]] += count_objects(trial.label)
         whole.add(groups, trial.counts(None), 0)
         for rule, outcome in zip(rules, outcomes, strict=True):
             outcome.add(groups, trial.counts(rule), trial.alone(rule))
         patches += int(np.count_nonzero(trial.is_predicted))
 
+    limits = dict.fromkeys(splits, SPLIT_LIMIT) | {
+        source: SOURCE_LIMIT for source, of in buildings.items() if of >= JUDGING_BUILDINGS
+    }
     times = {member: milliseconds(segmenter, member) for member in members}
     spared = [
-        outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole)
+        outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole, limits)
         for rule, outcome in zip(rules, outcomes, strict=True)
     ]
     best = int(np.argmax(spared))
@@ -94,10 +103,11 @@ def fit_cascade(
     )
 
 
-def _keeps(outcome: _Outcome, whole: _Outcome) -> bool:
+def _keeps(outcome: _Outcome, whole: _Outcome, limits: Mapping[str, float]) -> bool:
+    """Tell whether micro Dice falls by no more than the limit of each split and source."""
     return all(
-        whole.counts[group].dice - counts.dice <= (SOURCE_LIMIT if "/" in group else SPLIT_LIMIT)
-        for group, counts in outcome.counts.items()
+        whole.counts[group].dice - outcome.counts[group].dice <= limit
+        for group, limit in limits.items()
     )
 
 

@@ -130,6 +130,11 @@ def _objects(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> Counts:
     return Counts(matched, len(found[1]) - 1 - matched, len(named[1]) - 1 - matched)
 
 
+def count_objects(mask: NDArray[np.bool_]) -> int:
+    """Count the connected components of a mask, bool (H, W), as the service counts buildings."""
+    return cv2.connectedComponents(mask.view(np.uint8), connectivity=4)[0] - 1
+
+
 def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the pixels of a mask that touch background, at a side; the image's edge is none."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

@@ -65,6 +65,15 @@ def sure(source: str, number: int = 20) -> dict[str, Picture]:
     return {f"{source}_{i}": SURE for i in range(number)}
 
 
+def street() -> Picture:
+    """Paint a tile of 36 houses."""
+    label = np.zeros((PATCH, PATCH), np.bool_)
+    for row in range(3):
+        for col in range(3):
+            label[row::6, col::6] = True
+    return np.dstack([label * np.uint8(255)] * 3), label
+
+
 def cascade(**values: Any) -> Cascade:
     """Describe the first rule that is tried of blue, but for `values`."""
     first = {"member": "blue", "doubt": (0.1, 0.6), "share": 0.0, "dice_micro_change": 0.0}
@@ -108,7 +117,8 @@ def test_micro_dice_may_fall_by_so_much(segmenter: Segmenter, tmp_path: Path) ->
     ("split", "source", "others", "allowed"),
     [
         ("val", "a", 20, True),
-        ("val", "b", 1, False),  # a source that falls by 0.015, in a split that falls by 0.0007
+        ("val", "b", 1, True),  # a source that falls by 0.015, but of one building
+        ("val", "street", 1, False),  # a source that falls by 0.05, of 36 buildings
         ("abroad", "a", 6, False),  # a split, and its source, that fall by 0.0026
         ("abroad", "a", 20, True),
     ],
@@ -118,8 +128,9 @@ def test_the_limits_hold_for_each_split_and_source(
 ) -> None:
     row = patch(0, 0, MAYBE, 1, building=False)
     tiles = {"val": sure("a"), "abroad": sure("a")}
-    kept = tiles[split] if source == "b" else {}
-    tiles[split] = {**kept, **sure(source, others), f"{source}_row": row}
+    kept = {} if source == "a" else tiles[split]
+    houses = {"street_0": street()} if source == "street" else sure(source, others)
+    tiles[split] = {**kept, **houses, f"{source}_row": row}
     splits = {name: write_tiles(tmp_path / name, **of) for name, of in tiles.items()}
     patches = sum(map(len, splits.values()))
 
