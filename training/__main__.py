@@ -307,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=(),
         metavar="CHECKPOINT",
-        help="networks that join the bundle's members",
+        help="networks that join the bundle, one of a member's name in its place",
     )
     command.add_argument(
         "--enlarge-from",

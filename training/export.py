@@ -152,9 +152,9 @@ def refit(
 ) -> Manifest:
     """Write a copy of `bundle` to `out`, with everything that is fitted fitted to other tiles.
 
-    The networks of `add` join its members; `sources` describe their training data. `enlarge_from`
-    is as in `export`; None keeps the bundle's own. With `calibration`, as `export`; without,
-    members keep the ranges that they have.
+    The networks of `add` join its members, one of a member's name in that member's place; `sources`
+    describe their training data. `enlarge_from` is as in `export`; None keeps the bundle's own.
+    With `calibration`, as `export`; without, members keep the ranges that they have.
 
     Raises:
         FileExistsError: `out` exists.
@@ -196,8 +196,7 @@ def _joined(
     """Write the files of new members, and return the manifest with them; weights are to be fitted.
 
     Raises:
-        ValueError: a name that a member has already, another GSD, or ONNX Runtime does not
-            reproduce torch.
+        ValueError: another GSD, or ONNX Runtime does not reproduce torch.
     """
     if (gsd := _reference_gsd(add)) != manifest.gsd.reference:
         raise ValueError(
@@ -209,7 +208,8 @@ def _joined(
     alone = manifest.model_copy(update={"members": new})
     with closing(OnnxPredictor(folder, alone)) as predictor:
         new = _with_parity(alone, add, predictor, parity_patches(tiles)).members
-    members = (*manifest.members, *new)
+    names = {member.name for member in new}
+    members = (*(m for m in manifest.members if m.name not in names), *new)
     known = {source.name for source in manifest.sources}
     document = manifest.model_dump()
     document |= {
@@ -219,7 +219,7 @@ def _joined(
         "sources": (*manifest.sources, *(s for s in sources if s.name not in known)),
         "training": manifest.training
         | {one.config.member: one.config.model_dump(mode="json") for one in add},
-        "joined": (*manifest.joined, *(one.config.member for one in add)),
+        "joined": (*(name for name in manifest.joined if name not in names), *sorted(names)),
         "checkpoints": manifest.checkpoints | {one.config.member: one.checkpoint for one in add},
         "git_commit": git_commit(),
         "exporter": tool_versions(),

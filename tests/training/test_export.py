@@ -197,6 +197,25 @@ def test_a_network_joins_a_bundle(
     assert "--add runs/third/third.ckpt" in card
 
 
+def test_a_network_takes_the_place_of_a_member_of_its_name(
+    tiny: Path, bundle: Path, manifest: Manifest, checkpoint: Path, tmp_path: Path
+) -> None:
+    stored = torch.load(checkpoint, weights_only=True)
+    stored["config"]["member"] = "untrained"
+    torch.save(stored, tmp_path / "new.ckpt")
+    out, data = tmp_path / "two", [str(tiny.parent / "val")]
+    command = ["fit", str(bundle), *data, "--add", str(tmp_path / "new.ckpt")]
+    assert main([*command, "--out", str(out), "--quiet"]) == 0
+
+    replaced = load_manifest(out)
+    verify_files(out, replaced)
+    before, after = ([m.sha256 for m in each.members] for each in (manifest, replaced))
+    assert [member.name for member in replaced.members] == ["tiny", "untrained"]
+    assert after[0] == before[0] != before[1] != after[1]
+    assert replaced.joined == ("untrained",)
+    assert replaced.checkpoints["untrained"] == "new.ckpt"
+
+
 def test_what_precisions_do_to_the_masks_is_measured(bundle: Path, manifest: Manifest) -> None:
     module = pytest.importorskip("app.runtime.capabilities")
     card = (bundle / "MODEL_CARD.md").read_text()
