@@ -7,6 +7,8 @@ A component with too low a mean probability, or with too few pixels, is no build
 held just below the threshold, so a mask is always where probabilities reach it. Bands wait until it
 is known of each of their components whether it is one. Nothing depends on where the rows were cut
 into bands.
+
+A component on a seam, beside another image's pixels, is left to `seams`, which knows the others.
 """
 
 from collections import deque
@@ -107,15 +109,15 @@ class _Labelled:
 class _Components:
     """The components that matter still: those that may go on, and those of bands that wait.
 
-    All arrays have a column for each component. `sums` is float64 (4, n): pixels, and area,
-    probability and disagreement in `_STEPS`. `rows` is int64 (2, n): the first row, and the one
-    after the last.
+    All arrays have a column for each component. `sums` is float64 (5, n): pixels; area, probability
+    and disagreement in `_STEPS`; and pixels on a seam. `rows` is int64 (2, n): the first row, and
+    the one after the last.
     """
 
     def __init__(self, rule: Rule) -> None:
         self.waiting: deque[_Labelled] = deque()
         self._rule = rule
-        self._sums = np.zeros((4, 0))
+        self._sums = np.zeros((5, 0))
         self._rows = np.zeros((2, 0), np.int64)
         self._is_open = np.zeros(0, np.bool_)
         self._has_ended = np.zeros(0, np.bool_)
@@ -172,13 +174,13 @@ class _Components:
 
     def decide(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Tell of each component whether it is decided, and whether it is a building."""
-        rule, (pixels, area, probability, _) = self._rule, self._sums
+        rule, (pixels, area, probability, _, seam) = self._rule, self._sums
         if rule.keeps_all:
             return np.ones(len(pixels), np.bool_), np.ones(len(pixels), np.bool_)
-        tall = self._rows[1] - self._rows[0] > TALL
+        kept = (self._rows[1] - self._rows[0] > TALL) | (seam > 0)
         sure = probability / (_STEPS * pixels) >= rule.min_confidence
         enough = sure & (area >= rule.least)
-        return ~self._is_open | tall, enough | tall
+        return ~self._is_open | kept, enough | kept
 
     def end(self) -> NDArray[np.bool_]:
         """Tell which components have ended since this was asked before."""
@@ -200,10 +202,11 @@ class _Components:
         order = np.lexsort((runs[:, 1], runs[:, 0], ids))
         runs, ids = runs[order], ids[order]
         starts = np.flatnonzero(np.diff(ids, prepend=-1))
-        pixels, _, probability, disagreement = self._sums[:, ids[starts]]
+        pixels, _, probability, disagreement, seam = self._sums[:, ids[starts]]
         confidence = (probability / (_STEPS * pixels)).tolist()
         agreement = (1 - disagreement / (_STEPS * pixels)).tolist()
-        found = map(Building, np.split(runs, starts[1:]), confidence, agreement)
+        is_part = (seam > 0).tolist()
+        found = map(Building, np.split(runs, starts[1:]), confidence, agreement, is_part)
         return sorted(found, key=_last_row)
 
     def forget(self) -> None:
@@ -223,19 +226,21 @@ class _Components:
 
 
 def _sums(band: Band, labels: NDArray[np.int32], count: int, rule: Rule) -> NDArray[np.float64]:
-    """Sum pixels, area, probability and disagreement of each label: float64 (4, count)."""
+    """Sum what `_Components.sums` has, of each label: float64 (5, count)."""
     inside = labels[band.mask]
 
     def total(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
         return np.asarray(np.bincount(inside, weights, count + 1)[1:], np.float64)
 
-    sums = np.zeros((4, count))
+    sums = np.zeros((5, count))
     sums[0] = total(None)
     areas = np.repeat(rule.pixel_areas(band.rows), np.count_nonzero(band.mask, axis=1))
     sums[1] = total(areas)
     for row, values in enumerate((band.probability, band.disagreement), 2):
         if values is not None:
             sums[row] = total(np.rint(values[band.mask] * _STEPS))
+    if band.seam is not None:
+        sums[4] = total(band.seam[band.mask].astype(np.float64))
     return sums
 
 

@@ -26,12 +26,13 @@ class Building:
 
     `runs` is int32 (n, 3): a row, the first column of a run in it, and the column after its last;
     in ascending order. `confidence` is the mean probability over its pixels, `agreement` 1 less the
-    mean disagreement of the members.
+    mean disagreement of the members. `is_part`: it lies on a seam, and may go on in another image.
     """
 
     runs: NDArray[np.int32]
     confidence: float
     agreement: float
+    is_part: bool = False
 
     @cached_property
     def pixels(self) -> int:
@@ -67,6 +68,9 @@ class Band:
     valid; elsewhere the others are 0 and False. `disagreement` is float32 (h, W), the largest less
     the smallest probability of the members, None unless the plan asks for it.
 
+    `seam` is bool (h, W), True beside pixels of another image, where buildings may go on; None
+    where there is no other.
+
     `building_count` buildings have ended since the band before; `buildings` are these, where the
     plan asks for them.
     """
@@ -76,6 +80,7 @@ class Band:
     mask: NDArray[np.bool_]
     valid: NDArray[np.bool_] | None = None
     disagreement: NDArray[np.float32] | None = None
+    seam: NDArray[np.bool_] | None = None
     building_count: int = 0
     buildings: tuple[Building, ...] = ()
 

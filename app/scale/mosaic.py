@@ -1,0 +1,173 @@
+"""A tile with a margin of its neighbours: what the networks see, and which pixels are its own."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..imaging.georeference import GeoReference, Gsd
+from ..imaging.grids import moved
+from ..imaging.image import RowSource
+from ..segmentation.stream import Band
+from .tiles import Tile
+
+Part = tuple[Tile, RowSource]
+
+
+class NeighbourAtFault(Exception):
+    """A neighbour can't be read: no fault of the tile that asked for it."""
+
+    def __init__(self, neighbour: Tile, error: Exception) -> None:
+        super().__init__(f"{neighbour.name}: {error}")
+        self.neighbour = neighbour
+
+
+@dataclass(frozen=True, eq=False)
+class Core:
+    """The tile's own rectangle, to be written as an image of its own: a `RowSource` to look at."""
+
+    height: int
+    width: int
+    georeference: GeoReference | None
+    gsd: Gsd | None
+    notices: tuple[str, ...]
+
+    def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Nobody reads pixels once there are masks."""
+        raise NotImplementedError
+
+    def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        """Nobody reads them once there are masks."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """What a tile has of some rows of a mosaic.
+
+    `here` is where it lies in them; `rows` and `cols` are those of the tile's own image. `owned` is
+    bool, as large, True where the pixels are the tile's.
+    """
+
+    tile: Tile
+    image: RowSource
+    here: tuple[slice, slice]
+    rows: tuple[int, int]
+    cols: slice
+    owned: NDArray[np.bool_]
+
+
+class Mosaic:
+    """A `RowSource`: a tile, and around it `margin` pixels of what its neighbours have there.
+
+    A pixel belongs to the first tile, in the order of their ids, in which it is valid. Where no
+    neighbour reaches, nothing is added, so a tile alone is seen as the image that it is.
+    """
+
+    def __init__(
+        self, tile: Tile, image: RowSource, neighbours: Sequence[Part], margin: int
+    ) -> None:
+        self._tile = tile
+        self._parts = sorted([(tile, image), *neighbours], key=lambda part: part[0].id)
+        boxes = np.array([part.box for part, _ in self._parts])
+        first = np.maximum(boxes[:, :2].min(axis=0), np.array(tile.box[:2]) - margin)
+        last = np.minimum(boxes[:, 2:].max(axis=0), np.array(tile.box[2:]) + margin)
+        self._row, self._col = map(int, first)
+        self.height, self.width = map(int, last - first)
+        self.georeference = moved(tile.georeference, self._row - tile.row, self._col - tile.col)
+        self.gsd = self.georeference.gsd(self.height, self.width)
+        self.notices = image.notices
+        self.core = Core(tile.height, tile.width, tile.georeference, self.gsd, image.notices)
+
+    @property
+    def core_rows(self) -> slice:
+        """Rows that the tile has."""
+        top = self._tile.row - self._row
+        return slice(top, top + self._tile.height)
+
+    @property
+    def core_cols(self) -> slice:
+        """Columns that the tile has."""
+        left = self._tile.col - self._col
+        return slice(left, left + self._tile.width)
+
+    def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
+        pixels = np.zeros((stop - start, self.width, 3), np.uint8)
+        for piece in self._pieces(start, stop):
+            with self._at_fault(piece.tile):
+                read = piece.image.read_pixels(*piece.rows)[:, piece.cols]
+            pixels[piece.here][piece.owned] = read[piece.owned]
+        return pixels
+
+    def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        """Return which pixels of these rows are valid, bool; None where all of them are."""
+        valid = self.owners(start, stop) >= 0
+        return None if valid.all() else valid
+
+    def owners(self, start: int, stop: int) -> NDArray[np.int8]:
+        """Return whose each pixel of these rows is: 0 the tile's, 1 a neighbour's, -1 none's.
+
+        Rows above the first and below the last are nobody's.
+        """
+        owners = np.full((stop - start, self.width), -1, np.int8)
+        top, end = max(start, 0), min(stop, self.height)
+        for piece in self._pieces(top, end):
+            inside = owners[top - start : end - start][piece.here]
+            inside[piece.owned] = 0 if piece.tile is self._tile else 1
+        return owners
+
+    def crop(self, bands: Iterable[Band]) -> Iterator[Band]:
+        """Cut bands to the tile's own pixels, and mark those beside another tile's as a seam."""
+        rows, cols = self.core_rows, self.core_cols
+        for band in bands:
+            start, stop = max(band.row, rows.start), min(band.rows.stop, rows.stop)
+            if start >= stop:
+                continue
+            owners = np.pad(self.owners(start - 1, stop + 1), ((0, 0), (1, 1)), constant_values=-1)
+            others = owners > 0
+            seam = others[:-2, 1:-1] | others[2:, 1:-1] | others[1:-1, :-2] | others[1:-1, 2:]
+            mine = (owners[1:-1, 1:-1] == 0)[:, cols]
+            inside = (slice(start - band.row, stop - band.row), cols)
+            disagreement = None if band.disagreement is None else band.disagreement[inside]
+            yield replace(
+                band,
+                row=start - rows.start,
+                probability=np.where(mine, band.probability[inside], np.float32(0)),
+                mask=band.mask[inside] & mine,
+                valid=None if mine.all() else mine,
+                disagreement=disagreement,
+                seam=seam[:, cols] if seam.any() else None,
+            )
+
+    def _pieces(self, start: int, stop: int) -> Iterator[_Piece]:
+        """Yield what each tile has of some rows."""
+        taken = np.zeros((stop - start, self.width), np.bool_)
+        for tile, image in self._parts:
+            top, left, bottom, right = tile.box
+            first, last = max(top, self._row + start), min(bottom, self._row + stop)
+            west, east = max(left, self._col), min(right, self._col + self.width)
+            if first >= last or west >= east:
+                continue
+            above, before = self._row + start, self._col
+            here = slice(first - above, last - above), slice(west - before, east - before)
+            rows, cols = (first - top, last - top), slice(west - left, east - left)
+            with self._at_fault(tile):
+                valid = image.read_valid(*rows)
+            owned = ~taken[here]
+            if valid is not None:
+                owned &= valid[:, cols]
+            taken[here] |= owned
+            yield _Piece(tile, image, here, rows, cols, owned)
+
+    @contextmanager
+    def _at_fault(self, tile: Tile) -> Iterator[None]:
+        try:
+            yield
+        except (InputError, OSError) as error:
+            if tile is self._tile:
+                raise
+            raise NeighbourAtFault(tile, error) from error

@@ -1,0 +1,89 @@
+"""Buildings that were cut where one image ends and the next begins: joined, and looked at whole.
+
+Images on one pixel grid cut a building along the edges of its pixels. So its parts are joined as
+pixels: the joined building has the very pixels, outline and area that it has in an image of all.
+Minimum confidence and `min_area` act on it here, once, as `components` has them act on others.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .components import TALL
+from .stream import Building
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """A building, and the numbers of the parts that it was joined of."""
+
+    building: Building
+    parts: tuple[int, ...]
+
+
+def join_parts(parts: Sequence[Building]) -> Iterator[Joined]:
+    """Join parts that share a side of a pixel, in the order of each building's first part.
+
+    The runs of all parts count rows and columns of one grid, and no pixel is in two parts.
+    """
+    if not parts:
+        return
+    runs = np.concatenate([part.runs for part in parts]).astype(np.int64)
+    of = np.repeat(np.arange(len(parts)), [len(part.runs) for part in parts])
+    pairs = of[_touching(runs)]
+    graph = coo_array((np.ones(pairs.shape[1], np.bool_), pairs), (len(parts), len(parts)))
+    _, label = connected_components(graph, directed=False)
+    order = np.argsort(label, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+    for group in sorted(groups, key=lambda numbers: int(numbers[0])):
+        yield Joined(_whole([parts[number] for number in group]), tuple(group.tolist()))
+
+
+def is_building(building: Building, area: float, min_confidence: float, min_area: float) -> bool:
+    """Tell whether a joined component is a building; `area` and `min_area` have one unit."""
+    rows, _ = building.window
+    enough = building.confidence >= min_confidence and area >= min_area
+    return enough or rows.stop - rows.start > TALL
+
+
+def _touching(runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the pairs of runs that share a side: int64 (2, n), indices into `runs` (m, 3)."""
+    rows = runs[:, 0] - runs[:, 0].min()
+    left = runs[:, 1].min()
+    stride = int(runs[:, 2].max() - left) + 1  # a row's end never is the next one's begin
+    starts, stops = rows * stride + runs[:, 1] - left, rows * stride + runs[:, 2] - left
+    order = np.argsort(starts)
+    starts, stops = starts[order], stops[order]
+
+    # Beside each other: one ends where the next begins.
+    beside = np.flatnonzero(stops[:-1] == starts[1:])
+    # Below each other: those that a run overlaps once it is moved down by a row.
+    first = np.searchsorted(stops, starts + stride, side="right")
+    count = np.searchsorted(starts, stops + stride, side="left") - first
+    above = np.repeat(np.arange(len(runs)), count)
+    below = np.arange(len(above)) - np.repeat(np.cumsum(count) - count, count)
+    below += np.repeat(first, count)
+    pairs = np.stack([np.concatenate([beside, above]), np.concatenate([beside + 1, below])])
+    found: NDArray[np.int64] = order[pairs]
+    return found
+
+
+def _whole(parts: Sequence[Building]) -> Building:
+    """Make one building of parts that touch: its means are over all pixels."""
+    if len(parts) == 1:
+        return parts[0]
+    runs = np.concatenate([part.runs for part in parts])
+    runs = runs[np.lexsort((runs[:, 1], runs[:, 0]))]
+    begins = np.ones(len(runs), np.bool_)
+    begins[1:] = (runs[1:, 0] != runs[:-1, 0]) | (runs[1:, 1] != runs[:-1, 2])
+    firsts = np.flatnonzero(begins)
+    lasts = np.append(firsts[1:], len(runs)) - 1
+    joined = np.stack([runs[firsts, 0], runs[firsts, 1], runs[lasts, 2]], axis=1)
+    pixels = np.array([part.pixels for part in parts], np.float64)
+    confidence = np.average([part.confidence for part in parts], weights=pixels)
+    agreement = np.average([part.agreement for part in parts], weights=pixels)
+    return Building(joined.astype(np.int32), float(confidence), float(agreement), is_part=True)
