@@ -333,9 +333,6 @@ def _fitted_and_scored(
 
         sources = tally_sources(segmenter(), tiles, Options(cascade="off"), progress=progress)
         manifest = _with_weights(manifest, fitted := fit(list(sources.values())), described, tiles)
-        bound = fit_min_confidence(segmenter(), tiles, progress=progress)
-        if bound:
-            manifest = _with_min_confidence(manifest, bound)
         if calibration:
             seen = [tile for path in calibration for tile in list_tiles(path)]
             seen_in = " + ".join(path.stem for path in calibration)
@@ -344,6 +341,8 @@ def _fitted_and_scored(
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
         manifest = manifest.model_copy(update={"cascade": cascade})
+        if bound := fit_min_confidence(segmenter(), tiles, progress=progress):
+            manifest = _with_min_confidence(manifest, bound)
         evaluated = examine(segmenter(), tiles, progress=progress)
         precisions = costs(folder, segmenter(), tiles, described, progress=progress)
     report = evaluated.report

@@ -22,8 +22,9 @@ def fit_min_confidence(
     """Return the highest minimum confidence at which micro Dice is no lower than without one.
 
     Components of low confidence are mostly false and have a few pixels each. Micro Dice hardly
-    counts these, so the bound drops as many of them as it tolerates. Each source counts alike. 0
-    where every bound drops nothing, or costs some Dice.
+    counts these, so the bound drops as many of them as it tolerates. The manifest's cascade acts,
+    as it does when served. Each source counts alike. 0 where every bound drops nothing, or costs
+    some Dice.
     """
     threshold = segmenter.manifest.threshold.value
     bounds = np.arange(threshold + STEP, HIGHEST + STEP / 2, STEP).round(2)
@@ -31,7 +32,7 @@ def fit_min_confidence(
     # True positives and found pixels at each bound, after those without one; labelled pixels.
     right = np.zeros((len(sources), len(bounds) + 1))
     found, labelled, pixels = np.zeros_like(right), np.zeros(len(sources)), np.zeros(len(sources))
-    options = Options(cascade="off", min_confidence=0)
+    options = Options(min_confidence=0)
     for tile in tqdm(tiles, desc="minimum confidence", unit="tile", disable=not progress):
         image, label = tile.read()
         whole = segmenter.segment_image(image, options, buildings=True)
