@@ -19,23 +19,11 @@ from .api.middleware import Head, RequestLog
 from .api.service import Service
 from .api.tracing import Traces
 from .imaging.proj import check_proj
+from .loading import load_models
 from .outputs.formats import BYTES_PER_PIXEL
 from .runtime.cores import usable_cores
-from .runtime.gpu import Gpu
-from .segmentation.segmenter import Segmenter, load_segmenter
+from .segmentation.segmenter import Segmenter
 from .settings import Settings, load_settings
-
-
-def load_models(settings: Settings) -> Segmenter:
-    """Load the bundle that the settings name, on what they name."""
-    return load_segmenter(
-        settings.bundle,
-        device=settings.device,
-        workers=settings.workers,
-        backend=settings.backend,
-        precision=settings.precision,
-        gpu=Gpu(settings.gpu_batch, settings.cuda_graphs, settings.tensorrt),
-    )
 
 
 def create_app(

@@ -1,4 +1,4 @@
-"""The command line: `rooftrace serve | segment | models | settings | completion`.
+"""The command line: `rooftrace serve | segment | models | settings | doctor | completion`.
 
 A command's module is imported once the command is known: help and usage errors wait for no library.
 """
@@ -6,6 +6,7 @@ A command's module is imported once the command is known: help and usage errors 
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from ..errors import InvalidOption, StartupError
 from .parser import build_parser
@@ -33,9 +34,9 @@ def _run(arguments: Sequence[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), "")
     args = build_parser(command).parse_args(arguments)
     try:
-        from . import commands
-
-        status: int = getattr(commands, args.command)(args)
+        # The doctor must run where what the others import is broken.
+        module = import_module(f"{__package__}.{'doctor' if command == 'doctor' else 'commands'}")
+        status: int = getattr(module, args.command)(args)
     except (StartupError, InvalidOption) as error:
         print(f"error: {error}", file=sys.stderr)
         return _REFUSED

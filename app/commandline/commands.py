@@ -11,7 +11,7 @@ from ..bundle.manifest import load_manifest
 from ..bundle.verification import verify_files
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
-from ..main import create_app, load_models
+from ..loading import load_models
 from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.stream import Cancelled
@@ -33,6 +33,7 @@ _OVERRIDES = ("bundle", "device", "host", "port", "log_level")
 def serve(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     from ..api.server import Server
+    from ..main import create_app
 
     settings = _settings_of(args)
     # Loaded here rather than by the server, which would answer a refusal with a traceback.

@@ -22,6 +22,7 @@ _COMMANDS = {
     "segment": "segment image files",
     "models": "list and verify the members of a bundle",
     "settings": "list the settings, their values and meaning",
+    "doctor": "look at installation, machine and models, and say what to do",
     "completion": "print what makes a shell complete this command line",
 }
 
@@ -100,6 +101,11 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     _add_log_level(parser)
 
 
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    _add_bundle_and_device(parser)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
 def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="the shell whose language it prints")
 
@@ -109,11 +115,17 @@ _FLAGS = {
     "segment": _segment,
     "models": _models,
     "settings": _settings,
+    "doctor": _doctor,
     "completion": _completion,
 }
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
+    _add_bundle_and_device(parser)
+    _add_log_level(parser)
+
+
+def _add_bundle_and_device(parser: argparse.ArgumentParser) -> None:
     from ..runtime.predictor import Device
 
     parser.add_argument("--bundle", type=Path, help="folder of the models; default: the shipped")
@@ -122,7 +134,6 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         choices=(*get_args(Device), "gpu"),
         help="where to run them; cuda or gpu: the GPU or no start; default: auto",
     )
-    _add_log_level(parser)
 
 
 def _add_log_level(parser: argparse.ArgumentParser) -> None:

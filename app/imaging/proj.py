@@ -3,6 +3,7 @@
 import os
 
 import pyproj
+import rasterio
 from pyproj.exceptions import DataDirError, ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -46,4 +47,12 @@ def check_proj() -> None:
     raise StartupError(
         f"PROJ's data can't be used, and no coordinate reference system without. {remedy} "
         f"PROJ says: {cause}"
+    )
+
+
+def libraries() -> str:
+    """Name the GDAL and the PROJ in use, and the folder of PROJ's data."""
+    return (
+        f"GDAL {rasterio.__gdal_version__} of rasterio {rasterio.__version__}, PROJ "
+        f"{pyproj.proj_version_str} with data in {pyproj.datadir.get_data_dir()}"
     )

@@ -1,0 +1,1 @@
+"""What `rooftrace doctor` looks at: the installation, the machine and the models."""

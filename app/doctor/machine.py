@@ -1,0 +1,136 @@
+"""Cores, memory, disk and port."""
+
+import http.client
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..runtime.cores import control_groups, usable_cores
+from ..settings import Settings
+from .finding import Finding, written_bytes
+
+_TRIED = 2**20
+"""Bytes that are written for a trial."""
+_LOW_DISK = 2**30
+_PATIENCE = 3.0
+"""Seconds that whoever listens on the port has to answer."""
+
+
+def cores(settings: Settings) -> Iterator[Finding]:
+    """Compare the cores that may be used with those that the workers ask for."""
+    usable, there = usable_cores(), os.cpu_count() or 1
+    found = f"{usable} of {there} may be used" + (
+        ": affinity or a quota of the control group takes the rest" if usable < there else ""
+    )
+    if settings.workers and settings.workers > usable:
+        advice = f"Set ROOFTRACE_WORKERS={usable}, or leave it unset."
+        more = f"{found}; {settings.workers} workers share them"
+        yield Finding("cores", "warning", more, advice)
+    else:
+        yield Finding("cores", "ok", found)
+
+
+def memory(settings: Settings) -> Iterator[Finding]:
+    """Compare the memory that is available with the budget."""
+    available = available_memory()
+    if available is None:
+        yield Finding("memory", "ok", "this system does not tell how much is available")
+        return
+    found = (
+        f"{written_bytes(available)} are available; requests may take "
+        f"{written_bytes(settings.memory_budget)}, and the models come on top"
+    )
+    if available < settings.memory_budget:
+        advice = "Lower ROOFTRACE_MEMORY_BUDGET and ROOFTRACE_MAX_PIXELS, or give it more memory."
+        yield Finding("memory", "warning", found, advice)
+    else:
+        yield Finding("memory", "ok", found)
+
+
+def available_memory(
+    table: Path = Path("/proc/meminfo"),
+    groups: Path = Path("/sys/fs/cgroup"),
+) -> int | None:
+    """Return the bytes that processes may still take, within the limits of the control groups.
+
+    None where the system does not tell.
+
+    Source: Linux, proc_meminfo(5), `MemAvailable`; Documentation/admin-guide/cgroup-v2.rst,
+    `memory.max`.
+    """
+    limits = []
+    if sys.platform == "linux":
+        for line in table.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(1024 * int(line.split()[1]))
+        for group in control_groups(Path("/proc/self/cgroup"), groups):
+            try:
+                most = int((group / "memory.max").read_text())
+                limits.append(most - int((group / "memory.current").read_text()))
+            except (OSError, ValueError):  # no such file, or "max": no limit
+                continue
+    return min(limits, default=None)
+
+
+def disk() -> Iterator[Finding]:
+    """Try the temporary folder."""
+    yield try_folder("temporary folder", Path(tempfile.gettempdir()))
+
+
+def try_folder(name: str, folder: Path) -> Finding:
+    """Write to a folder, and tell how much room it has."""
+    advice = f"Make room in {folder}, and let this user write there."
+    if name == "temporary folder":
+        advice += " TMPDIR names another."
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_TRIED))
+            file.flush()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding(name, "problem", f"{folder} can't be written to: {error.strerror}", advice)
+    found = f"{folder} has {written_bytes(free)} free"
+    if free < _LOW_DISK:
+        return Finding(name, "warning", found, advice)
+    return Finding(name, "ok", found)
+
+
+def port(settings: Settings) -> Iterator[Finding]:
+    """Tell whether the port is free, or who listens there."""
+    address = f"{settings.host}:{settings.port}"
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((settings.host, settings.port))
+    except OSError as error:
+        yield _taken(settings, address, error.strerror or str(error))
+    else:
+        yield Finding("port", "ok", f"{address} is free: `rooftrace serve` can listen there")
+
+
+def _taken(settings: Settings, address: str, reason: str) -> Finding:
+    """Tell whether Rooftrace itself listens on an address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    connection = http.client.HTTPConnection(host, settings.port, timeout=_PATIENCE)
+    try:
+        connection.request("GET", "/health/ready")
+        answer = connection.getresponse()
+        ours = answer.getheader("X-Request-Id") is not None
+    except (OSError, http.client.HTTPException):
+        ours = False
+    finally:
+        connection.close()
+    if not ours:
+        advice = "Stop the program that has it, or set ROOFTRACE_HOST and ROOFTRACE_PORT."
+        return Finding("port", "problem", f"{address} can't be listened on: {reason}", advice)
+    if answer.status == http.client.OK:
+        return Finding("port", "ok", f"a service answers on {address}, and is ready")
+    found = f"a service answers on {address}, and is not ready: status {answer.status}"
+    return Finding(
+        "port", "warning", found, f"Its log, and http://{address}/health/ready, say why."
+    )

@@ -1,0 +1,219 @@
+"""`rooftrace doctor` finds real faults, says what to do, and ends with the right status."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import __version__
+from app.commandline.cli import main
+from app.doctor import installation, machine
+from app.doctor.models import built_in_image
+from tests.e2e.conftest import ROOT, free_port, running_server
+from tests.serving import settings_of
+
+Rows = dict[str, dict[str, str]]
+
+
+@pytest.fixture
+def port(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A free port, which the settings name."""
+    port = free_port()
+    monkeypatch.setenv("ROOFTRACE_PORT", str(port))
+    monkeypatch.setenv("ROOFTRACE_BACKEND", "onnxruntime")
+    monkeypatch.setenv("ROOFTRACE_MEMORY_BUDGET", str(2**20))
+    return port
+
+
+def rows(text: str) -> Rows:
+    """Return the findings of `--json` by name, each with all its parts."""
+    answer = json.loads(text)
+    found: list[dict[str, str]] = answer["findings"]
+    assert all(set(row) == {"name", "state", "found", "advice"} for row in found)
+    assert answer["ok"] == all(row["state"] != "problem" for row in found)
+    assert all(row["advice"] for row in found if row["state"] != "ok"), "says what to do"
+    return {row["name"]: row for row in found}
+
+
+def doctor(capsys: pytest.CaptureFixture[str], status: int) -> Rows:
+    """Run it here, and return its findings."""
+    assert main(["doctor", "--json"]) == status
+    return rows(capsys.readouterr().out)
+
+
+def elsewhere(status: int, *, wrapper: tuple[str, ...] = (), **environment: str) -> Rows:
+    """Run it as a process of its own, in another environment, and return its findings."""
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("PROJ_")}
+    paths = [environment.pop("path", ""), str(ROOT)]
+    done = subprocess.run(
+        [*wrapper, sys.executable, "-m", "app.commandline.cli", "doctor", "--json"],
+        env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stderr == ""
+    return rows(done.stdout)
+
+
+class TestSound:
+    def test_a_sound_installation(self, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+        found = doctor(capsys, 0)
+        assert __version__ in found["packages"]["found"]
+        assert "toy-" in found["models"]["found"]
+        assert "CPUExecutionProvider" in found["runtime"]["found"]
+        assert "ms a patch" in found["self-test"]["found"]
+        assert "GDAL 3" in found["GDAL and PROJ"]["found"]
+        assert "ROOFTRACE_PORT" in found["settings"]["found"]
+        assert found["port"]["state"] == found["temporary folder"]["state"] == "ok"
+
+    def test_for_a_person(self, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["doctor"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("ok       Python            3.")
+        assert lines[-1].startswith("0 problems, ")
+
+    def test_the_built_in_image_is_always_the_same(self) -> None:
+        one, other = built_in_image(64), built_in_image(64)
+        assert one.pixels.tobytes() == other.pixels.tobytes()
+
+
+class TestModels:
+    def test_a_flipped_byte(
+        self, port: int, bundle: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = bundle / "green.onnx"
+        model = bytearray(file.read_bytes())
+        model[len(model) // 2] ^= 1
+        file.write_bytes(model)
+        found = doctor(capsys, 1)
+        for name in ("models", "runtime"):
+            assert found[name]["state"] == "problem"
+            assert "green.onnx has SHA-256" in found[name]["found"]
+        assert "self-test" not in found
+        assert found["GDAL and PROJ"]["state"] == "ok", "the rest is looked at all the same"
+
+    def test_no_bundle(self, port: int, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shutil.rmtree(bundle)
+        assert "manifest.json can't be read" in doctor(capsys, 1)["models"]["found"]
+
+    def test_a_device_that_is_not_there(
+        self, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ROOFTRACE_DEVICE", "cuda")
+        found = doctor(capsys, 1)
+        assert "CUDA" in found["runtime"]["found"]
+        assert "ROOFTRACE_DEVICE" in found["runtime"]["advice"]
+
+
+class TestSettings:
+    def test_one_that_is_not_there(
+        self, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ROOFTRACE_WORKER", "2")
+        found = doctor(capsys, 1)
+        assert "ROOFTRACE_WORKERS" in found["settings"]["found"]
+        assert "models" not in found
+
+
+class TestInstallation:
+    def test_a_second_build_of_the_runtime(self, port: int, tmp_path: Path) -> None:
+        """As pip leaves it where both extras were installed."""
+        described = tmp_path / "onnxruntime_gpu-1.31.1.dist-info" / "METADATA"
+        described.parent.mkdir()
+        described.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+        found = elsewhere(1, path=str(tmp_path))["ONNX Runtime"]
+        assert found["state"] == "problem"
+        assert "onnxruntime-gpu 1.31.1" in found["found"]
+        assert "pip uninstall onnxruntime onnxruntime-gpu" in found["advice"]
+
+    def test_a_library_that_does_not_load(self, port: int, tmp_path: Path) -> None:
+        (tmp_path / "rasterio.py").write_text("raise ImportError('libexpat.so.1: not there')")
+        found = elsewhere(1, path=str(tmp_path))
+        assert "libexpat.so.1" in found["GDAL and PROJ"]["found"]
+        assert found["cores"]["state"] == "ok"
+
+    def test_a_package_that_is_too_old(self, port: int, tmp_path: Path) -> None:
+        described = tmp_path / "numpy-1.26.4.dist-info" / "METADATA"
+        described.parent.mkdir()
+        described.write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.26.4\n")
+        found = elsewhere(1, path=str(tmp_path))["packages"]
+        assert found["found"] == "numpy 1.26.4 is installed, 2.0 or newer is needed"
+
+    def test_proj_data_of_another_installation(self, port: int, tmp_path: Path) -> None:
+        found = elsewhere(1, PROJ_DATA=str(tmp_path))["GDAL and PROJ"]
+        assert f"PROJ_DATA={tmp_path}" in found["found"]
+
+    def test_each_optional_part_has_a_row(self) -> None:
+        names = {finding.name for finding in installation.packages()}
+        assert {"extra openvino", "extra geo", "extra otel"} <= names
+
+
+class TestMachine:
+    def test_a_full_folder(self, port: int, tmp_path: Path) -> None:
+        if not _can_mount():
+            pytest.skip("mounting needs root and unshare")
+        full = tmp_path / "full"
+        full.mkdir()
+        script = 'mount -t tmpfs -o size=16k none "$TMPDIR"; exec "$@"'
+        wrapper = ("unshare", "--mount", "sh", "-euc", script, "-")
+        found = elsewhere(1, wrapper=wrapper, TMPDIR=str(full))["temporary folder"]
+        assert "No space left on device" in found["found"]
+        assert "TMPDIR" in found["advice"]
+
+    def test_a_port_that_another_program_has(
+        self, port: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with socket.create_server(("127.0.0.1", port)) as other:
+            other.settimeout(0)
+            began = time.monotonic()
+            found = doctor(capsys, 1)["port"]
+        assert time.monotonic() - began < 30
+        assert f"127.0.0.1:{port} can't be listened on: Address already in use" in found["found"]
+
+    def test_a_port_that_the_service_itself_has(self, toy_bundle: Path, tmp_path: Path) -> None:
+        with running_server(tmp_path, toy_bundle, backend="onnxruntime") as server:
+            used = settings_of(toy_bundle, port=int(server.url.rpartition(":")[2]))
+            [found] = machine.port(used)
+            assert (found.state, "is ready" in found.found) == ("ok", True)
+
+    def test_more_workers_than_cores(self, toy_bundle: Path) -> None:
+        [found] = machine.cores(settings_of(toy_bundle, workers=1000))
+        assert found.state == "warning"
+        assert "ROOFTRACE_WORKERS=" in found.advice
+
+    def test_a_budget_that_the_memory_does_not_hold(self, toy_bundle: Path) -> None:
+        [found] = machine.memory(settings_of(toy_bundle, memory_budget=2**60))
+        assert found.state == "warning"
+        assert "ROOFTRACE_MEMORY_BUDGET" in found.advice
+
+    def test_a_limit_of_the_control_group_counts(self, tmp_path: Path) -> None:
+        table = tmp_path / "meminfo"
+        table.write_text("MemTotal: 8 kB\nMemAvailable:    3000 kB\n")
+        assert machine.available_memory(table, tmp_path) == 3_072_000
+        (tmp_path / "memory.max").write_text("1000000\n")
+        (tmp_path / "memory.current").write_text("400000\n")
+        assert machine.available_memory(table, tmp_path) == 600_000
+        (tmp_path / "memory.max").write_text("max\n")
+        assert machine.available_memory(table, tmp_path) == 3_072_000
+
+
+def test_the_command_line_imports_no_server() -> None:
+    code = "import sys, app.commandline.commands; print('fastapi' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+def _can_mount() -> bool:
+    tried: Any = shutil.which("unshare") and subprocess.run(
+        ["unshare", "--mount", "true"], capture_output=True
+    )
+    return bool(tried) and tried.returncode == 0
