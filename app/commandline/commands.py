@@ -74,6 +74,7 @@ def segment(args: argparse.Namespace) -> int:
             settings.max_pixels,
             cancelled,
             resume=args.resume,
+            styled=not args.no_style,
             quiet=args.quiet,
         ).segment()
     return _SOME_FAILED if failed else _OK

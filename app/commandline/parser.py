@@ -85,6 +85,12 @@ def _segment(parser: argparse.ArgumentParser) -> None:
         help="go on with what an interrupted run left in OUTPUT.partial; leave what is finished",
     )
     parser.add_argument(
+        "--no-style",
+        action="store_true",
+        help="write no .qml beside a GeoTIFF; QGIS draws by it, and an existing one is never "
+        "replaced",
+    )
+    parser.add_argument(
         "--quiet", action="store_true", help="no progress bar and no closing summary"
     )
     _add_models(parser)

@@ -26,7 +26,7 @@ from .summary import Summary
 
 logger = logging.getLogger(__name__)
 
-_AFTER_BANDS = {"min_area", "min_confidence", "order", "simplify", "rectify", "bands"}
+_AFTER_BANDS = {"min_area", "min_confidence", "order", "simplify", "rectify", "bands", "background"}
 """Options that act on finished bands: a run may go on with others."""
 _BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} [{elapsed}<{remaining}{postfix}]"
@@ -38,6 +38,7 @@ class Run:
     """Files to be segmented alike, each to a target of its own.
 
     `resume`: go on with what an earlier run left unfinished, and leave what it finished.
+    `styled`: write the format's style beside a result.
     """
 
     segmenter: Segmenter
@@ -47,6 +48,7 @@ class Run:
     max_pixels: int
     cancelled: Cancelled = never
     resume: bool = False
+    styled: bool = True
     quiet: bool = False
     summary: Summary = field(default_factory=Summary)
 
@@ -93,8 +95,20 @@ class Run:
                     bands = self._bands(plan, image, partial)
                     segmented = self._stream(plan, image, bands, partial.rows, source)
                     self.format.save(segmented, partial.result)
+                if self.styled:
+                    self._write_style(source, target)
         self.summary.add(segmented)
         return plan.notices
+
+    def _write_style(self, source: Source, target: Path) -> None:
+        """Write the format's style beside a result, but never over or for another file.
+
+        QGIS would draw by it whatever has the same name, so none is written beside such an input.
+        """
+        style = target.with_suffix(".qml")
+        beside_input = source.path.resolve().with_suffix(".qml") == style.resolve()
+        if self.format.style is not None and not beside_input and not style.exists():
+            style.write_text(self.format.style)
 
     def _stream(
         self, plan: Plan, image: RowSource, bands: Iterable[Band], done: int, source: Source

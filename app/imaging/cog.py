@@ -27,14 +27,15 @@ class Profile:
     """What a file holds besides its pixels, which are uint8.
 
     `scales` gives for each band, by name, what its values are multiplied by to mean something.
-    `nodata` is that of every band: a TIFF has but one. `colours` apply where there is one band: a
-    TIFF has no room for a colour table beside others.
+    `alpha`: one more band, the last, is alpha. `nodata` is that of every band: a TIFF has but one.
+    `colours` apply where `scales` has one band: a TIFF has no room for a colour table beside more.
     """
 
     height: int
     width: int
     georeference: GeoReference
     scales: Mapping[str, float]
+    alpha: bool
     nodata: int
     colours: Mapping[int, tuple[int, int, int]]
     tags: Mapping[str, str]
@@ -88,7 +89,7 @@ def _make(rows: str, made: str, profile: Profile, draw: Callable[[Draft], None])
             driver="GTiff",
             width=profile.width,
             height=profile.height,
-            count=len(profile.scales),
+            count=len(profile.scales) + profile.alpha,
             dtype="uint8",
             nodata=profile.nodata,
             crs=profile.georeference.crs,
@@ -98,16 +99,20 @@ def _make(rows: str, made: str, profile: Profile, draw: Callable[[Draft], None])
             blockysize=_BLOCK,
             interleave="band",
             photometric="palette" if paletted else "minisblack",
+            alpha="unspecified" if profile.alpha else "no",
             compress="lzw",
             bigtiff="if_safer",
         ) as file:
             file.update_tags(**profile.tags)
-            file.descriptions = tuple(profile.scales)
+            alpha = [ColorInterp.alpha] * profile.alpha
+            file.descriptions = (*profile.scales, *["alpha"] * profile.alpha)
             if paletted:
                 file.write_colormap(1, profile.colours)
+                file.colorinterp = [ColorInterp.palette, *alpha]
             else:
-                file.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (file.count - 1)
-                file.scales = tuple(profile.scales.values())
+                others = [ColorInterp.undefined] * (len(profile.scales) - 1)
+                file.colorinterp = [ColorInterp.gray, *others, *alpha]
+                file.scales = (*profile.scales.values(), *[1.0] * profile.alpha)
             draw(Draft(file))
         rasterio.shutil.copy(
             rows,

@@ -11,7 +11,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
-_ACCENT = (255, 64, 32)
+ACCENT = (255, 64, 32)
+"""The colour of buildings in every picture and map: red, green, blue."""
 _TINT = 0.4
 # Photographs hardly shrink further at higher levels, and take several times as long.
 _OVERLAY_LEVEL = 1
@@ -37,10 +38,10 @@ def write_overlay_png(
     picture = PIL.Image.fromarray(pixels)
     # 256 entries a channel: the colour that each value becomes under the tint.
     tint = [
-        round((1 - _TINT) * value + _TINT * accent) for accent in _ACCENT for value in range(256)
+        round((1 - _TINT) * value + _TINT * accent) for accent in ACCENT for value in range(256)
     ]
     picture.paste(picture.point(tint), mask=PIL.Image.fromarray(mask))
-    picture.paste(_ACCENT, mask=PIL.Image.fromarray(_outline(mask)))
+    picture.paste(ACCENT, mask=PIL.Image.fromarray(_outline(mask)))
     if valid is not None:
         alpha = np.multiply(valid, 255, dtype=np.uint8)
         picture.putalpha(PIL.Image.fromarray(alpha))

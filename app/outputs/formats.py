@@ -13,6 +13,7 @@ from .geojson import check_coordinates, write_geojson
 from .geotiff import check_grid, save_geotiff, write_geotiff
 from .mask_rle import write_rle
 from .pictures import write_mask, write_overlay, write_probability
+from .styles import RASTER_QML
 from .tables import check_table, save_flatgeobuf, save_geopackage, save_geoparquet
 
 BYTES_PER_PIXEL = 60
@@ -32,7 +33,8 @@ class Format:
     returns notices for the client. `write` writes to an open file; None for a format of the command
     line alone. `save` writes to a path, by default by way of `write`; the file is not whole until
     it returns. `buildings`: it shows each building, not the mask alone. `whole`: it holds the
-    result whole, so its memory grows with the image's height.
+    result whole, so its memory grows with the image's height. `style`: what QGIS looks for beside
+    a file, in one of the same name that ends in `.qml`.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Format:
     check: Callable[[RowSource], tuple[str, ...]] = _nothing_to_check
     buildings: bool = False
     whole: bool = False
+    style: str | None = None
 
     def encode(self, stream: SegmentedStream) -> bytes:
         """Return the result as bytes.
@@ -134,6 +137,7 @@ FORMATS: dict[str, Format] = {
             write_geotiff,
             save_geotiff,
             check_grid,
+            style=RASTER_QML,
         ),
         Format(
             "gpkg",

@@ -1,8 +1,12 @@
 """The mask as a Cloud Optimized GeoTIFF on the image's own grid.
 
 Every band is uint8 with nodata 255 where the image is invalid. The mask is 1 and 0, under a colour
-table where it is alone. Probability and disagreement are 250 steps from 0 to 1: the band's scale of
-1 / 250 brings them back to within 0.002, and 255 is left to nodata alone.
+table where it is the only data. Probability and disagreement are 250 steps from 0 to 1: the band's
+scale of 1 / 250 brings them back to within 0.002, and 255 is left to nodata alone.
+
+Alpha says how to draw a pixel, not whether it is valid: background is a finding, and counts in
+statistics over the mask. GDAL and QGIS take validity from nodata where a file has both. A TIFF's
+colour table can't be transparent, and nodata 0 would make background and invalid pixels one.
 """
 
 from collections.abc import Callable
@@ -18,6 +22,7 @@ from ..imaging.image import RowSource
 from ..segmentation.options import RasterBand
 from ..segmentation.stream import Band, SegmentedStream
 from .provenance import provenance
+from .styles import COLOURS, OPACITY
 
 _INVALID = 255
 _STEPS = 250
@@ -27,7 +32,6 @@ _SCALES: dict[RasterBand, float] = {
     "disagreement": 1 / _STEPS,
 }
 _TAGS = {"Software": "TIFFTAG_SOFTWARE"}  # what TIFF has a tag of its own for
-_COLOURS = {0: (0, 0, 0), 1: (255, 64, 32), _INVALID: (255, 255, 255)}
 
 
 def check_grid(image: RowSource) -> tuple[str, ...]:
@@ -68,15 +72,19 @@ def _profile(stream: SegmentedStream) -> Profile:
         image.width,
         image.georeference,
         {name: _SCALES[name] for name in stream.plan.bands},
+        stream.plan.transparent,
         _INVALID,
-        _COLOURS,
+        {**COLOURS, _INVALID: (255, 255, 255)},
         {_TAGS.get(name, name): text for name, text in tags.items()},
     )
 
 
 def _draw(draft: Draft, stream: SegmentedStream) -> None:
     for band in stream:
-        pixels = np.stack([_PIXELS[name](band) for name in stream.plan.bands])
+        drawn = [_PIXELS[name](band) for name in stream.plan.bands]
+        if stream.plan.transparent:
+            drawn.append(np.multiply(band.mask, OPACITY, dtype=np.uint8))
+        pixels = np.stack(drawn)
         if band.valid is not None:
             pixels[:, ~band.valid] = _INVALID
         draft.write(band.row, pixels)

@@ -9,6 +9,7 @@ pyogrio and pyarrow are imported when they are needed: only the extra `geo` inst
 import importlib.util
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from ..imaging.image import RowSource
 from ..segmentation.stream import SegmentedStream
 from .footprints import Footprint, check_place, footprints
 from .provenance import provenance
+from .styles import POLYGONS_QML
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +57,7 @@ def check_table(image: RowSource) -> tuple[str, ...]:
 
 
 def save_geopackage(stream: SegmentedStream, path: Path) -> None:
-    """Write a GeoPackage with one layer, `buildings`.
+    """Write a GeoPackage with one layer, `buildings`, and the style that QGIS draws it in.
 
     Raises:
         OSError: no room, or no right to write there.
@@ -63,6 +65,7 @@ def save_geopackage(stream: SegmentedStream, path: Path) -> None:
     """
     described = json.dumps(provenance(stream.plan).fields())
     _save_by_gdal(stream, path, "GPKG", layer_metadata={"rooftrace": described})
+    _add_style(path)
 
 
 def save_flatgeobuf(stream: SegmentedStream, path: Path) -> None:
@@ -130,6 +133,35 @@ def _save_by_gdal(
     except Exception as error:
         if raised:
             raise raised[0] from None
+        raise OSError(f"{path} can't be written: {error}") from error
+
+
+def _add_style(path: Path) -> None:
+    """Add the table in which QGIS looks for a layer's style.
+
+    Source: QGIS, `QgsOgrProviderUtils`; the names of its columns are the table's definition.
+    """
+    import pyarrow as pa
+    import pyogrio
+
+    row = {
+        "f_table_catalog": "",
+        "f_table_schema": "",
+        "f_table_name": _LAYER,
+        "f_geometry_column": "geom",  # what GDAL calls it in a GeoPackage
+        "styleName": "rooftrace",
+        "styleQML": POLYGONS_QML,
+        "styleSLD": "",
+        "useAsDefault": True,
+        "description": "Buildings, with the imagery shown beneath",
+        "owner": "",
+        "ui": "",
+        "update_time": datetime.fromisoformat(_DATE),
+    }
+    table = pa.table({name: [value] for name, value in row.items()})
+    try:
+        pyogrio.write_arrow(table, path, layer="layer_styles", driver="GPKG", append=True)
+    except Exception as error:
         raise OSError(f"{path} can't be written: {error}") from error
 
 

@@ -21,6 +21,7 @@ PixelOrder = Literal["row", "column"]
 """`row`: left to right, then down. `column`: top to bottom, then right."""
 Rectify = Literal["none", "orthogonal"]
 RasterBand = Literal["mask", "probability", "disagreement"]
+Background = Literal["transparent", "opaque"]
 
 
 class BatchOptions(BaseModel):
@@ -240,6 +241,14 @@ class Options(BatchOptions):
             examples=["mask,probability,disagreement"],
         ),
     ] = "mask"
+    background: Annotated[
+        Background,
+        Field(
+            description="`transparent`: `geotiff` has alpha as its last band, 0 where no building "
+            "is, so that a map shows the imagery beneath. `opaque`: it has the `bands` alone.",
+            examples=["opaque"],
+        ),
+    ] = "transparent"
 
     @field_validator("bands")
     @classmethod

@@ -57,6 +57,8 @@ class Plan:
     simplify: float
     rectify: Rectify
     bands: tuple[RasterBand, ...]
+    transparent: bool
+    """A map has no colour where no building is."""
     notices: tuple[str, ...]
     """Facts about its own input that the client should know: ASCII, one sentence each."""
 
@@ -105,6 +107,7 @@ class Plan:
             simplify=options.simplify,
             rectify=options.rectify,
             bands=options.raster_bands,
+            transparent=options.background == "transparent",
             notices=(
                 *image.notices,
                 *_gsd_notices(manifest.gsd, gsd),

@@ -46,7 +46,7 @@ def test_raster_and_polygons_overlay_the_imagery(small_toy: Segmenter, name: str
         assert (result.crs, result.transform) == (source.crs, source.transform)
         assert result.shape == source.shape
         assert cog_validate(file.name, strict=True, quiet=True) == (True, [], [])
-        [stored], crs, transform = result.read(), source.crs.to_wkt(), source.transform
+        stored, crs, transform = result.read(1), source.crs.to_wkt(), source.transform
         # What the file itself says of its alpha and nodata, by another way than ours.
         np.testing.assert_array_equal(result.dataset_mask(), source.dataset_mask())
     np.testing.assert_array_equal(stored == 255, ~valid)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
@@ -37,7 +38,10 @@ def read(data: bytes) -> tuple[NDArray[np.uint8], dict[str, Any]]:
                 "scales": dataset.scales,
                 "names": dataset.descriptions,
                 "tags": dataset.tags(),
-                "colours": dataset.colormap(1) if dataset.count == 1 else None,
+                "colorinterp": dataset.colorinterp,
+                "colours": (
+                    dataset.colormap(1) if dataset.colorinterp[0] == ColorInterp.palette else None
+                ),
                 "overviews": dataset.overviews(1),
             }
             return dataset.read(), said
@@ -49,19 +53,43 @@ def test_the_mask_lies_on_the_uploads_own_grid(
     small_toy: Segmenter, crs: str | None, transform: Affine
 ) -> None:
     data = geotiff(PIXELS, crs, transform, VALID)
-    [mask], said = read(encode(small_toy, data, "geotiff", threshold=0.5002, gsd=0.5))
-    np.testing.assert_array_equal(mask, np.where(VALID, toy_mask(PIXELS), 255))
+    bands, said = read(encode(small_toy, data, "geotiff", threshold=0.5002, gsd=0.5))
+    mask = toy_mask(PIXELS)
+    np.testing.assert_array_equal(bands[0], np.where(VALID, mask, 255))
+    np.testing.assert_array_equal(bands[1], np.where(VALID, mask * 180, 255))
     assert said["crs"] == (None if crs is None else CRS.from_user_input(crs))
     assert said["transform"].almost_equals(transform, 1e-9)
-    assert said["nodata"] == (255,)
-    assert said["names"] == ("mask",)
+    assert said["nodata"] == (255, 255)
+    assert said["names"] == ("mask", "alpha")
+    assert said["colorinterp"] == (ColorInterp.palette, ColorInterp.alpha)
     assert said["colours"][1][:3] == (255, 64, 32)
     assert said["colours"][0][:3] == (0, 0, 0)
 
 
+def test_alpha_is_for_drawing_and_leaves_background_valid(small_toy: Segmenter) -> None:
+    data = encode(small_toy, geotiff(PIXELS, valid=VALID), "geotiff", threshold=0.5002)
+    with MemoryFile(data) as file, file.open() as dataset:
+        masked = dataset.read(1, masked=True)
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, VALID)
+    np.testing.assert_array_equal(~masked.mask, VALID)
+    assert masked.mean() == pytest.approx(toy_mask(PIXELS)[VALID].mean())
+
+
+def test_an_opaque_background_needs_no_alpha(small_toy: Segmenter) -> None:
+    data = geotiff(PIXELS, valid=VALID)
+    whole, said = read(encode(small_toy, data, "geotiff", bands=",".join(ALL)))
+    assert said["names"] == (*ALL, "alpha")
+    assert said["colorinterp"][-1] == ColorInterp.alpha
+    for bands, kept in ((",".join(ALL), 3), ("mask", 1)):
+        opaque, said = read(encode(small_toy, data, "geotiff", bands=bands, background="opaque"))
+        np.testing.assert_array_equal(opaque, whole[:kept])
+        assert ColorInterp.alpha not in said["colorinterp"]
+
+
 def test_other_bands_are_steps_of_a_250th(small_toy: Segmenter) -> None:
     data = geotiff(PIXELS, valid=VALID)
-    bands, said = read(encode(small_toy, data, "geotiff", threshold=0.5002, bands=",".join(ALL)))
+    options: dict[str, Any] = {"bands": ",".join(ALL), "background": "opaque"}
+    bands, said = read(encode(small_toy, data, "geotiff", threshold=0.5002, **options))
     assert said["names"] == ALL
     assert said["scales"] == (1, 1 / 250, 1 / 250)
     assert said["nodata"] == (255, 255, 255)
@@ -74,7 +102,7 @@ def test_other_bands_are_steps_of_a_250th(small_toy: Segmenter) -> None:
 
 def test_bands_come_in_the_order_asked_for(small_toy: Segmenter) -> None:
     bands, said = read(encode(small_toy, geotiff(PIXELS), "geotiff", bands="mask,disagreement"))
-    assert said["names"] == ("mask", "disagreement")
+    assert said["names"] == ("mask", "disagreement", "alpha")
     np.testing.assert_allclose(bands[1] / 250, np.ptp(PIXELS, axis=2) / 255, atol=0.0021)
 
 
@@ -114,7 +142,7 @@ def test_an_image_that_comes_in_bands_gives_the_same_file(
 
 def test_a_large_file_has_overviews(small_toy: Segmenter) -> None:
     pixels = np.tile(picture(plan()), (8, 8, 1))
-    [mask], said = read(encode(small_toy, geotiff(pixels), "geotiff"))
+    [mask, _], said = read(encode(small_toy, geotiff(pixels), "geotiff"))
     np.testing.assert_array_equal(mask, np.tile(plan(), (8, 8)))
     assert said["overviews"]
 
@@ -122,7 +150,7 @@ def test_a_large_file_has_overviews(small_toy: Segmenter) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
 def test_the_smallest_images(small_toy: Segmenter, size: tuple[int, int]) -> None:
     pixels = scene(*size)
-    [mask], _ = read(encode(small_toy, geotiff(pixels), "geotiff", threshold=0.5002))
+    [mask, _], _ = read(encode(small_toy, geotiff(pixels), "geotiff", threshold=0.5002))
     np.testing.assert_array_equal(mask, toy_mask(pixels))
 
 

@@ -193,7 +193,26 @@ class TestStreaming:
             answer = client.post("/segment", params={"format": name, **options}, files=files)
         assert answer.status_code == 200, answer.text
         assert out.read_bytes() == answer.content
-        assert {path.name for path in tmp_path.iterdir()} == {"bundle", "map.tif", out.name}
+        style = {"out.qml"} if name == "geotiff" else set()
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"bundle", "map.tif", out.name} | style
+
+    def test_a_style_lies_beside_a_geotiff_alone(
+        self, bundle: Path, map_file: Path, tmp_path: Path
+    ) -> None:
+        def written(output: str, *flags: str) -> set[str]:
+            before = set(tmp_path.rglob("*"))
+            assert run("segment", map_file, "-o", tmp_path / output, *flags, "--quiet") == 0
+            return {path.name for path in set(tmp_path.rglob("*")) - before}
+
+        assert written("a.tif", "--no-style") == {"a.tif"}
+        assert written("a.tif", "--overwrite") == {"a.qml"}
+        own = tmp_path / "a.qml"
+        own.write_text("a style of the user's own")
+        assert written("a.tif", "--overwrite") == set()
+        assert own.read_text() == "a style of the user's own"
+        # QGIS would draw the input by it.
+        assert written("map.tiff", "--format", "geotiff") == {"map.tiff"}
 
     def test_an_image_larger_than_an_upload_may_be(
         self,

@@ -53,8 +53,10 @@ def read(path: Path, format: str) -> tuple[pyproj.CRS, list[Any], dict[str, NDAr
         shapes = shapely.from_wkb(columns.pop("geometry"))
         provenance = table.schema.metadata[b"rooftrace"].decode()
         return pyproj.CRS.from_json_dict(column["crs"]), list(shapes), columns, provenance
-    meta, _, wkb, values = pyogrio.raw.read(path)
-    said = pyogrio.read_info(path)["layer_metadata"]
+    # A GeoPackage has a table of styles too.
+    layer = "buildings" if format == "gpkg" else None
+    meta, _, wkb, values = pyogrio.raw.read(path, layer=layer)
+    said = pyogrio.read_info(path, layer=layer)["layer_metadata"]
     provenance = said["rooftrace" if format == "gpkg" else "DESCRIPTION"]
     columns = dict(zip(meta["fields"], values, strict=True))
     return pyproj.CRS(meta["crs"]), list(shapely.from_wkb(wkb)), columns, provenance
