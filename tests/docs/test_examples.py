@@ -5,6 +5,7 @@ that cannot be run here has a comment on the line above it: `<!-- not run: REASO
 these as skipped.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,9 +28,19 @@ from tests.maps import NORTH_UP, UTM
 from tests.serving import decoded
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docker/README.md", "training/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "clients/*/README.md",
+    "docker/README.md",
+    "training/README.md",
+)
 ADDRESSES = ("127.0.0.1:8000", "localhost:8000")
 BUNDLE = Settings(_env_file=None).bundle
+# OpenVINO compiles for seconds at each start of the command line.
+ENVIRONMENT = environment(BUNDLE, backend="onnxruntime")
+ENVIRONMENT["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'clients' / 'python'}"
 
 _FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
@@ -121,8 +132,7 @@ def test_example_runs(example: Example, server: Server, checkout: Path) -> None:
     done = subprocess.run(
         [*command, code],
         cwd=checkout,
-        # OpenVINO compiles for seconds at each start of the command line.
-        env=environment(BUNDLE, backend="onnxruntime"),
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=120,

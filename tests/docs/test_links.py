@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    page
-    for pattern in ("*.md", "docs/*.md", "docker/*.md", "training/*.md", "models/*/*.md")
-    for page in ROOT.glob(pattern)
-)
+FOLDERS = (".", "docs", "clients/*", "docker", "training", "models/*")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
 
 _LINK = re.compile(r"\]\((?P<target>[^()\s]+)\)")
 _CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
@@ -64,6 +61,6 @@ def test_the_path_of_an_image_names_what_is_there() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(
-        r"`((?:app|training|benchmarks|tests|docker|docs)/[\w/.]+\.\w+)`", page.read_text()
+        r"`((?:app|clients|training|benchmarks|tests|docker|docs)/[\w/.]+\.\w+)`", page.read_text()
     )
     assert [name for name in named if not (ROOT / name).exists()] == []

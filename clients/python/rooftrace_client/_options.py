@@ -1,0 +1,30 @@
+"""The service's parameters, as keyword arguments."""
+
+from typing import Literal, TypeAlias, TypedDict
+
+Format: TypeAlias = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
+
+
+class Options(TypedDict, total=False):
+    """The parameters of `POST /segment` but `format`; the service's reference describes each.
+
+    One that is left out, or None, has the service's own default.
+    """
+
+    threshold: float | None
+    min_confidence: float | None
+    min_area: float | None
+    overlap: float | None
+    tta: Literal["none", "flips", "d4"] | None
+    models: str | list[str] | None
+    combine: Literal["average", "vote"] | None
+    cascade: Literal["on", "off"] | None
+    gsd: float | None
+    resample: Literal["auto", "off"] | None
+    rgb: str | tuple[int, int, int] | None
+    rescale: str | tuple[float, ...] | None
+    sharpen: float | None
+    order: Literal["row", "column"] | None
+    simplify: float | None
+    rectify: Literal["none", "orthogonal"] | None
+    bands: str | list[str] | None

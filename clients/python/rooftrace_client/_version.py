@@ -1,0 +1,3 @@
+"""The version of the client: that of the service it was tested with."""
+
+__version__ = "0.2.0"
