@@ -1,8 +1,9 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
-# The rest: check (lint and types), hostile (all of tests/hostile, with 10,500 mutated images), soak
-# (10 minutes, and a leaking build that must be found out), fuzz (the decoders, a minute), sbom (what
-# the serving image installs, as CycloneDX), train (the shipped bundle, anew), bench
-# (docs/benchmarks.md, on a quiet machine), bench-gpu (the networks and the service on a GPU), clean.
+# The rest: check (lint and types), docs (the documents as a site, into site/), hostile (all of
+# tests/hostile, with 10,500 mutated images), soak (10 minutes, and a leaking build that must be found
+# out), fuzz (the decoders, a minute), sbom (what the serving image installs, as CycloneDX), train (the
+# shipped bundle, anew), bench (docs/benchmarks.md, on a quiet machine), bench-gpu (the networks and
+# the service on a GPU), clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,7 +20,7 @@ TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=171798691
 # What `make train` exports, in the order in which it is trained.
 MEMBERS := unet_lite pspnet deeplabv3plus unet
 
-.PHONY: serve test check hostile soak fuzz sbom train bench bench-gpu clean
+.PHONY: serve test check docs hostile soak fuzz sbom train bench bench-gpu clean
 
 serve: $(VENV)/.serve-$(DEVICE)
 	@echo "Rooftrace, the $(DEVICE) build; it says where it listens once it does"
@@ -51,6 +52,9 @@ check: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev-$(DEVICE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 train: $(VENV)/.dev-$(DEVICE)
 	for run in unet_lite_labels $(MEMBERS); do \

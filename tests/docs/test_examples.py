@@ -5,7 +5,6 @@ that cannot be run here has a comment on the line above it: `<!-- not run: REASO
 these as skipped.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -16,18 +15,12 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
-import PIL.Image
 import pytest
-from numpy.typing import NDArray
 
-from app.bundle.manifest import FILE_NAME
-from app.settings import Settings
-from tests.e2e.conftest import Server, environment, running_server
-from tests.geotiff import tiff
-from tests.maps import NORTH_UP, UTM
+from tests.docs.conftest import ADDRESSES, ENVIRONMENT, ROOT
+from tests.e2e.conftest import Server
 from tests.serving import decoded
 
-ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
@@ -36,11 +29,6 @@ PAGES = (
     "docker/README.md",
     "training/README.md",
 )
-ADDRESSES = ("127.0.0.1:8000", "localhost:8000")
-BUNDLE = Settings(_env_file=None).bundle
-# OpenVINO compiles for seconds at each start of the command line.
-ENVIRONMENT = environment(BUNDLE, backend="onnxruntime")
-ENVIRONMENT["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'clients' / 'python'}"
 
 _FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
@@ -80,42 +68,6 @@ EXAMPLES = [
 ]
 RUN = [example for example in EXAMPLES if example.reason is None]
 LEFT_OUT = [example for example in EXAMPLES if example.reason is not None]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of the shipped bundle."""
-    if not (BUNDLE / FILE_NAME).exists():
-        pytest.skip(f"no bundle is shipped in {BUNDLE}")
-    with running_server(tmp_path_factory.mktemp("docs"), BUNDLE) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def scene() -> NDArray[np.uint8]:
-    """A corner of the sample picture, uint8 (224, 300, 3): small, for the tests to be quick."""
-    with PIL.Image.open(ROOT / "docs" / "sample.jpg") as picture:
-        return np.asarray(picture.crop((500, 300, 800, 524)))
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, scene: NDArray[np.uint8]) -> Path:
-    """A folder with the files that the examples name."""
-    files = ("docs/sample.jpg", "a.png", "b.png", "tiles/1.png", "tiles/2.png")
-    for name in files:
-        file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
-        PIL.Image.fromarray(scene).save(file)
-    raster = tiff(np.moveaxis(scene, 2, 0), crs=UTM, transform=NORTH_UP, photometric="rgb")
-    for name in ("scene.tif", "city.tif"):
-        (tmp_path / name).write_bytes(raster)
-    programs = tmp_path / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    for name, command in (("python", ""), ("rooftrace", "-m app.commandline.cli")):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')
-        program.chmod(0o755)
-    return tmp_path
 
 
 @pytest.mark.parametrize("example", RUN, ids=str)
