@@ -1,33 +1,6 @@
 """The domain errors. They know nothing of HTTP: `app.api.problems` maps each class to a status.
 
 Every message says what came, what was expected and what to do.
-
-    RooftraceError
-    ├── InputError              what the client sent is at fault
-    │   ├── MalformedUpload     the body does not hold the file(s) that were announced
-    │   ├── EmptyUpload         the file has no bytes
-    │   ├── UploadTooLarge      more bytes, pixels or files than the limits allow
-    │   ├── UnsupportedFormat   not an image format that is accepted
-    │   │   └── UnsupportedEncoding     compressed or encoded for the way, as gzip or base64
-    │   ├── DamagedImage        an accepted format, but truncated, corrupt or without pixels
-    │   ├── UnsupportedImage    a whole image whose bands or samples can't be read as 8-bit RGB
-    │   ├── InvalidOption       a parameter out of range, or one that this bundle can't honour
-    │   ├── ImpossibleOutput    an output that the upload can't give, such as a map of no place
-    │   ├── NotAcceptable       no result format satisfies what the client accepts
-    │   ├── KeyMissing          the operator asks for a key, and none came
-    │   ├── KeyRefused          a key came that is not one of the operator's
-    │   └── RateExceeded        this client sends more than the operator allows it
-    ├── OverloadError           the request was fine, the service had no room or time for it
-    │   ├── QueueFull           as many requests are waiting as the settings allow
-    │   ├── NotReady            models are not loaded, or the service is draining
-    │   ├── UploadTimeout       the body did not arrive in time
-    │   ├── DeadlineExceeded    the request's deadline passed before its result was ready
-    │   └── ClientGone          nobody waits for the result any more
-    ├── InferenceError          a model failed, or gave something that is no probability
-    └── StartupError            the service refuses to start
-        ├── SettingsError       a setting has a value that it can't have, or does not exist
-        ├── BundleError         manifest, weights or graph are missing or disagree
-        └── DeviceError         the device that was asked for is not really in use
 """
 
 

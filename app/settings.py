@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from .errors import SettingsError
-from .runtime.predictor import Backend, Device, Precision
+from .runtime.choices import Backend, Device, Precision
 
 PREFIX = "ROOFTRACE_"
 

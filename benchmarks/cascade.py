@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.errors import DeviceError
 from app.imaging.image import Image
-from app.runtime.predictor import Precision
+from app.runtime.choices import Precision
 from app.segmentation.cascade import CascadeCount
 from app.segmentation.options import Options, Switch
 from app.segmentation.segmenter import Segmenter, load_segmenter

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import Manifest, load_manifest
 from app.errors import DeviceError
-from app.runtime.predictor import Backend, Precision
+from app.runtime.choices import Backend, Precision
 from app.runtime.select import load_predictor
 from app.settings import Settings
 from benchmarks.machine import peak_memory

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.bundle.manifest import Cascade as FittedCascade
+from app.bundle.manifest import Cascade, CascadeRule
 from app.imaging.image import Image
-from app.segmentation.cascade import Cascade
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
@@ -52,7 +51,7 @@ def fit_cascade(
     splits: Mapping[str, Sequence[Tile]],
     *,
     progress: bool = False,
-) -> FittedCascade | None:
+) -> Cascade | None:
     """Find the rule that spares most time and keeps micro Dice on every split and source.
 
     `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` on a
@@ -63,7 +62,7 @@ def fit_cascade(
     if len(members) == 1:
         return None
     rules = [
-        Cascade(member, low, high, share)
+        CascadeRule(member=member, doubt=(low, high), share=share)
         for member, low, high, share in product(members, LOWS, HIGHS, SHARES)
         if low <= threshold <= high
     ]
@@ -93,9 +92,9 @@ def fit_cascade(
     rule, outcome = rules[best], outcomes[best]
     changes = [outcome.counts[split].dice - whole.counts[split].dice for split in splits]
     described = " and ".join(f"{split} ({len(of)} images)" for split, of in splits.items())
-    return FittedCascade(
+    return Cascade(
         member=rule.member,
-        doubt=(rule.low, rule.high),
+        doubt=rule.doubt,
         share=rule.share,
         alone=round(outcome.alone / patches, 4),
         dice_micro_change=round(min(changes), 6),
@@ -126,7 +125,7 @@ class _Trial:
     is_predicted: NDArray[np.bool_]
     mean: NDArray[np.float32]
     _known: dict[tuple[str, bytes], Counts] = field(default_factory=dict)
-    _doubt: dict[tuple[str, float, float], NDArray[np.float64]] = field(default_factory=dict)
+    _doubt: dict[tuple[str, tuple[float, float]], NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, segmenter: Segmenter, tile: Tile) -> "_Trial":
@@ -141,11 +140,11 @@ class _Trial:
         """The plan of a single map in the members' place."""
         return replace(self.plan, members=self.plan.members[:1], weights=(1.0,))
 
-    def alone(self, rule: Cascade) -> int:
+    def alone(self, rule: CascadeRule) -> int:
         """Count the patches that a rule's member decides alone."""
         return int(np.count_nonzero(self._decided(rule)))
 
-    def counts(self, rule: Cascade | None) -> Counts:
+    def counts(self, rule: CascadeRule | None) -> Counts:
         """Compare the mask that a rule makes, or all members, with the label."""
         decided = self._decided(rule)
         key = (rule.member if rule and decided.any() else "", decided.tobytes())
@@ -159,11 +158,11 @@ class _Trial:
             self._known[key] = count(mask, self.label)
         return self._known[key]
 
-    def _decided(self, rule: Cascade | None) -> NDArray[np.bool_]:
+    def _decided(self, rule: CascadeRule | None) -> NDArray[np.bool_]:
         if rule is None:
             return np.zeros_like(self.is_predicted)
-        key = rule.member, rule.low, rule.high
+        key = rule.member, rule.doubt
         if key not in self._doubt:
             answers = self.predicted[self.plan.members.index(rule.member)]
-            self._doubt[key] = np.array([rule.doubt(answer) for answer in answers])
+            self._doubt[key] = np.array([rule.in_doubt(answer) for answer in answers])
         return self.is_predicted & (self._doubt[key] <= rule.share)

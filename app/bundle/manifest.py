@@ -10,6 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -146,7 +148,20 @@ class GsdRange(_Model):
         return start * math.pow(self.reference / start, share)
 
 
-class Cascade(_Model):
+class CascadeRule(_Model):
+    """The rule of a `Cascade`, which has its terms."""
+
+    member: _Name
+    doubt: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+    share: Annotated[float, Field(ge=0, lt=1)]
+
+    def in_doubt(self, probability: NDArray[np.float32]) -> float:
+        """Return the share of the member's answer about a patch, float32 (S, S), in doubt."""
+        low, high = self.doubt
+        return float(np.mean((probability >= low) & (probability <= high)))
+
+
+class Cascade(CascadeRule):
     """When a member decides a patch alone, and the effect of that on the masks of `fitted_on`.
 
     It does where at most a share `share` of its probabilities lies within `doubt`, a range that
@@ -154,9 +169,6 @@ class Cascade(_Model):
     `dice_micro_change` is micro Dice less that of all members.
     """
 
-    member: _Name
-    doubt: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
-    share: Annotated[float, Field(ge=0, lt=1)]
     alone: Annotated[float, Field(ge=0, le=1)]
     dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
     fitted_on: str

@@ -132,7 +132,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bundle_and_device(parser: argparse.ArgumentParser) -> None:
-    from ..runtime.predictor import Device
+    from ..runtime.choices import Device
 
     parser.add_argument("--bundle", type=Path, help="folder of the models; default: the shipped")
     parser.add_argument(

@@ -5,6 +5,7 @@ It imports no library, so that the command line shows its help at once.
 
 import math
 import re
+from typing import TypedDict
 
 from ..errors import InvalidOption
 
@@ -19,6 +20,17 @@ Rgb = tuple[int, int, int]
 
 Limits = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 """What becomes 0 and what becomes 255, of red, green and blue."""
+
+
+class Decoding(TypedDict, total=False):
+    """What a client chooses; without a key, or with None, the image decides."""
+
+    rescale: Limits | None
+    """Limits that take the place of percentiles."""
+    sharpen: int | None
+    """Per cent of sharpening."""
+    rgb: Rgb | None
+    """The bands to use, in place of those that the file names."""
 
 
 def parse_rgb(text: str) -> Rgb:

@@ -37,9 +37,10 @@ column. A `rescale` of the client takes their place, and spreads 8-bit samples a
 """
 
 from dataclasses import replace
+from typing import Unpack
 
 from .bands import check_rgb
-from .choices import Limits, Rgb
+from .choices import Decoding
 from .image import Image
 from .picture import decode_picture
 from .raster import decode_raster
@@ -52,17 +53,13 @@ def decode_image(
     data: bytes,
     *,
     max_pixels: int,
-    rescale: Limits | None = None,
-    sharpen: int | None = None,
-    rgb: Rgb | None = None,
     grey: bool = False,
+    **wanted: Unpack[Decoding],
 ) -> Image:
     """Decode a whole PNG, JPEG, WebP or TIFF file.
 
-    `rescale`: what of red, green and blue becomes 0 and what 255. `sharpen`: by how many per cent.
-    `rgb`: which bands are red, green and blue, counted from 1; of a PNG, JPEG or WebP, which of
-    these three. `grey`: read a label, whose samples stay as they are, and may be the single band of
-    a GeoTIFF.
+    `rgb` of a PNG, JPEG or WebP counts these three. `grey`: read a label, whose samples stay as
+    they are, and may be the single band of a GeoTIFF.
     Memory is bounded by `len(data)` and `max_pixels`; safe in threads.
 
     Raises:
@@ -75,9 +72,10 @@ def decode_image(
     """
     kind = sniff(data)
     if kind is Format.TIFF:
-        image = decode_raster(data, max_pixels=max_pixels, rescale=rescale, rgb=rgb, grey=grey)
+        image = decode_raster(data, wanted, max_pixels=max_pixels, grey=grey)
     else:
         image = decode_picture(data, kind, max_pixels=max_pixels)
+        rgb, rescale = wanted.get("rgb"), wanted.get("rescale")
         if rgb is not None:
             check_rgb(rgb, 3)
             image = replace(image, pixels=image.pixels[..., [band - 1 for band in rgb]])
@@ -85,4 +83,4 @@ def decode_image(
             image = replace(image, pixels=spread(image.pixels, rescale))
         elif not grey:
             image = correct_light(image)
-    return image if grey else sharpen_soft(image, sharpen)
+    return image if grey else sharpen_soft(image, wanted.get("sharpen"))

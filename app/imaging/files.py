@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from ..errors import UnsupportedFormat
-from .choices import Limits, Rgb
+from .choices import Decoding
 from .decode import decode_image
 from .gdal import GDAL_ERRORS, open_path
 from .image import Image, RowSource
@@ -18,14 +19,7 @@ _DRIVERS = {Format.PNG: "PNG", Format.JPEG: "JPEG", Format.WEBP: "WEBP"}
 
 
 @contextmanager
-def open_image(
-    path: Path,
-    *,
-    max_pixels: int,
-    rescale: Limits | None = None,
-    sharpen: int | None = None,
-    rgb: Rgb | None = None,
-) -> Iterator[RowSource]:
+def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Iterator[RowSource]:
     """Open a file as rows: a TIFF of any size as it lies there, any other whole.
 
     A world file (such as .jgw), .aux.xml and .prj beside it tell its place; a mask (.msk) beside a
@@ -37,31 +31,20 @@ def open_image(
     """
     check_name(path)
     if (kind := sniff_file(path)) is Format.TIFF:
-        with open_raster(path, rescale=rescale, sharpen=sharpen, rgb=rgb) as raster:
+        with open_raster(path, **wanted) as raster:
             yield raster
         return
-    image = decode_image(
-        path.read_bytes(), max_pixels=max_pixels, rescale=rescale, sharpen=sharpen, rgb=rgb
-    )
+    image = decode_image(path.read_bytes(), max_pixels=max_pixels, **wanted)
     yield _placed(image, path, kind)
 
 
-def read_image(
-    path: Path,
-    *,
-    max_pixels: int,
-    rescale: Limits | None = None,
-    sharpen: int | None = None,
-    rgb: Rgb | None = None,
-) -> Image:
+def read_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Image:
     """Read a file whole, as `open_image` opens it.
 
     Raises:
         As `open_image`.
     """
-    with open_image(
-        path, max_pixels=max_pixels, rescale=rescale, sharpen=sharpen, rgb=rgb
-    ) as source:
+    with open_image(path, max_pixels=max_pixels, **wanted) as source:
         if isinstance(source, Image):
             return source
         return Image(

@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Unpack
 
 import rasterio.shutil
 
 from ..errors import DamagedImage
 from .checks import check_blocks
-from .choices import Limits, Rgb
+from .choices import Decoding
 from .files import open_image
 from .gdal import GDAL_ERRORS, open_name
 from .image import RowSource
@@ -23,13 +24,7 @@ _DRIVERS = ("GTiff", "PNG", "JPEG", "WEBP")
 
 @contextmanager
 def open_named(
-    name: str,
-    *,
-    vrt: bool,
-    max_pixels: int,
-    rescale: Limits | None = None,
-    sharpen: int | None = None,
-    rgb: Rgb | None = None,
+    name: str, *, vrt: bool, max_pixels: int, **wanted: Unpack[Decoding]
 ) -> Iterator[RowSource]:
     """Open what GDAL has a name for: a TIFF or a VRT of any size as rows, a picture whole.
 
@@ -44,17 +39,14 @@ def open_named(
         with open_name(name, ["VRT"] if vrt else list(_DRIVERS)) as source:
             if vrt or source.driver == "GTiff":
                 check_blocks(source, MAX_BLOCK_SAMPLES, None)
-                raster = Raster(source, None, rescale=rescale, rgb=rgb)
-                raster.correct_light()
-                raster.sharpen_soft(sharpen)
+                raster = Raster(source, None, wanted)
+                raster.correct(wanted.get("sharpen"))
                 yield raster
                 return
             with tempfile.TemporaryDirectory() as folder:
                 copy = Path(folder, "picture")
                 rasterio.shutil.copyfiles(name, str(copy))
-                with open_image(
-                    copy, max_pixels=max_pixels, rescale=rescale, sharpen=sharpen, rgb=rgb
-                ) as image:
+                with open_image(copy, max_pixels=max_pixels, **wanted) as image:
                     yield image
     except DamagedImage as error:
         if isinstance(error.__cause__, GDAL_ERRORS):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from .checks import (
     damage_told,
     is_interleaved,
 )
-from .choices import Limits, Rgb
+from .choices import Decoding
 from .gdal import open_in_memory, open_path
 from .ifd import orientation, pages
 from .image import Image
@@ -45,14 +46,7 @@ _PIXELS = 2**21  # converted at a time, so that no second whole picture stands i
 _COLLAR = 0.01  # share of black pixels that hardly is imagery
 
 
-def decode_raster(
-    data: bytes,
-    *,
-    max_pixels: int,
-    rescale: Limits | None = None,
-    rgb: Rgb | None = None,
-    grey: bool = False,
-) -> Image:
+def decode_raster(data: bytes, wanted: Decoding, *, max_pixels: int, grey: bool = False) -> Image:
     """Decode a TIFF file's first page.
 
     A block that lies beyond the end of the file is damage. One that the directory itself lists as
@@ -67,7 +61,7 @@ def decode_raster(
     with damage_told(data), open_in_memory(data, "GTiff") as source:
         check_pixel_count(source.height, source.width, max_pixels)
         check_blocks(source, 4 * max_pixels, _MAX_BLOCKS)
-        raster = Raster(source, data, rescale=rescale, rgb=rgb, grey=grey)
+        raster = Raster(source, data, wanted, grey=grey)
         pixels = raster.read_pixels(0, raster.height)
         valid = raster.read_valid(0, raster.height)
     image = Image(pixels, valid, raster.georeference, raster.notices, raster.gsd)
@@ -75,13 +69,7 @@ def decode_raster(
 
 
 @contextmanager
-def open_raster(
-    path: Path,
-    *,
-    rescale: Limits | None = None,
-    sharpen: int | None = None,
-    rgb: Rgb | None = None,
-) -> Iterator["Raster"]:
+def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
     """Open the first page of a TIFF file of any size, to be read a few rows at a time.
 
     Its pixels, its valid ones, its georeference and its notices are those that `decode_raster`
@@ -104,9 +92,8 @@ def open_raster(
             check_first_page(data)
             source = stack.enter_context(open_path(path, "GTiff"))
             check_blocks(source, MAX_BLOCK_SAMPLES, None)
-            raster = Raster(source, data, rescale=rescale, rgb=rgb)
-            raster.correct_light()
-            raster.sharpen_soft(sharpen)
+            raster = Raster(source, data, wanted)
+            raster.correct(wanted.get("sharpen"))
         yield raster  # what goes wrong out there is no fault of the file
 
 
@@ -114,9 +101,7 @@ class Raster:
     """The first page of an open TIFF, as 8-bit RGB: a `RowSource`.
 
     `data` is the file, of which only directories are read; None where these are not at hand.
-    `rescale`: limits that take the place of percentiles; without them, samples of 8 bits stay as
-    they are until `correct_light`. `rgb`: the bands to use, in place of those that the file names.
-    Nothing is sharpened until `sharpen_soft`.
+    Without `rescale`, samples of 8 bits stay as they are until `correct`, and nothing is sharpened.
 
     Raises:
         InvalidOption: `rgb` names a band that is not there.
@@ -128,11 +113,11 @@ class Raster:
         self,
         source: DatasetReader,
         data: bytes | mmap | None,
+        wanted: Decoding,
         *,
-        rescale: Limits | None = None,
-        rgb: Rgb | None = None,
         grey: bool = False,
     ) -> None:
+        rescale, rgb = wanted.get("rescale"), wanted.get("rgb")
         check_samples(source)
         self._source = source
         self.height, self.width = int(source.height), int(source.width)
@@ -189,19 +174,19 @@ class Raster:
         """Whether limits have been settled, by the client, or by percentiles."""
         return self._limits is not None
 
-    def correct_light(self) -> None:
-        """Correct the light of 8-bit samples where it is unusual, as `scaling.correct_light`."""
+    def correct(self, sharpen: int | None) -> None:
+        """Correct unusual light of 8-bit samples, and sharpen by so many per cent, from now on.
+
+        As `scaling.correct_light` and `sharpness.sharpen_soft` do with whole images.
+        """
         if not self.is_scaled:
             samples, step = self._sample()
             corrected = light_limits(samples.astype(np.uint8, copy=False), step)
             if corrected is not None:
                 self._limits, notice = corrected
                 self.notices = (*self.notices, notice)
-
-    def sharpen_soft(self, percent: int | None) -> None:
-        """Sharpen what is read from now on, as `sharpness.sharpen_soft`."""
-        self._sharpened = sharpening_for(self) if percent is None else percent
-        if percent is None and self._sharpened:
+        self._sharpened = sharpening_for(self) if sharpen is None else sharpen
+        if sharpen is None and self._sharpened:
             self.notices = (*self.notices, soft_notice(self._sharpened))
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:

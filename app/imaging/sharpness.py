@@ -12,7 +12,6 @@ import PIL.Image
 import PIL.ImageFilter
 from numpy.typing import NDArray
 
-from ..errors import InvalidOption
 from .choices import MAX_SHARPEN
 from .image import Image, RowSource
 
@@ -32,16 +31,6 @@ _LEAST_DETAIL = 2
 """Root mean square of what is compared, of 255: what has hardly any has nothing to bring out."""
 _PIXELS = 2**20
 """Sharpened at a time, for Pillow takes another 15 bytes for each."""
-
-
-def check_percent(percent: int | None) -> None:
-    """Refuse what no image is sharpened by.
-
-    Raises:
-        InvalidOption: less than 0, or more than `MAX_SHARPEN`.
-    """
-    if percent is not None and not 0 <= percent <= MAX_SHARPEN:
-        raise InvalidOption(f"sharpen must be from 0 to {MAX_SHARPEN} per cent, got {percent}")
 
 
 def sharpening_for(image: RowSource) -> int:

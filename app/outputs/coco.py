@@ -6,7 +6,6 @@ from ..segmentation.stream import Building, SegmentedStream
 from .coco_rle import encode_coco_rle
 from .jsontext import write_json
 from .provenance import provenance
-from .totals import totals
 
 
 def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:
@@ -33,7 +32,7 @@ def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:
         _annotation(number, building, stream)
         for number, building in enumerate(stream.buildings(), 1)
     )
-    write_json(file, head, "annotations", annotations, lambda: totals(stream))
+    write_json(file, stream, head, "annotations", annotations)
 
 
 def _annotation(number: int, building: Building, stream: SegmentedStream) -> dict[str, object]:

@@ -11,7 +11,6 @@ from .earth import Polygon, area_on_earth
 from .footprints import Footprint, check_place, footprints
 from .jsontext import write_json
 from .provenance import provenance
-from .totals import totals
 
 
 def check_coordinates(image: RowSource) -> tuple[str, ...]:
@@ -39,7 +38,7 @@ def write_geojson(stream: SegmentedStream, file: IO[bytes]) -> None:
         head["coordinate_system"] = "pixel"
     head |= {"provenance": provenance(stream.plan).fields(), "notices": stream.plan.notices}
     features = (_feature(footprint, stream) for footprint in footprints(stream))
-    write_json(file, head, "features", features, lambda: totals(stream))
+    write_json(file, stream, head, "features", features)
 
 
 def _feature(footprint: Footprint, stream: SegmentedStream) -> dict[str, object]:

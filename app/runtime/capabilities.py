@@ -12,7 +12,7 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from ..errors import DeviceError
-from .predictor import CpuPrecision
+from .choices import CpuPrecision
 from .quantization import convolution_types, quantize
 
 

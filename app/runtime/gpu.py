@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from ..bundle.manifest import Manifest
 from ..bundle.verification import read_model
 from ..errors import DeviceError
+from .choices import GpuPrecision
 from .fp16 import to_fp16
 from .onnxruntime import CPU, Providers, open_session, run_session
-from .predictor import GpuPrecision, reason
-from .workers import Workers
+from .predictor import Predictor, reason
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +71,15 @@ class Gpu:
         return [(TENSORRT, engines), (CUDA, cuda)]
 
 
-class GpuPredictor:
+class GpuPredictor(Predictor):
     """Run a bundle's networks on one GPU, one session each.
 
-    One worker takes up to `options.batch` patches at a time, of all callers who wait. If the GPU's
+    One thread takes up to `options.batch` patches at a time, of all callers who wait. If the GPU's
     memory does not hold a batch, batches are half as large from then on. A member of which it does
     not hold a single patch moves to the CPU for good, if `may_move`, and `fallback` says so.
     """
 
     ahead = True
-    out_of_memory = 0
-    fallback: str | None = None
 
     def __init__(
         self,
@@ -99,6 +97,7 @@ class GpuPredictor:
             BundleError: a file, or the graph in it, is not what the manifest describes.
             DeviceError: a member would not run on the GPU.
         """
+        super().__init__(1, options.batch)
         models = {member.name: read_model(bundle, member) for member in manifest.members}
         if precision == "fp16" and options.tensorrt is None:  # TensorRT converts by itself
             models = {member: to_fp16(model) for member, model in models.items()}
@@ -115,15 +114,6 @@ class GpuPredictor:
         self.members = tuple(models)
         self.batch_size = options.batch
         self.choice = choice
-        self._workers = Workers(1, options.batch)
-
-    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
-        """Predict as `Predictor.predict` promises."""
-        return self._workers.predict(self._run, patches, members)
-
-    def close(self) -> None:
-        """Wait for running work and stop the thread."""
-        self._workers.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         results: list[NDArray[np.float32]] = []
@@ -160,7 +150,7 @@ class GpuPredictor:
             raise error
         del self._buffers[member]
         self._on_cpu[member] = open_session(member, self._models[member], [CPU], self._patch)
-        self.providers[member] = CPU
+        self.providers = {**self.providers, member: CPU}
         self.fallback = (
             f"Member {member!r} has moved to the CPU: the GPU has no memory for one patch. "
             "A reload tries the GPU again."

@@ -6,7 +6,7 @@ module settles each of these, once.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,7 @@ from ..bundle.manifest import Manifest
 from ..bundle.verification import read_model
 from ..errors import BundleError
 from .cores import usable_cores
-from .predictor import check_signature, reason, spell
-from .workers import Workers
+from .predictor import Predictor, check_signature, reason, spell
 
 CPU = "CPUExecutionProvider"
 
@@ -26,15 +25,13 @@ Providers = Sequence[str | tuple[str, dict[str, str]]]
 """ONNX Runtime's execution providers, the best first, some with options."""
 
 
-class OnnxPredictor:
+class OnnxPredictor(Predictor):
     """Run a bundle's networks on the CPU in fp32, one session each.
 
     `workers` threads (default: one per usable core), which all callers share, take one patch at a
     time through all members. This was measured to be faster than any batch size and than ONNX
     Runtime's own threads, and it needs the least memory.
     """
-
-    out_of_memory, ahead = 0, False
 
     def __init__(
         self,
@@ -50,6 +47,8 @@ class OnnxPredictor:
         Raises:
             BundleError: a file, or the graph in it, is not what the manifest describes.
         """
+        workers = usable_cores() if workers is None else workers
+        super().__init__(workers)
         self._sessions = {
             member.name: open_session(
                 member.name, read_model(bundle, member), [CPU], manifest.patch_size
@@ -57,21 +56,11 @@ class OnnxPredictor:
             for member in manifest.members
         }
         self.members = tuple(self._sessions)
-        self.providers: Mapping[str, str] = dict.fromkeys(self.members, CPU)
+        self.providers = dict.fromkeys(self.members, CPU)
         self.choice, self.fallback = choice, fallback
-        workers = usable_cores() if workers is None else workers
         # Two rounds a call: a whole number, so that no worker idles at the end, and few, so that
         # callers who share the workers, or want to stop, need not wait for long.
         self.batch_size = 2 * workers
-        self._workers = Workers(workers)
-
-    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
-        """Predict as `Predictor.predict` promises."""
-        return self._workers.predict(self._run, patches, members)
-
-    def close(self) -> None:
-        """Wait for running work and stop the threads."""
-        self._workers.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         return run_session(self._sessions[member], patches)

@@ -19,11 +19,11 @@ from ..bundle.manifest import Manifest, Member
 from ..bundle.verification import read_model
 from ..errors import BundleError, DeviceError
 from .capabilities import float_precision, require_native
+from .choices import CpuPrecision
 from .cores import usable_cores
-from .predictor import CpuPrecision, check_signature, reason, spell
+from .predictor import Predictor, check_signature, reason, spell
 from .quantization import Ranges, convolutions, fold_constants, quantize
 from .winograd import rearrange
-from .workers import Workers
 
 # The first of these calls fills a table. Two threads that make it at once, as workers do, wait for
 # each other for ever: one for the table, one for the interpreter (seen in OpenVINO 2026.4.1).
@@ -38,16 +38,13 @@ _OUTSIDE = b"\n\x08location\x12"
 as protobuf writes it. Source: ONNX, docs/ExternalData.md; Protocol Buffers, Encoding."""
 
 
-class OpenvinoPredictor:
+class OpenvinoPredictor(Predictor):
     """Run a bundle's networks on the CPU, in fp32, bf16 or int8.
 
     Members without int8 ranges in the manifest compute in bf16 where the CPU has it, else in fp32.
     As in `OnnxPredictor`, `workers` threads (default: one per usable core) take one patch at a
     time. Networks are compiled for exactly one patch, so memory does not depend on the batch.
     """
-
-    fallback = None
-    out_of_memory, ahead = 0, False
 
     def __init__(
         self,
@@ -65,6 +62,7 @@ class OpenvinoPredictor:
             DeviceError: the CPU can't compute in `precision`, or no member has int8 ranges.
         """
         workers = usable_cores() if workers is None else workers
+        super().__init__(workers)
         require_native(precision)
         in_int8: dict[str, Ranges] = {}
         if precision == "int8":
@@ -88,22 +86,13 @@ class OpenvinoPredictor:
             loaded = threads.map(load, manifest.members)
             names = (member.name for member in manifest.members)
             self._compiled = dict(zip(names, loaded, strict=True))
-        self._workers = Workers(workers)
         self._of_worker = threading.local()
         self.choice = choice
         self.members = tuple(self._compiled)
-        self.providers: Mapping[str, str] = {
+        self.providers = {
             name: f"OpenVINO CPU {'int8' if name in in_int8 else rest}" for name in self.members
         }
         self.batch_size = 2 * workers  # as in `OnnxPredictor`
-
-    def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
-        """Predict as `Predictor.predict` promises."""
-        return self._workers.predict(self._run, patches, members)
-
-    def close(self) -> None:
-        """Wait for running work and stop the threads."""
-        self._workers.close()
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         requests: dict[str, ov.InferRequest] = self._of_worker.__dict__
@@ -114,7 +103,7 @@ class OpenvinoPredictor:
         # the stream's copy of the network free.
         request.start_async([patches], share_inputs=True)
         request.wait()
-        # The next run of this worker overwrites it; `Workers` copies it before.
+        # The next run of this worker overwrites it; `Predictor` copies it before.
         probability: NDArray[np.float32] = request.get_output_tensor(0).data
         return probability
 

@@ -1,60 +1,67 @@
-"""What every runtime promises, and the words that choose one. Imports no runtime itself.
+"""What every runtime promises: a predictor, whose threads all callers share."""
 
-Settings read these types, so reading them must stay fast.
-"""
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TypeVar
 
-from __future__ import annotations
+import numpy as np
+from numpy.typing import NDArray
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from ..errors import BundleError, InferenceError
 
-from ..errors import BundleError
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-Device = Literal["auto", "cpu", "cuda"]
-Backend = Literal["auto", "onnxruntime", "openvino"]
-Precision = Literal["auto", "fp32", "bf16", "int8", "fp16"]
-
-CpuPrecision = Literal["fp32", "bf16", "int8"]
-GpuPrecision = Literal["fp32", "fp16"]
+_ROUNDING = 1e-6  # a sigmoid may leave [0, 1] by a few units in the last place
 
 
-class Predictor(Protocol):
-    """Turns patches into probabilities."""
+@dataclass(eq=False)
+class _Part:
+    """Patches of one caller, at most a chunk, and where their probabilities go."""
 
-    @property
-    def members(self) -> tuple[str, ...]:
-        """Names of the networks, in the manifest's order."""
+    members: tuple[str, ...]
+    patches: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    done: Future[None] = field(default_factory=Future)
 
-    @property
-    def providers(self) -> Mapping[str, str]:
-        """The execution provider that each member really runs on, such as "OpenVINO CPU int8"."""
 
-    @property
-    def fallback(self) -> str | None:
-        """Why the CPU is used although the machine has a GPU; None if nothing fell back."""
+class Predictor(ABC):
+    """Turns patches into probabilities, in threads that take up to `chunk` patches at a time.
 
-    @property
-    def out_of_memory(self) -> int:
-        """How often the device had no memory for a batch, so that a smaller one was tried."""
+    A chunk may hold patches of several callers who ask for the same members, so that a device that
+    takes many patches at once is busy with small images too. No caller waits for others to come.
+    """
 
-    @property
-    def choice(self) -> str:
-        """The precision, and why this backend computes in it."""
+    members: tuple[str, ...]
+    """Names of the networks, in the manifest's order."""
+    providers: Mapping[str, str]
+    """The execution provider that each member really runs on, such as "OpenVINO CPU int8"."""
+    choice: str
+    """The precision, and why this backend computes in it."""
+    batch_size: int
+    """The most patches that one call of `predict` should bring, to keep the device busy."""
+    ahead: bool = False
+    """Whether to ask for the next batch before the last result is used.
 
-    @property
-    def batch_size(self) -> int:
-        """The most patches that one call of `predict` should bring, to keep the device busy."""
+    A GPU would idle meanwhile. On a CPU, the code that uses the result needs the cores.
+    """
+    fallback: str | None = None
+    """Why the CPU is used although the machine has a GPU; None if nothing fell back."""
+    out_of_memory: int = 0
+    """How often the device had no memory for a batch, so that a smaller one was tried."""
 
-    @property
-    def ahead(self) -> bool:
-        """Whether to ask for the next batch before the last result is used.
+    def __init__(self, threads: int, chunk: int = 1) -> None:
+        self._chunk = chunk
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="worker")
+        self._waiting: list[_Part] = []
+        self._lock = Lock()
 
-        A GPU would idle meanwhile. On a CPU, the code that uses the result needs the cores.
-        """
+    @abstractmethod
+    def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predict uint8 (N, S, S, 3) by one member: float32 (N, S, S). Many threads call it."""
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
         """Predict uint8 (N, S, S, 3) RGB patches: float32 (M, N, S, S) in [0, 1], as `members`.
@@ -64,9 +71,105 @@ class Predictor(Protocol):
         Raises:
             InferenceError: a member failed, or returned values that are no probabilities.
         """
+        probabilities = np.empty((len(members), *patches.shape[:-1]), np.float32)
+        parts = []
+        for start in range(0, len(patches), self._chunk):
+            here = slice(start, start + self._chunk)
+            parts.append(_Part(tuple(members), patches[here], probabilities[:, here]))
+        with self._lock:
+            self._waiting += parts
+        for _ in parts:
+            self._pool.submit(self._work)
+        try:
+            for part in parts:
+                part.done.result()
+        finally:
+            for part in parts:
+                part.done.cancel()
+        return probabilities
 
     def close(self) -> None:
         """Wait for running work and stop the threads."""
+        self._pool.shutdown()
+
+    def _work(self) -> None:
+        if parts := self._take():
+            self._finish(parts)
+
+    def _take(self) -> list[_Part]:
+        """Remove the part that has waited longest, and those that fit into a chunk with it."""
+        chosen: list[_Part] = []
+        left: list[_Part] = []
+        room = self._chunk
+        with self._lock:
+            for part in self._waiting:
+                alike = not chosen or part.members == chosen[0].members
+                if alike and len(part.patches) <= room:
+                    if part.done.set_running_or_notify_cancel():
+                        chosen.append(part)
+                        room -= len(part.patches)
+                else:
+                    left.append(part)
+            self._waiting = left
+        return chosen
+
+    def _finish(self, parts: Sequence[_Part]) -> None:
+        """Run parts together; each alone if that fails, so that one caller's fault is its own."""
+        try:
+            self._run_together(parts)
+        except Exception as error:  # of any kind: a caller waits for it
+            if len(parts) == 1:
+                parts[0].done.set_exception(error)
+            else:
+                for part in parts:
+                    self._finish([part])
+        else:
+            for part in parts:
+                part.done.set_result(None)
+
+    def _run_together(self, parts: Sequence[_Part]) -> None:
+        patches = parts[0].patches
+        if len(parts) > 1:
+            patches = np.concatenate([part.patches for part in parts])
+        for m, member in enumerate(parts[0].members):
+            probability = self._checked(member, patches)
+            first = 0
+            for part in parts:
+                part.probabilities[m] = probability[first : first + len(part.patches)]
+                first += len(part.patches)
+
+    def _checked(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            probability = self._run(member, patches)
+        except Exception as error:  # the runtimes' errors have no other class in common
+            raise InferenceError(f"member {member!r} failed: {reason(error)}") from error
+        if probability.shape != patches.shape[:-1]:
+            raise InferenceError(
+                f"member {member!r} gave shape {probability.shape} "
+                f"for patches of shape {patches.shape}"
+            )
+        low, high = probability.min(), probability.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both
+            raise InferenceError(
+                f"member {member!r} gave values from {low} to {high}, not probabilities"
+            )
+        return probability
+
+
+def one_ahead(ask: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Yield the result of `ask` for each item, and ask for the next one in a thread meanwhile.
+
+    The code that makes items and uses results works while the next result is computed.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        last: Future[_Result] | None = None
+        for item in items:
+            next_one = thread.submit(ask, item)
+            if last is not None:
+                yield last.result()
+            last = next_one
+        if last is not None:
+            yield last.result()
 
 
 def check_signature(member: str, inputs: str, outputs: str, patch: int) -> None:

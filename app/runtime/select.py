@@ -7,17 +7,10 @@ from typing import Literal
 
 from ..bundle.manifest import Lower, Manifest
 from ..errors import DeviceError
+from .choices import Backend, CpuPrecision, Device, GpuPrecision, Precision
 from .gpu import Gpu, GpuPredictor, gpu_expected
 from .onnxruntime import OnnxPredictor
-from .predictor import (
-    Backend,
-    CpuPrecision,
-    Device,
-    GpuPrecision,
-    Precision,
-    Predictor,
-    reason,
-)
+from .predictor import Predictor, reason
 
 logger = logging.getLogger(__name__)
 

@@ -14,32 +14,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.manifest import CascadeRule
 from ..errors import InferenceError
 
 Patch: TypeAlias = NDArray[np.uint8]
 Ask = Callable[[Iterable[Patch], tuple[str, ...]], Iterator[NDArray[np.float32]]]
 """Takes patches, uint8 (S, S, 3), and M members; yields a float32 (M, S, S) for each patch."""
-
-
-@dataclass(frozen=True)
-class Cascade:
-    """When a member decides a patch alone.
-
-    It does where at most a share `share` of its probabilities lies from `low` to `high`.
-    """
-
-    member: str
-    low: float
-    high: float
-    share: float
-
-    def doubt(self, probability: NDArray[np.float32]) -> float:
-        """Return the share of a member's answer about a patch, float32 (S, S), that is in doubt."""
-        return float(np.mean((probability >= self.low) & (probability <= self.high)))
-
-    def decides(self, probability: NDArray[np.float32]) -> bool:
-        """Tell whether the first member's answer about a patch is enough."""
-        return self.doubt(probability) <= self.share
 
 
 @dataclass
@@ -87,7 +67,7 @@ def predict_cascade(
     patches: Iterable[Patch],
     ask: Ask,
     members: tuple[str, ...],
-    cascade: Cascade,
+    rule: CascadeRule,
     count: CascadeCount,
     *,
     at_once: int,
@@ -97,12 +77,12 @@ def predict_cascade(
     Where the first member decides alone, its answer stands for every member's. Members are asked
     about up to `at_once` patches together, to keep the device busy.
     """
-    first = members.index(cascade.member)
-    others = tuple(name for name in members if name != cascade.member)
+    first = members.index(rule.member)
+    others = tuple(name for name in members if name != rule.member)
     remaining = iter(patches)
     while few := list(islice(remaining, at_once)):
-        answers = [answer[0] for answer in ask(few, (cascade.member,))]
-        alone = [cascade.decides(answer) for answer in answers]
+        answers = [answer[0] for answer in ask(few, (rule.member,))]
+        alone = [rule.in_doubt(answer) <= rule.share for answer in answers]
         count.asked += len(few)
         count.alone += sum(alone)
         doubtful = [patch for patch, decided in zip(few, alone, strict=True) if not decided]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import InvalidOption
-from ..imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, parse_rescale, parse_rgb
+from ..imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, Decoding, parse_rescale, parse_rgb
 
 MAX_OVERLAP = 0.75
 """Largest share of a patch that neighbours may share: at 0.75 each pixel is predicted 16 times."""
@@ -206,8 +206,8 @@ class BatchOptions(BaseModel):
         return None if self.models is None else tuple(_split(self.models))
 
     @property
-    def decoding(self) -> dict[str, Any]:
-        """Keyword arguments of `app.imaging.decode.decode_image` and `raster.open_raster`."""
+    def decoding(self) -> Decoding:
+        """What they say about the decoding of the image."""
         rescale = None if self.rescale is None else parse_rescale(self.rescale)
         rgb = None if self.rgb is None else parse_rgb(self.rgb)
         return {"rescale": rescale, "sharpen": self.sharpen, "rgb": rgb}

@@ -7,11 +7,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import GsdRange, Manifest
+from ..bundle.manifest import CascadeRule, GsdRange, Manifest
 from ..errors import InvalidOption
 from ..imaging.georeference import Gsd
 from ..imaging.image import RowSource
-from .cascade import Cascade, CascadeCount
+from .cascade import CascadeCount
 from .options import Combine, Options, PixelOrder, RasterBand, Rectify
 from .resampling import Size, seen_size
 from .tta import ORIENTATIONS, Orientation
@@ -47,7 +47,7 @@ class Plan:
     """Area below which a connected component is no building: m² with `row_areas`, else pixels."""
     row_areas: NDArray[np.float64] | None
     """Area of a pixel of each row on the ground, float64 (height,), in m²; None if not known."""
-    cascade: Cascade | None
+    cascade: CascadeRule | None
     """When the first member decides a patch alone; None: never."""
     gsd: Gsd | None
     """GSD down and across, in metres per pixel, as told by client or file."""
@@ -172,14 +172,12 @@ def _min_confidence(manifest: Manifest, options: Options, threshold: float) -> f
     return manifest.threshold.min_confidence if fitted else 0.0
 
 
-def _cascade(manifest: Manifest, options: Options, threshold: float) -> Cascade | None:
+def _cascade(manifest: Manifest, options: Options, threshold: float) -> CascadeRule | None:
     fitted = manifest.cascade
     if fitted is None or options.cascade == "off" or options.tta != "none":
         return None
     low, high = fitted.doubt
-    if not (_is_fitted(manifest, options) and low <= threshold <= high):
-        return None
-    return Cascade(fitted.member, low, high, fitted.share)
+    return fitted if _is_fitted(manifest, options) and low <= threshold <= high else None
 
 
 def _scale(trained: GsdRange, gsd: Gsd | None, options: Options) -> tuple[float, float]:

@@ -14,10 +14,10 @@ from ..bundle.manifest import Manifest, load_manifest
 from ..errors import BundleError, InferenceError
 from ..imaging.image import RowSource
 from ..imaging.resample import resample_rows
+from ..runtime.choices import Backend, Device, Precision
 from ..runtime.gpu import Gpu
-from ..runtime.predictor import Backend, Device, Precision, Predictor
+from ..runtime.predictor import Predictor, one_ahead
 from ..runtime.select import load_predictor
-from ..runtime.workers import one_ahead
 from .blending import MemberBand, blend, drop_above
 from .cascade import CascadeCount, Patch, predict_cascade, predict_valid
 from .components import Rule, find_buildings
@@ -132,7 +132,7 @@ class Segmenter:
                 predict_cascade,
                 ask=ask,
                 members=plan.members,
-                cascade=plan.cascade,
+                rule=plan.cascade,
                 count=count or CascadeCount(plan.cascade.member),
                 at_once=4 * self.predictor.batch_size,
             )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.bundle.manifest import FILE_NAME, load_manifest
 from app.imaging.decode import decode_image
-from app.runtime.predictor import Backend, Precision
+from app.runtime.choices import Backend, Precision
 from app.segmentation.segmenter import load_segmenter
 from app.settings import Settings
 from tests.cpus import pretend

@@ -142,7 +142,7 @@ GUARDS = (
     ),
     Guard(
         "what is no probability never leaves",
-        "app/runtime/workers.py",
+        "app/runtime/predictor.py",
         "if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):",
         "if False:",
         "tests/unit/test_predictor.py::test_what_is_no_probability_never_leaves",

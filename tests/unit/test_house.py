@@ -81,9 +81,9 @@ class TestImports:
     def test_settings_and_outputs_load_no_runtime(self, module: str) -> None:
         loaded = loaded_with(module)
         assert not loaded & {"onnxruntime", "openvino", "app.segmentation.segmenter"}
-        # The settings name backends and precisions, whose types stand beside the Protocol.
+        # The settings name backends and precisions.
         runtime = {name for name in loaded if name.startswith("app.runtime.")}
-        assert runtime <= {"app.runtime.predictor"}
+        assert runtime <= {"app.runtime.choices"}
 
     @pytest.mark.parametrize("library", ["training", "torch", "albumentations", "cv2", "tests"])
     def test_nobody_in_app_imports(self, library: str) -> None:

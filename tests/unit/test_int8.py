@@ -18,8 +18,9 @@ from app.bundle.manifest import load_manifest
 from app.errors import BundleError, DeviceError
 from app.imaging.image import Image
 from app.runtime.capabilities import float_precision, native_precisions
+from app.runtime.choices import CpuPrecision
 from app.runtime.openvino import OpenvinoPredictor, measure_ranges
-from app.runtime.predictor import CpuPrecision, Predictor
+from app.runtime.predictor import Predictor
 from app.runtime.quantization import convolution_types
 from app.segmentation.options import Options
 from app.segmentation.segmenter import load_segmenter

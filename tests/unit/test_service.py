@@ -18,6 +18,7 @@ from app import __version__
 from app.bundle.manifest import load_manifest
 from app.errors import BundleError
 from app.main import create_app
+from app.runtime.predictor import Predictor
 from app.segmentation.segmenter import Segmenter
 from tests.factories import TOY_WEIGHTS, scene
 from tests.serving import assert_no_innards, assert_problem, encoded, serving, settings_of
@@ -194,18 +195,16 @@ class TestHead:
         assert counted in client.get("/metrics").text
 
 
-class _BrokenPredictor:
+class _BrokenPredictor(Predictor):
     """A predictor with a bug: it can't stand a patch with a pixel of 255, and sees no building."""
 
     members = ("red", "green", "blue")
     providers: Mapping[str, str] = dict.fromkeys(members, "CPUExecutionProvider")
-    fallback = None
-    out_of_memory = 0
     choice = "fp32, as asked"
     batch_size = 1
-    ahead = False
 
     def __init__(self, error: Exception) -> None:
+        super().__init__(1)
         self.error = error
 
     def predict(self, patches: NDArray[np.uint8], members: Sequence[str]) -> NDArray[np.float32]:
@@ -213,8 +212,8 @@ class _BrokenPredictor:
             raise self.error
         return np.zeros((len(members), *patches.shape[:3]), np.float32)
 
-    def close(self) -> None:
-        """Do nothing."""
+    def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise NotImplementedError
 
 
 class _Unprintable(Exception):

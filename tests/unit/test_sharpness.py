@@ -8,11 +8,10 @@ import PIL.ImageFilter
 import pytest
 from numpy.typing import NDArray
 
-from app.errors import InvalidOption
 from app.imaging.choices import MAX_SHARPEN
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
-from app.imaging.sharpness import check_percent, sharpen_soft, sharpening_for
+from app.imaging.sharpness import sharpen_soft, sharpening_for
 from tests.geotiff import tiff
 from tests.serving import encoded
 
@@ -107,9 +106,3 @@ def test_strips_are_sharpened_as_the_whole(height: int) -> None:
     mask = PIL.ImageFilter.UnsharpMask(radius=1.5, percent=300, threshold=0)
     whole = PIL.Image.fromarray(pixels).filter(mask)
     np.testing.assert_array_equal(sharpen_soft(Image(pixels), 300).pixels, np.asarray(whole))
-
-
-@pytest.mark.parametrize("percent", [-1, 501])
-def test_other_percents_are_refused(percent: int) -> None:
-    with pytest.raises(InvalidOption, match=f"from 0 to 500 per cent, got {percent}"):
-        check_percent(percent)
