@@ -3,10 +3,12 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import RooftraceError
+from app.segmentation.flags import add_flags, given_options
+from app.segmentation.options import SCORED
 from training.config import load_config
 
 
@@ -20,13 +22,13 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from app.segmentation.options import Options
     from training.data import list_tiles
     from training.evaluate import SEAM_TILES, Gate, examine
     from training.export import served
 
-    names = "threshold", "overlap", "tta", "combine", "models"
-    options = Options.parse({name: getattr(args, name) for name in names})
+    options = given_options(args)
+    if args.tell_gsd and args.gsd:
+        raise ValueError("--gsd tells every tile's GSD, --tell-gsd each its own: give one of them")
     gates = [Gate.parse(text) for text in args.gate]
     tiles = [tile for path in args.data for tile in list_tiles(path)]
     if args.html and args.html.is_dir():  # better said now than after the work
@@ -114,20 +116,13 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from app.segmentation.options import Options
     from training.competition import submit
     from training.export import served
 
-    names = "threshold", "tta", "combine", "gsd"
-    options = Options.parse({name: getattr(args, name) for name in names})
+    options = given_options(args)
     with served(args.model) as segmenter:
         new = submit(
-            segmenter,
-            args.tiles,
-            args.out,
-            options,
-            resume=args.resume,
-            progress=not args.quiet,
+            segmenter, args.tiles, args.out, options, resume=args.resume, progress=not args.quiet
         )
     print(f"submission: {args.out} ({new} new rows)")
 
@@ -185,31 +180,43 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("train", help="train one network from its TOML configuration")
-    command.add_argument("config", type=Path, help="such as training/configs/unet.toml")
-    command.add_argument("--run", type=Path, help="folder of the run (default: runs/MEMBER)")
-    command.add_argument("--resume", action="store_true", help="go on after the last epoch there")
-    command.add_argument(
+    def add(
+        run: Callable[[argparse.Namespace], int | None],
+        help: str,
+        *parents: argparse.ArgumentParser,
+    ) -> argparse.ArgumentParser:
+        """Add a command, named as the function that runs it, with the flags of `parents`."""
+        command = commands.add_parser(run.__name__[1:], help=help, parents=parents)
+        command.set_defaults(run_command=run)
+        return command
+
+    # Flags that several commands have.
+    quiet, overriding, noted, scored = (argparse.ArgumentParser(add_help=False) for _ in range(4))
+    quiet.add_argument("--quiet", action="store_true", help="no progress bar")
+    overriding.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="override a value of the configuration, such as trainer.epochs=3 (repeatable)",
+        help="override a value of the configuration, or of all arms, such as trainer.epochs=3 "
+        "(repeatable)",
     )
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run_command=_train)
+    noted.add_argument(
+        "--note", action="append", default=[], help="a line for the model card (repeatable)"
+    )
+    add_flags(scored.add_argument_group("options of the masks, as the service has them"), SCORED)
 
-    command = commands.add_parser("evaluate", help="score a bundle, or a checkpoint, on tiles")
+    command = add(_train, "train one network from its TOML configuration", quiet, overriding)
+    command.add_argument("config", type=Path, help="such as training/configs/unet.toml")
+    command.add_argument("--run", type=Path, help="folder of the run (default: runs/MEMBER)")
+    command.add_argument("--resume", action="store_true", help="go on after the last epoch there")
+
+    command = add(_evaluate, "score a bundle, or a checkpoint, on tiles", quiet, scored)
     command.add_argument("model", type=Path, help="folder of a bundle, or a checkpoint")
     command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
-    command.add_argument("--threshold", type=float, help="default: the bundle's own")
-    command.add_argument("--overlap", type=float, default=0.25, help="default: %(default)s")
-    command.add_argument("--tta", default="none", help="none, flips or d4")
-    command.add_argument("--combine", default="average", help="average or vote")
     command.add_argument(
         "--tell-gsd", action="store_true", help="tell the GSD of tiles where SOURCES.csv states it"
     )
-    command.add_argument("--models", metavar="NAME,NAME", help="members that vote (default: all)")
     command.add_argument("--json", type=Path, help="write the scores, and each image's, there")
     command.add_argument(
         "--html", type=Path, help="write a page there: scores, plots, the worst images, seams"
@@ -252,10 +259,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME>=BOUND",
         help="status 1 unless the ensemble's score keeps it; also NAME<=BOUND (repeatable)",
     )
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run_command=_evaluate)
 
-    command = commands.add_parser("export", help="make a bundle that can be served")
+    command = add(_export, "make a bundle that can be served", quiet, noted)
     command.add_argument("checkpoints", type=Path, nargs="+", help="one per member")
     command.add_argument("--out", type=Path, required=True, help="such as models/NAME")
     command.add_argument("--name", help="name of the bundle (default: that of its folder)")
@@ -281,14 +286,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="GSD",
         help="enlarge imagery that is coarser than this; default: than the members' data.gsd",
     )
-    command.add_argument(
-        "--note", action="append", default=[], help="a line for the model card (repeatable)"
-    )
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run_command=_export)
 
-    command = commands.add_parser(
-        "fit", help="copy a bundle, with everything that is fitted fitted to other tiles"
+    command = add(
+        _fit, "copy a bundle, with everything that is fitted fitted to other tiles", quiet, noted
     )
     command.add_argument("bundle", type=Path, help="folder of the bundle")
     command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
@@ -315,51 +315,37 @@ def _parser() -> argparse.ArgumentParser:
         metavar="GSD",
         help="as in export; default: the bundle's own",
     )
-    command.add_argument(
-        "--note", action="append", default=[], help="a line for the model card (repeatable)"
-    )
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run_command=_fit)
 
-    command = commands.add_parser("submit", help="make the competition's submission CSV")
+    command = add(_submit, "make the competition's submission CSV", quiet, scored)
     command.add_argument("model", type=Path, help="folder of a bundle, or a checkpoint")
     command.add_argument("tiles", type=Path, help="CSV with img_id,img_path, such as test.csv")
     command.add_argument("--out", type=Path, required=True, help="such as submission.csv")
     command.add_argument("--resume", action="store_true", help="go on after the last row there")
-    command.add_argument("--threshold", type=float, help="default: the bundle's own")
-    command.add_argument("--tta", default="none", help="none, flips or d4")
-    command.add_argument("--combine", default="average", help="average or vote")
-    command.add_argument("--gsd", type=float, help="metres per pixel of the tiles")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run_command=_submit)
 
-    command = commands.add_parser("score", help="score a submission as the competition did")
+    command = add(_score, "score a submission as the competition did")
     command.add_argument("submission", type=Path, help="CSV with img_id,mask_rle")
     command.add_argument("labels", type=Path, help="CSV with img_id,mask_rle")
     command.add_argument("--size", type=int, default=224, help="side of a tile (%(default)s)")
-    command.set_defaults(run_command=_score)
 
-    command = commands.add_parser(
-        "restore", help="turn a bundle back into checkpoints, to fine-tune them"
-    )
+    command = add(_restore, "turn a bundle back into checkpoints, to fine-tune them")
     command.add_argument("bundle", type=Path, help="folder of the bundle")
     command.add_argument("data", type=Path, help="a folder or CSV of tiles to go on training with")
     command.add_argument("--out", type=Path, required=True, help="gets one checkpoint per member")
-    command.set_defaults(run_command=_restore)
 
-    command = commands.add_parser(
-        "explore", help="write a page about labelled tiles: figures, plots, suspicious labels"
+    command = add(
+        _explore, "write a page about labelled tiles: figures, plots, suspicious labels", quiet
     )
     command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")
     command.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="gets explore.html and its plots"
     )
     command.add_argument("--seed", type=int, default=0, help="of the tiles shown as samples")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run_command=_explore)
 
-    command = commands.add_parser(
-        "compare", help="train and score the arms of an experiment; started again, it goes on"
+    command = add(
+        _compare,
+        "train and score the arms of an experiment; started again, it goes on",
+        quiet,
+        overriding,
     )
     command.add_argument("experiment", type=Path, help="such as training/experiments/loss.toml")
     command.add_argument(
@@ -371,22 +357,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="runs that experiments share (default: in --out)",
     )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="override a value of all arms, such as trainer.epochs=3 (repeatable)",
-    )
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run_command=_compare)
 
-    command = commands.add_parser("scenes", help="write procedural scenes with labels")
+    command = add(_scenes, "write procedural scenes with labels")
     command.add_argument("folder", type=Path, help="gets images/ and masks/")
     command.add_argument("--count", type=int, default=100, help="default: %(default)s")
     command.add_argument("--size", type=int, default=512, help="pixels (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="of the first scene")
-    command.set_defaults(run_command=_scenes)
     return parser
 
 

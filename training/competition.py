@@ -55,7 +55,7 @@ def submit(
     def one(row: tuple[str, Path]) -> tuple[str, str]:
         img_id, path = row
         try:
-            mask = segmenter.segment_image(read_image(path), options).mask
+            mask = segmenter.segment_image(read_image(path, **options.decoding), options).mask
         except RooftraceError as error:
             raise ValueError(f"{path}: {error}") from error
         return img_id, encode_rle(mask, "row") or EMPTY_CSV

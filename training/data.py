@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from app.imaging.choices import Decoding
 from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.outputs.rle import decode_rle
@@ -49,7 +51,7 @@ class Tile:
         """Return what the tile is drawn with: its source, or `empty`, `weak` or `none`."""
         return self.labels if self.labels in DRAWN_TOGETHER else self.source
 
-    def read(self) -> tuple[Image, Label]:
+    def read(self, **wanted: Unpack[Decoding]) -> tuple[Image, Label]:
         """Decode the image as the service would, and its label, bool (H, W).
 
         Raises:
@@ -58,7 +60,7 @@ class Tile:
         """
         if self.label is None:
             raise ValueError(f"{self.image} has no label, so nothing can be scored on it")
-        image = read_image(self.image)
+        image = read_image(self.image, **wanted)
         if isinstance(self.label, str):
             return image, decode_rle(self.label, image.height, image.width, "row")
         label = read_image(self.label, grey=True).pixels[..., 0] > 127
@@ -69,9 +71,9 @@ class Tile:
         return image, label
 
 
-def read_image(path: Path, *, grey: bool = False) -> Image:
+def read_image(path: Path, *, grey: bool = False, **wanted: Unpack[Decoding]) -> Image:
     """Decode an image file of our own; `grey` lets it be a GeoTIFF of a single band."""
-    return decode_image(path.read_bytes(), max_pixels=_MAX_PIXELS, grey=grey)
+    return decode_image(path.read_bytes(), max_pixels=_MAX_PIXELS, grey=grey, **wanted)
 
 
 def list_tiles(path: Path) -> list[Tile]:

@@ -21,7 +21,7 @@ from app.imaging.resample import resample
 from app.imaging.scaling import correct_light
 from app.imaging.sharpness import sharpen_soft
 from app.segmentation.blending import MemberBand
-from app.segmentation.options import Combine, Options, Tta
+from app.segmentation.options import SCORED, Options
 from app.segmentation.plan import Plan
 from app.segmentation.resampling import Size, seen_size
 from app.segmentation.segmenter import Segmenter, combine, stream
@@ -78,9 +78,8 @@ class Report:
 
     bundle: str
     threshold: float
-    overlap: float
-    tta: Tta
-    combine: Combine
+    options: Mapping[str, object]
+    """As the service takes them; those that are left out and have no default are not here."""
     gsd_told: bool
     images: int
     ensemble: Scores
@@ -237,9 +236,7 @@ def examine(
     report = Report(
         bundle=segmenter.manifest.version,
         threshold=options.threshold or segmenter.manifest.threshold.value,
-        overlap=options.overlap,
-        tta=options.tta,
-        combine=options.combine,
+        options=options.model_dump(include={*SCORED}, exclude_none=True),
         gsd_told=tell_gsd,
         images=len(tiles),
         ensemble=summarise(ensemble.values()),
@@ -275,13 +272,13 @@ def examine(
     return Evaluated(report, ensemble)
 
 
-def _bring_to(gsd: float, tile: Tile) -> tuple[Image, Label]:
+def _bring_to(gsd: float, tile: Tile, options: Options) -> tuple[Image, Label]:
     """Read a tile of known GSD, resampled to `gsd` metres per pixel: image and label, bool (h, w).
 
     A pixel is labelled, and valid, when more than half of what it is made of is.
     """
     assert tile.gsd is not None
-    image, label = tile.read()
+    image, label = tile.read(**options.decoding)
     size = seen_size(image.height, image.width, (tile.gsd / gsd, tile.gsd / gsd))
     valid = None if image.valid is None else _resampled(image.valid, size)
     return Image(resample(image.pixels, *size), valid), _resampled(label, size)
@@ -317,7 +314,7 @@ def _compare_all(
     for tile in tqdm(tiles, desc="scoring", unit="tile", disable=not progress):
         if tile.name in ensemble:
             raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
-        image, label = tile.read()
+        image, label = tile.read(**options.decoding)
         scored = told(options, tile, tell_gsd=tell_gsd)
         everyone = scored.model_copy(update={"cascade": "off"})
         plan = segmenter.plan(image, everyone)
@@ -354,7 +351,7 @@ def _scores_at(
     at = options.model_copy(update={"gsd": gsd})
     compared = []
     for tile in tqdm(tiles, desc=f"at {gsd:g} m", unit="tile", disable=not progress):
-        image, label = _bring_to(gsd, tile)
+        image, label = _bring_to(gsd, tile, options)
         found = segmenter.segment_image(image, at)
         compared.append(compare(found.mask, found.probability, label))
     return summarise(compared)
@@ -371,10 +368,16 @@ def _scores_under(
 ) -> Scores:
     """Score the ensemble on tiles as they would look under a condition."""
     change = CONDITIONS[condition]
+    # Light is corrected and edges are sharpened once the condition has come over them.
+    unsharpened = None if options.sharpen is None else 0
+    before = options.model_copy(update={"sharpen": unsharpened}).decoding
     compared = []
     for tile in tqdm(tiles, desc=f"under {condition}", unit="tile", disable=not progress):
-        image, label = tile.read()
-        seen = sharpen_soft(correct_light(replace(image, pixels=change(image.pixels))))
+        image, label = tile.read(**before)
+        changed = replace(image, pixels=change(image.pixels))
+        if options.rescale is None:
+            changed = correct_light(changed)
+        seen = sharpen_soft(changed, options.sharpen)
         found = segmenter.segment_image(seen, told(options, tile, tell_gsd=tell_gsd))
         compared.append(compare(found.mask, found.probability, label))
     return summarise(compared)
@@ -397,7 +400,7 @@ def _seam_difference(
         for tile in tiles:
             if measured == count:
                 break
-            image = read_image(tile.image)
+            image = read_image(tile.image, **options.decoding)
             if min(image.height, image.width) - shift <= patch:
                 continue  # one patch from side to side: there may be no seam
             first, second = cut_twice(segmenter, image, unknown, shift)

@@ -337,14 +337,17 @@ def _fitted_and_scored(
             seen = [tile for path in calibration for tile in list_tiles(path)]
             seen_in = " + ".join(path.stem for path in calibration)
             manifest = calibrate(folder, manifest, seen, tiles, described=seen_in)
-        cascade = fit_cascade(segmenter(), splits, progress=progress)
+        precisions = costs(folder, segmenter(), tiles, described, progress=progress)
+        manifest = manifest.model_copy(update={"precisions": precisions})
+        with closing(load_predictor(folder, manifest, device="cpu")) as as_served:
+            logger.info("members are timed as they are served here: %s", as_served.choice)
+            cascade = fit_cascade(segmenter(), splits, timed=as_served, progress=progress)
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
         manifest = manifest.model_copy(update={"cascade": cascade})
         if bound := fit_min_confidence(segmenter(), tiles, progress=progress):
             manifest = _with_min_confidence(manifest, bound)
         evaluated = examine(segmenter(), tiles, progress=progress)
-        precisions = costs(folder, segmenter(), tiles, described, progress=progress)
     report = evaluated.report
     by_split = {
         name: summarise(evaluated.images[tile.name] for tile in of) for name, of in splits.items()
@@ -364,9 +367,7 @@ def _fitted_and_scored(
         member.model_copy(update={"metrics": evaluation.members[member.name]})
         for member in manifest.members
     )
-    return manifest.model_copy(
-        update={"members": members, "evaluation": evaluation, "precisions": precisions}
-    )
+    return manifest.model_copy(update={"members": members, "evaluation": evaluation})
 
 
 def _with_weights(

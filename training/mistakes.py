@@ -68,7 +68,7 @@ def draw_mistakes(
                 wanted[sources[source][at]].append((kind, from_its_last))
     pictures: dict[tuple[str, Kind], list[tuple[str, Pixels]]] = defaultdict(list)
     for tile, some in tqdm(wanted.items(), desc="mistakes", unit="tile", disable=not progress):
-        image, label = tile.read()
+        image, label = tile.read(**options.decoding)
         scored = told(options, tile, tell_gsd=tell_gsd)
         mask = segmenter.segment_image(image, scored).mask
         wrong = {KINDS[0]: np.argwhere(mask & ~label), KINDS[1]: np.argwhere(label & ~mask)}

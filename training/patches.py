@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.imaging.image import Image
+from app.runtime.predictor import Predictor
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, read_patches
 
@@ -31,14 +32,13 @@ def predict_tile(
     return probability, is_predicted
 
 
-def milliseconds(segmenter: Segmenter, member: str) -> float:
-    """Time a member on noise: milliseconds a patch."""
-    size = segmenter.manifest.patch_size
+def milliseconds(predictor: Predictor, member: str, size: int) -> float:
+    """Time a member on noise of `size` x `size` pixels: milliseconds a patch."""
     random, times = np.random.default_rng(), []
     for _ in range(3):
         # New noise each time: the predictor may remember its answers.
         noise = random.integers(0, 256, (_TIMED, size, size, 3), np.uint8)
         started = perf_counter()
-        segmenter.predictor.predict(noise, (member,))
+        predictor.predict(noise, (member,))
         times.append(1000 * (perf_counter() - started) / _TIMED)
     return min(times)

@@ -172,9 +172,9 @@ def _by_source(
 
 def _add_scores(page: Page, report: Report, members: Sequence[str]) -> None:
     page.text(
-        f"{report.images} images, segmented as the service would: threshold "
-        f"{report.threshold:g}, overlap {report.overlap:g}, tta {report.tta}, combine "
-        f"{report.combine}, members {', '.join(members)}. "
+        f"{report.images} images, segmented as the service would: members {', '.join(members)}, "
+        + ", ".join(f"{name} {value}" for name, value in report.options.items())
+        + ". "
         + ("Known GSDs were told." if report.gsd_told else "No GSD was told.")
     )
     page.heading("Scores")
@@ -239,9 +239,9 @@ def _add_seams(page: Page, report: Report) -> None:
     page.text(
         f"Seam difference: {report.seam_difference:.2%}. Of the pixels that are building when a "
         "scene is cut out as it is or a third of a patch further right and down, this share is "
-        f"building in one of the two only, at an overlap of {report.overlap:g}. It is what depends "
-        "on where the patches fall rather than on what they show; 0 is best. Measured on the "
-        "largest tiles, as uploads of unknown GSD."
+        f"building in one of the two only, at an overlap of {report.options['overlap']}. It is "
+        "what depends on where the patches fall rather than on what they show; 0 is best. Measured "
+        "on the largest tiles, as uploads of unknown GSD."
     )
 
 
@@ -270,7 +270,7 @@ def _add_worst(
                 else "There are none."
             )
             for name in names:
-                image, label = by_name[name].read()
+                image, label = by_name[name].read(**options.decoding)
                 scored = told(options, by_name[name], tell_gsd=evaluated.report.gsd_told)
                 found = segmenter.segment_image(image, scored)
                 page.picture(

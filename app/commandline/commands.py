@@ -12,7 +12,7 @@ from ..bundle.verification import verify_files
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
 from ..loading import load_models
-from ..segmentation.options import Options
+from ..segmentation.flags import given_options
 from ..segmentation.plan import Plan
 from ..segmentation.stream import Cancelled
 from ..settings import PREFIX, Settings, load_settings
@@ -57,8 +57,7 @@ def segment(args: argparse.Namespace) -> int:
     targets = plan_targets(inputs, args.output, format)
     if not args.resume:
         check_targets(targets.values(), overwrite=args.overwrite)
-    given = {name: getattr(args, name) for name in Options.model_fields}
-    options = Options.parse({name: value for name, value in given.items() if value is not None})
+    options = given_options(args)
     if args.dry_run:
         Plan.check(load_manifest(settings.bundle), options)
         failed = dry_run(targets, options, format, settings.max_pixels)

@@ -2,13 +2,9 @@
 
 import argparse
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import NoReturn, get_args
 
 from .. import __version__
-
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 FORMATS = (
@@ -56,6 +52,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(parser: argparse.ArgumentParser) -> None:
+    from ..segmentation.flags import add_flags
     from ..segmentation.options import Options
 
     parser.usage = "%(prog)s INPUT... -o OUTPUT [OPTION...]"
@@ -95,8 +92,7 @@ def _segment(parser: argparse.ArgumentParser) -> None:
     )
     _add_models(parser)
     options = parser.add_argument_group("options of the masks and of the maps")
-    for name, field in Options.model_fields.items():
-        _add_option(options, name, field)
+    add_flags(options, Options.model_fields)
 
 
 def _models(parser: argparse.ArgumentParser) -> None:
@@ -147,21 +143,4 @@ def _add_log_level(parser: argparse.ArgumentParser) -> None:
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         help="least severe kind of log line to write; debug: with tracebacks; default: info",
-    )
-
-
-def _add_option(parser: "argparse._ArgumentGroup", name: str, field: "FieldInfo") -> None:
-    """Add a flag for a field of `Options`; left out, it is None."""
-    types = [kind for kind in (get_args(field.annotation) or [field.annotation]) if kind]
-    choices = types if all(isinstance(kind, str) for kind in types) else None
-    converter: Any = str if choices else next(kind for kind in types if kind is not NoneType)
-    help = (field.description or "").replace("`", "").replace("%", "%%")
-    if field.default is not None:
-        help += f" Default: {field.default}."
-    parser.add_argument(
-        f"--{name.replace('_', '-')}",
-        type=converter,
-        choices=choices,
-        metavar=None if choices else name.upper(),
-        help=help,
     )

@@ -213,6 +213,10 @@ class BatchOptions(BaseModel):
         return {"rescale": rescale, "sharpen": self.sharpen, "rgb": rgb}
 
 
+SCORED = tuple(name for name in BatchOptions.model_fields if name != "order")
+"""Names of the options that decide a mask, as training scores it."""
+
+
 class Options(BatchOptions):
     """All options: those that decide a mask, and those that decide how maps are drawn."""
 

@@ -159,6 +159,24 @@ def test_a_slow_member_goes_first_where_it_spares_more(
     assert (fitted.alone, fitted.dice_micro_change) == (1, 0)
 
 
+def test_time_is_that_of_the_members_as_they_are_served(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    """All are sure of all. Blue is the fast one that is asked, and the slow one that is timed."""
+    tiles = write_tiles(tmp_path / "val", a_0=SURE, a_1=EMPTY)
+    slow = write_toy_bundle(
+        tmp_path / "slow", WEIGHTS, patch_size=PATCH, graphs={"blue": slow_graph("blue", PATCH)}
+    )
+    with closing(load_segmenter(slow, **EXACTLY)) as served:
+        asked, timed = (
+            fit_cascade(segmenter, {"val": tiles}, timed=predictor)
+            for predictor in (None, served.predictor)
+        )
+    assert asked is not None
+    assert timed is not None
+    assert asked.member == "blue" != timed.member
+
+
 @pytest.mark.parametrize(
     "pictures",
     [

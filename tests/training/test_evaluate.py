@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import cast
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
@@ -24,13 +26,14 @@ from tests.serving import serving
 from training.__main__ import main
 from training.data import Tile, list_tiles
 from training.evaluate import evaluate, examine, from_members
-from training.metrics import compare, summarise
+from training.metrics import compare, count, summarise
 
 OPTIONS = (
     Options(),
     Options(threshold=0.4, overlap=0.5, tta="flips"),
     Options(threshold=0.6, combine="vote"),
     Options(models="blue,red", overlap=0.0),
+    Options(min_confidence=0.7, min_area=3, rescale="20,180", sharpen=100, rgb="2,1,3"),
 )
 
 
@@ -59,7 +62,7 @@ def test_scores_are_those_of_the_served_masks(
 ) -> None:
     counts = {}
     for tile in tiles:
-        image, label = tile.read()
+        image, label = tile.read(**options.decoding)
         found = small_toy.segment_image(image, options)
         counts[tile.name] = compare(found.mask, found.probability, label)
 
@@ -136,7 +139,10 @@ def test_report_says_what_was_scored_and_how(small_toy: Segmenter, tiles: list[T
     report = evaluate(small_toy, tiles, Options(overlap=0.5))
 
     assert report.bundle == small_toy.manifest.version
-    assert (report.threshold, report.overlap) == (small_toy.manifest.threshold.value, 0.5)
+    assert (report.threshold, report.options["overlap"]) == (
+        small_toy.manifest.threshold.value,
+        0.5,
+    )
     assert report.images == 3
     assert report.dice["accra_1"] == 0  # the toy finds bright noise where there is no building
 
@@ -180,6 +186,38 @@ def test_command_prints_a_table_and_writes_json(
     assert (document["threshold"], document["images"]) == (0.45, 3)
 
 
+def test_flags_are_those_of_a_client_who_posts_the_same_tiles(
+    tiles: list[Tile], folder: Path, tmp_path: Path
+) -> None:
+    bundle = write_toy_bundle(
+        tmp_path / "toy", patch_size=32, cascade=toy_cascade("blue", 0.5, 0.5)
+    )
+    options = {"cascade": "off", "min_confidence": "0.7", "min_area": "3", "rescale": "20,180"}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    out = tmp_path / "scores.json"
+
+    assert main(["evaluate", str(bundle), str(folder), "--json", str(out), "--quiet", *flags]) == 0
+
+    document = json.loads(out.read_text())
+    assert document["options"] == Options().model_dump(
+        include={"overlap", "tta", "combine", "resample"}
+    ) | {"cascade": "off", "min_confidence": 0.7, "min_area": 3, "rescale": "20,180"}
+    with serving(bundle) as client:
+        for tile in tiles:
+            posted = {"file": tile.image.read_bytes()}
+            answer = client.post("/segment", files=posted, params=options)
+            mask = np.asarray(PIL.Image.open(BytesIO(answer.content))) > 0
+            assert document["dice"][tile.name] == count(mask, tile.read()[1]).dice
+
+
+def test_an_unknown_choice_is_refused_with_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "bundle", "tiles", "--tta", "all"])
+    assert "argument --tta: invalid choice: 'all'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("gates", "status", "said"),
     [
@@ -212,8 +250,12 @@ def test_a_gate_fails_the_command_when_a_bound_is_broken(
         (["{bundle}", "nowhere"], "holds no tiles"),
         (["{bundle}", "{folder}", "--threshold", "2"], "threshold must be less than 1, got 2.0"),
         (
-            ["{bundle}", "{folder}", "--tta", "all"],
-            "tta must be 'none', 'flips' or 'd4', got 'all'",
+            ["{bundle}", "{folder}", "--models", "red,red"],
+            "models must name each member once",
+        ),
+        (
+            ["{bundle}", "{folder}", "--gsd", "0.3", "--tell-gsd"],
+            "--gsd tells every tile's GSD, --tell-gsd each its own",
         ),
         (["{folder}/images/mass_1.png", "{folder}"], "can't be loaded as a checkpoint"),
         (["{bundle}", "{folder}", "--at-gsd", "0.5"], "there is no tile of known GSD"),
