@@ -103,7 +103,7 @@ class Memory:
 
     @contextmanager
     def for_image(self, size: int, deadline: Deadline) -> Iterator[None]:
-        """Wait, not on the event loop, until there are `size` bytes; hold them while inside.
+        """Wait in a thread until `size` bytes are free, and hold them while inside.
 
         Raises:
             ClientGone, DeadlineExceeded: nobody waits for the image any more.

@@ -69,7 +69,7 @@ def choose_formats(name: str | None, accept: str, media_types: Mapping[str, str]
     if not allowed:
         offered = ", ".join(dict.fromkeys(media_types.values()))
         raise NotAcceptable(
-            f"Accept: {accept[:200]!r} allows none of {offered}. Send one of these."
+            f"Accept: {accept[:200]!r} allows none of {offered}. Accept one of these."
         )
     return sorted(allowed, key=lambda name: -weights[name])
 

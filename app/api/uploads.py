@@ -1,4 +1,4 @@
-"""A request's body to files in memory, within the limits and the time that the settings allow."""
+"""Read a request's body into files in memory, within limits of size and time."""
 
 import asyncio
 import re
@@ -169,8 +169,8 @@ async def _read_form(
         for name, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 raise MalformedUpload(
-                    f"The form holds a text field {name!r}. A file comes with a file name, and a "
-                    f"parameter in the query string, {request.url.path}?threshold=0.5. {hint}."
+                    f"The form holds a text field {name!r}. Send a file with a file name, and a "
+                    f"parameter in the query string: {request.url.path}?threshold=0.5. {hint}."
                 )
             if name != field:
                 raise MalformedUpload(f"The form holds a file named {name!r}. {hint}.")
@@ -198,8 +198,8 @@ def _refuse_encoded(headers: Headers, what: str) -> None:
         for value in ",".join(headers.getlist(header)).split(","):
             if value.strip().lower() not in plain:
                 raise UnsupportedEncoding(
-                    f"{what} comes with {header}: {value.strip()[:40]}. Images are compressed in "
-                    "themselves: send it as it is, without this header."
+                    f"{what} comes with {header}: {value.strip()[:40]}. Image formats compress "
+                    "already: send it as it is, without this header."
                 )
 
 

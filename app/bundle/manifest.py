@@ -111,8 +111,8 @@ class GsdRange(_Model):
 
     With a `reference`, members are shown imagery of known GSD at a GSD from `min` to `reference`:
     coarser imagery is enlarged, finer shrunk. None if they are shown every image as it is. With
-    `enlarge_from`, a finer GSD than `reference`, imagery is enlarged from there on, the more the
-    coarser it is, and to `reference` where it has `max`.
+    `enlarge_from`, a finer GSD than `reference`, imagery is enlarged from there on: the coarser it
+    is, the more, up to `reference` at `max`.
     """
 
     min: PositiveFloat

@@ -8,19 +8,13 @@ from .manifest import Manifest, Member
 
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:
-    """Check the size and the SHA-256 of every member's file, without holding one in memory.
+    """Check every member's file, one after the other.
 
     Raises:
-        BundleError: a file is missing, or is not the one that the manifest describes.
+        BundleError: as `read_model`.
     """
     for member in manifest.members:
-        path = bundle / member.file
-        try:
-            with path.open("rb") as file:
-                size, digest = path.stat().st_size, hashlib.file_digest(file, "sha256")
-        except OSError as error:
-            raise _unreadable(path, member, error) from error
-        _compare(path, member, size, digest.hexdigest())
+        read_model(bundle, member)
 
 
 def read_model(bundle: Path, member: Member) -> bytes:
@@ -33,25 +27,17 @@ def read_model(bundle: Path, member: Member) -> bytes:
     try:
         model = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, member, error) from error
-    _compare(path, member, len(model), hashlib.sha256(model).hexdigest())
-    return model
-
-
-def _unreadable(path: Path, member: Member, error: OSError) -> BundleError:
-    return BundleError(
-        f"{path}, the file of member {member.name!r}, can't be read ({error.strerror}): "
-        "restore it or export the bundle again"
-    )
-
-
-def _compare(path: Path, member: Member, size: int, sha256: str) -> None:
-    if size != member.bytes:
-        found, expected = f"{size} bytes", f"{member.bytes} bytes"
+        raise BundleError(
+            f"{path}, the file of member {member.name!r}, can't be read ({error.strerror}): "
+            "restore it or export the bundle again"
+        ) from error
+    sha256 = hashlib.sha256(model).hexdigest()
+    if len(model) != member.bytes:
+        found, expected = f"{len(model)} bytes", f"{member.bytes} bytes"
     elif sha256 != member.sha256:
         found, expected = f"SHA-256 {sha256}", f"SHA-256 {member.sha256}"
     else:
-        return
+        return model
     raise BundleError(
         f"{path} has {found}, but the manifest says {expected}: "
         "the file is damaged or belongs to another bundle"

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 
 from .. import logs
 from ..bundle.manifest import load_manifest
-from ..bundle.verification import verify_files
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
 from ..loading import load_models
@@ -112,7 +111,6 @@ def models(args: argparse.Namespace) -> int:
     settings = _settings_of(args)
     with closing(load_models(settings)) as segmenter:
         manifest, predictor = segmenter.manifest, segmenter.predictor
-        verify_files(settings.bundle, manifest)
         threshold = f"{manifest.threshold.value:g}"
         if manifest.threshold.min_confidence:
             threshold += f", minimum confidence {manifest.threshold.min_confidence:g}"

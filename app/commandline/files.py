@@ -73,7 +73,7 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """What the results of it are called, without ending."""
+        """Name of its results, without ending."""
         return "stdin" if self.is_standard else Path(self.file_name).stem
 
     @property
@@ -113,7 +113,7 @@ def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
 def _check_url(name: str) -> None:
     if not _URL.match(name) and not Path(name).exists():
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise InvalidOption(f"{name} is no address that is read: {known}, or GDAL's /vsi names")
+        raise InvalidOption(f"{name} has a scheme that is not read: use {known} or a /vsi name")
 
 
 def _is_local_folder(name: str) -> bool:
@@ -125,7 +125,7 @@ def _images_in(folder: str, output: str) -> list[Source]:
     left_out = Path(output).resolve() if output != "-" else None
     found = sorted(_walk(Path(folder), left_out))
     if not found:
-        raise InvalidOption(f"{folder} is a folder without an image: {', '.join(_IMAGES)}")
+        raise InvalidOption(f"{folder} holds no image: no file ends in {', '.join(_IMAGES)}")
     return [Source(str(path), path.parent.relative_to(folder)) for path in found]
 
 

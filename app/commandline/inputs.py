@@ -69,10 +69,10 @@ def check_size(height: int, width: int, format: Format, max_pixels: int) -> None
         return
     streamed = ", ".join(format.name for format in FORMATS.values() if not format.whole)
     raise UploadTooLarge(
-        f"The TIFF has {width} x {height} pixels, and as {format.name}, or to -, "
-        f"it would be held whole: that is for {max_pixels} pixels at most. Write "
-        f"{streamed} to a file, which takes a TIFF of any size; or raise ROOFTRACE_MAX_PIXELS "
-        f"where there are {BYTES_PER_PIXEL} bytes of memory for each."
+        f"The TIFF has {width} x {height} pixels. As {format.name}, or to -, its result is held in "
+        f"memory, which is for {max_pixels} pixels at most. Write {streamed} to a file, which "
+        f"takes a TIFF of any size. Or raise ROOFTRACE_MAX_PIXELS, if there are {BYTES_PER_PIXEL} "
+        "bytes of memory for each pixel."
     )
 
 

@@ -33,7 +33,7 @@ def check_rgb(rgb: Rgb, count: int) -> None:
         InvalidOption: it has fewer.
     """
     if max(rgb) > count:
-        raise InvalidOption(f"rgb names band {max(rgb)}, and the image has {count}")
+        raise InvalidOption(f"rgb names band {max(rgb)}; the image has bands 1 to {count}")
 
 
 def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -> tuple[int, ...]:
@@ -76,8 +76,8 @@ def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -
             )
     names = [label(source, band) for band in range(1, source.count + 1)]
     raise UnsupportedImage(
-        f"The TIFF's bands are {', '.join(names)}. Expected are RGB, or bands that say which of "
-        "them are red, green and blue: name them, such as rgb=3,2,1."
+        f"The TIFF's bands are {', '.join(names)}. Expected are red, green and blue, or "
+        "descriptions that name them. Choose them, such as with rgb=3,2,1."
     )
 
 

@@ -57,7 +57,7 @@ def damage_told(data: bytes | mmap | None = None) -> Iterator[None]:
             name = _COMPRESSIONS.get(number, f"method {number}")
             raise UnsupportedImage(
                 f"The TIFF is compressed with {name}, which can't be read here. Compress it in "
-                "another way, with a program that reads it, such as that of QGIS: "
+                "another way, such as with the program of QGIS: "
                 "gdal_translate -co COMPRESS=DEFLATE"
             ) from error
         raise DamagedImage(

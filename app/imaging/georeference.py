@@ -143,8 +143,8 @@ class GeoReference:
             return None
         return (
             f"The ground area of a pixel differs by up to {most:.0%} along a row: total areas and "
-            "min_area take a row's middle for all of it. Warp the image to an equal-area system "
-            "such as EPSG:6933 with gdalwarp for better totals."
+            "min_area use the area in the middle of each row. Warp the image to an equal-area "
+            "system such as EPSG:6933 with gdalwarp for better totals."
         )
 
     def position_notice(self, height: int, width: int) -> str | None:
@@ -165,8 +165,8 @@ class GeoReference:
         name = _name(self.crs)
         if "ballpark" in (used.description or "").lower():
             return (
-                f"The datum of the coordinate reference system {name} is not known, or how it lies "
-                "to WGS 84: longitudes and latitudes may be some 100 m off. Name the right system, "
+                f"It is not known how the datum of the coordinate reference system {name} lies to "
+                "WGS 84: longitudes and latitudes may be some 100 m off. Name the right system, "
                 "such as EPSG:23032, with gdal_edit.py -a_srs."
             )
         if used.accuracy > _INACCURATE:

@@ -42,9 +42,9 @@ def directory_offsets(tiff: bytes | mmap) -> Iterator[int]:
 
 
 class Page(NamedTuple):
-    """A picture in a TIFF: its size, where its directory starts, and what it is said to be.
+    """A picture in a TIFF: its size, and the offset of its directory.
 
-    `reduced`: a smaller version of another picture. `nested`: its directory hangs at another one.
+    `reduced`: a smaller version of another picture. `nested`: a SubIFD of the first directory.
     """
 
     height: int
@@ -64,7 +64,7 @@ def first_directory(tiff: bytes | mmap) -> dict[int, int]:
 
 
 def pages(tiff: bytes | mmap) -> list[Page]:
-    """List a TIFF's pictures: the first one, those that hang at it, and those behind it."""
+    """List a TIFF's pictures: the first one, its SubIFDs, and those that follow."""
     layout = _layout(tiff)
     found: list[Page] = []
     for start in islice(directory_offsets(tiff), _MAX_PAGES):
@@ -120,7 +120,7 @@ def _read_directory(tiff: bytes | mmap, start: int) -> dict[int, int]:
 
 
 def _sub_directories(tiff: bytes | mmap, start: int) -> Iterator[int]:
-    """Yield where the directories start that hang at another one."""
+    """Yield the offsets of a directory's SubIFDs."""
     layout = _layout(tiff)
     for tag, size, count, at in _entries(tiff, start):
         if tag == _SUB_IFDS:

@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import pyproj
 from pyproj.exceptions import ProjError
@@ -17,12 +16,8 @@ from .georeference import GeoReference, Gsd
 _WORLD_FILES = (".wld", ".wpw", ".webpw", ".WLD")
 
 
-class Place(NamedTuple):
-    """Where an image lies, how large its pixels are there, and what its client should know."""
-
-    georeference: GeoReference | None
-    gsd: Gsd | None
-    notices: tuple[str, ...]
+Place = tuple[GeoReference | None, Gsd | None, tuple[str, ...]]
+"""Where an image lies, its GSD, and what its client should know."""
 
 
 def read_place(source: DatasetReader, kind: str, beside: Path | None = None) -> Place:
@@ -41,18 +36,18 @@ def read_place(source: DatasetReader, kind: str, beside: Path | None = None) -> 
             f"The {kind} tells its place by rational polynomials (RPC), which are not used: warp "
             "it with gdalwarp -rpc.",
         )
-        return Place(None, None, by_camera if source.rpcs else ())
+        return (None, None, by_camera if source.rpcs else ())
     a, b, c, d, e, f = transform[:6]
     georeference = GeoReference(_wkt(crs) if crs else None, (a, b, c, d, e, f))
     if not georeference.has_grid:
         useless = f"The {kind}'s georeference has no usable transform: it was ignored."
-        return Place(georeference, None, (useless,))
+        return (georeference, None, (useless,))
     gsd = georeference.gsd(source.height, source.width)
     if gsd is None:
         unknown = f"The {kind}'s georeference does not tell its GSD: give gsd= in metres per pixel."
-        return Place(georeference, None, (unknown,))
+        return (georeference, None, (unknown,))
     differing = georeference.area_notice(source.height, source.width)
-    return Place(georeference, gsd, () if differing is None else (differing,))
+    return (georeference, gsd, () if differing is None else (differing,))
 
 
 def _wkt(crs: CRS) -> str:

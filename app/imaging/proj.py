@@ -45,7 +45,7 @@ def check_proj() -> None:
         "of a proj.db that fits them."
     )
     raise StartupError(
-        f"PROJ's data can't be used, and no coordinate reference system without. {remedy} "
+        f"PROJ's data can't be used, so no coordinate reference system can be read. {remedy} "
         f"PROJ says: {cause}"
     )
 

@@ -60,7 +60,7 @@ def decode_rle(text: str, height: int, width: int, order: PixelOrder) -> NDArray
 
 def _parse_pairs(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if not re.fullmatch(r"[0-9 \t\r\n]*", text):
-        raise ValueError("RLE holds something else than numbers and spaces.")
+        raise ValueError("RLE holds something other than numbers and spaces.")
     words = text.split()
     if len(words) % 2:
         raise ValueError(f"RLE holds {len(words)} numbers; pairs of start and length are expected.")

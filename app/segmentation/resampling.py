@@ -62,7 +62,7 @@ def first_needed(row_offsets: Sequence[int], seen: Size, size: Size, row: int) -
 
 
 def rows_reached(seen: int, height: int, rows: slice) -> tuple[int, int]:
-    """Return the first row that rows of a seen map reach when it is resampled, and that after it.
+    """Return the first row of the image that rows of a seen map change, and the one after the last.
 
     The same holds for columns, with widths in place of heights.
     """

@@ -153,7 +153,7 @@ class TestRgb:
         "data", [encoded(picture(1, 2, 3)), tiff(BANDS[:3], photometric="rgb")]
     )
     def test_a_band_that_is_not_there(self, data: bytes) -> None:
-        with pytest.raises(InvalidOption, match="rgb names band 4, and the image has 3"):
+        with pytest.raises(InvalidOption, match="rgb names band 4; the image has bands 1 to 3"):
             decode(data, (4, 1, 2))
 
 

@@ -104,7 +104,7 @@ class TestFolders:
     ) -> None:
         (tmp_path / "empty").mkdir()
         assert run("segment", "empty", "-o", "out") == 2
-        assert capsys.readouterr().err.startswith("error: empty is a folder without an image: .png")
+        assert capsys.readouterr().err.startswith("error: empty holds no image: no file ends in")
 
 
 class TestNetwork:
@@ -126,7 +126,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("name", ["http:/host/a.tif", "ftp://host/a.tif"])
     def test_what_is_no_address_is_said_as_it_was_typed(self, name: str) -> None:
-        with pytest.raises(InvalidOption, match=rf"^{name} is no address that is read: http://"):
+        with pytest.raises(InvalidOption, match=rf"^{name} has a scheme that is not read: use http://"):
             expand([name])
 
     def test_a_raster_and_a_picture(self, bundle: Path, tmp_path: Path, served: str) -> None:

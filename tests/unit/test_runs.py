@@ -233,8 +233,8 @@ class TestStreaming:
             assert run("segment", map_file, "-o", output, "--quiet") == 1
             out, err = capsys.readouterr()
             assert out == ""
-            assert "has 60 x 150 pixels, and as png, or to -, it would be held whole" in err
-            assert "that is for 8999 pixels at most. Write coco, geojson, geotiff, gpkg" in err
+            assert "has 60 x 150 pixels. As png, or to -, its result is held in memory" in err
+            assert "which is for 8999 pixels at most. Write coco, geojson, geotiff, gpkg" in err
 
     def test_deep_samples_and_rescale(
         self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
