@@ -33,7 +33,7 @@ from app.bundle.manifest import (
 from app.bundle.verification import verify_files
 from app.runtime.onnxruntime import OnnxPredictor
 from app.runtime.predictor import Predictor
-from app.runtime.select import load_predictor
+from app.runtime.select import DICE_TOLERANCE, load_predictor
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from training.card import model_card
@@ -48,7 +48,7 @@ from training.metrics import summarise
 from training.min_confidence import fit_min_confidence
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
-from training.precision import costs
+from training.precision import costs, fastest
 from training.provenance import git_commit, tool_versions
 from training.quantize import calibrate
 from training.remembered import Remembered
@@ -337,10 +337,11 @@ def _fitted_and_scored(
             seen = [tile for path in calibration for tile in list_tiles(path)]
             seen_in = " + ".join(path.stem for path in calibration)
             manifest = calibrate(folder, manifest, seen, tiles, described=seen_in)
-        precisions = costs(folder, segmenter(), tiles, described, progress=progress)
-        manifest = manifest.model_copy(update={"precisions": precisions})
-        with closing(load_predictor(folder, manifest, device="cpu")) as as_served:
-            logger.info("members are timed as they are served here: %s", as_served.choice)
+        precision = fastest(manifest)
+        logger.info("for the cascade, members are timed in %s", precision)
+        with closing(
+            load_predictor(folder, manifest, device="cpu", precision=precision)
+        ) as as_served:
             cascade = fit_cascade(segmenter(), splits, timed=as_served, progress=progress)
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
@@ -348,6 +349,12 @@ def _fitted_and_scored(
         if bound := fit_min_confidence(segmenter(), tiles, progress=progress):
             manifest = _with_min_confidence(manifest, bound)
         evaluated = examine(segmenter(), tiles, progress=progress)
+        precisions = costs(folder, segmenter(), tiles, described, progress=progress)
+    cost = None if precision == "fp32" else precisions.get(precision)
+    if cost and abs(cost.dice_micro_change) > DICE_TOLERANCE:
+        logger.warning(
+            "the cascade's members were timed in %s, and are not served in it", precision
+        )
     report = evaluated.report
     by_split = {
         name: summarise(evaluated.images[tile.name] for tile in of) for name, of in splits.items()
@@ -367,7 +374,9 @@ def _fitted_and_scored(
         member.model_copy(update={"metrics": evaluation.members[member.name]})
         for member in manifest.members
     )
-    return manifest.model_copy(update={"members": members, "evaluation": evaluation})
+    return manifest.model_copy(
+        update={"members": members, "evaluation": evaluation, "precisions": precisions}
+    )
 
 
 def _with_weights(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from app.bundle.manifest import Lower, PrecisionCost
+from app.bundle.manifest import Lower, Manifest, PrecisionCost
 from app.errors import DeviceError
-from app.runtime.select import load_predictor
+from app.runtime.choices import CpuPrecision
+from app.runtime.select import load_predictor, openvino_problem
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from training.data import Tile
@@ -18,6 +19,21 @@ from training.metrics import Counts, count
 logger = logging.getLogger(__name__)
 
 _ALL_MEMBERS = Options(cascade="off")
+
+
+def fastest(manifest: Manifest) -> CpuPrecision:
+    """Return the precision that serves on this machine's CPU, if it turns out to keep the masks.
+
+    What it does to masks (`costs`) depends on what is fitted after the cascade, which depends on
+    how fast the members are served.
+    """
+    if openvino_problem():
+        return "fp32"
+    from app.runtime.capabilities import float_precision, native_precisions
+
+    if any(member.int8 for member in manifest.members) and "int8" in native_precisions():
+        return "int8"
+    return float_precision()
 
 
 def costs(

@@ -171,9 +171,10 @@ def _by_source(
 
 
 def _add_scores(page: Page, report: Report, members: Sequence[str]) -> None:
+    used = {**report.options, "threshold": f"{report.threshold:g}"}
     page.text(
         f"{report.images} images, segmented as the service would: members {', '.join(members)}, "
-        + ", ".join(f"{name} {value}" for name, value in report.options.items())
+        + ", ".join(f"{name} {value}" for name, value in used.items())
         + ". "
         + ("Known GSDs were told." if report.gsd_told else "No GSD was told.")
     )

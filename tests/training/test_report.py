@@ -154,7 +154,9 @@ def test_page_has_the_scores_of_the_json(written: Path) -> None:
         assert f"<td>{value:.4f}</td>" in page
     assert f"(ECE): {document['ensemble']['calibration_error']:.4f}." in page
     assert f"Evaluation of {document['bundle']}" in page
-    assert "threshold 0.5, overlap 0.25, tta none" in page
+    assert (
+        "overlap 0.25, tta none, combine average, cascade on, resample auto, threshold 0.5" in page
+    )
     assert page.count("data:image/png") == 4  # calibration, Dice, sources, GSD
     first, second = document["by_gsd"]
     assert f"<td>0.4 m</td><td>2</td><td>{first['scores']['dice_micro']:.4f}</td>" in page

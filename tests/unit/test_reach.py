@@ -126,7 +126,9 @@ class TestNetwork:
 
     @pytest.mark.parametrize("name", ["http:/host/a.tif", "ftp://host/a.tif"])
     def test_what_is_no_address_is_said_as_it_was_typed(self, name: str) -> None:
-        with pytest.raises(InvalidOption, match=rf"^{name} has a scheme that is not read: use http://"):
+        with pytest.raises(
+            InvalidOption, match=rf"^{name} has a scheme that is not read: use http://"
+        ):
             expand([name])
 
     def test_a_raster_and_a_picture(self, bundle: Path, tmp_path: Path, served: str) -> None:
