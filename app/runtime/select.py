@@ -3,7 +3,6 @@
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from ..bundle.manifest import Lower, Manifest
 from ..errors import DeviceError
@@ -43,14 +42,17 @@ def load_predictor(
     _check_combination(device, backend, precision)
     if precision == "fp16":
         device = "cuda"  # a CPU would round to fp16 and compute in fp32
-    chosen, why = _choose(manifest, device, backend, precision)
-    choice = f"{chosen}: {why}"
-    if chosen == "fp16" or (chosen == "fp32" and _onnxruntime_suits(device, backend)):
+    why = _why_onnxruntime(device, backend)
+    if precision == "fp16" or (why and precision in ("auto", "fp32")):
+        chosen: GpuPrecision = "fp16" if precision == "fp16" else "fp32"
+        choice = f"{chosen}: {why if precision == 'auto' else 'as asked'}"
         return _load_onnx(bundle, manifest, device, workers, gpu, chosen, choice)
     # Here, because it need not be installed, and takes its time.
     from .openvino import OpenvinoPredictor
 
-    return OpenvinoPredictor(bundle, manifest, precision=chosen, workers=workers, choice=choice)
+    lower, why = _fastest(manifest) if precision == "auto" else (precision, "as asked")
+    choice = f"{lower}: {why}"
+    return OpenvinoPredictor(bundle, manifest, precision=lower, workers=workers, choice=choice)
 
 
 def openvino_problem() -> str | None:
@@ -78,29 +80,19 @@ def _check_combination(device: Device, backend: Backend, precision: Precision) -
         raise DeviceError(problem)
 
 
-def _gpu_wanted(device: Device) -> bool:
-    return device == "cuda" or (device == "auto" and gpu_expected())
-
-
-def _onnxruntime_suits(device: Device, backend: Backend) -> bool:
-    """Tell whether ONNX Runtime is to compute in fp32, rather than OpenVINO."""
-    if backend != "auto":
-        return backend == "onnxruntime"
-    return _gpu_wanted(device) or openvino_problem() is not None
-
-
-def _choose(
-    manifest: Manifest, device: Device, backend: Backend, precision: Precision
-) -> tuple[CpuPrecision | Literal["fp16"], str]:
-    """Choose a precision, and say why."""
-    if precision != "auto":
-        return precision, "as asked"
+def _why_onnxruntime(device: Device, backend: Backend) -> str | None:
+    """Say why ONNX Runtime computes, in fp32 unless asked; None where OpenVINO does."""
     if backend == "onnxruntime":
-        return "fp32", "ONNX Runtime has no other here"
-    if backend == "auto" and _gpu_wanted(device):
-        return "fp32", "GPUs are ONNX Runtime's"
-    if problem := openvino_problem():
-        return "fp32", problem
+        return "ONNX Runtime has no other here"
+    if backend == "openvino":
+        return None
+    if device == "cuda" or (device == "auto" and gpu_expected()):
+        return "GPUs are ONNX Runtime's"
+    return openvino_problem()
+
+
+def _fastest(manifest: Manifest) -> tuple[CpuPrecision, str]:
+    """Choose the fastest precision that the CPU has and that keeps the masks, and say why."""
     from . import capabilities  # here, as it imports OpenVINO
 
     passed_over: list[str] = []
