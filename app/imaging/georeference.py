@@ -158,7 +158,7 @@ class GeoReference:
         to_degrees = self.to_degrees()
         assert self.crs is not None, "to_degrees raises"
         try:
-            to_degrees.transform(*self._to_map([height / 2], [width / 2]), errcheck=True)
+            to_degrees.transform(*self.to_map([height / 2], [width / 2]), errcheck=True)
             used = to_degrees.get_last_used_operation()
         except ProjError:  # no place, which others tell; or nothing had to be done
             used = to_degrees
@@ -187,9 +187,10 @@ class GeoReference:
         except ProjError:
             return False
 
-    def _to_map(
+    def to_map(
         self, row: ArrayLike, col: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return x and y of places in the image, as `pixel_area` counts these."""
         a, b, c, d, e, f = self.transform
         rows, cols = np.asarray(row, np.float64), np.asarray(col, np.float64)
         return a * cols + b * rows + c, d * cols + e * rows + f
@@ -203,7 +204,7 @@ class GeoReference:
         """
         rows, cols = np.asarray(row, np.float64), np.asarray(col, np.float64)
         top, bottom, left, right = (
-            _earth_centred(*self.to_degrees().transform(*self._to_map(rows + down, cols + across)))
+            _earth_centred(*self.to_degrees().transform(*self.to_map(rows + down, cols + across)))
             for down, across in ((-reach, 0), (reach, 0), (0, -reach), (0, reach))
         )
         return (bottom - top) / (2 * reach), (right - left) / (2 * reach)

@@ -9,11 +9,7 @@ from .provenance import provenance
 
 
 def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:
-    """Write a data set of one image, annotation by annotation as buildings are found.
-
-    Raises:
-        Exception: whatever reading the stream raises.
-    """
+    """Write a data set of one image, annotation by annotation as buildings are found."""
     image = stream.image
     head: dict[str, object] = {
         "info": provenance(stream.plan).fields(),

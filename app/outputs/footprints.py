@@ -1,6 +1,6 @@
 """From a building's pixels to a polygon on the map, with its area on the ground."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..imaging.image import RowSource
 from ..imaging.outline import outline
 from ..segmentation.plan import Plan
 from ..segmentation.stream import Building, SegmentedStream
-from .earth import Coordinates, Polygon, area_on_earth, to_earth
+from .earth import Polygon, area_on_earth, to_earth
 from .rectify import rectify
 
 # A run has up to four corners, and a corner takes about a hundred bytes until it is written.
@@ -63,7 +63,6 @@ def footprints(stream: SegmentedStream) -> Iterator[Footprint]:
             building but a maze.
     """
     place = stream.image.georeference
-    draw = _on_image_alone(stream.plan) if place is None else _on_earth(place)
     for building in stream.buildings():
         if len(building.runs) > _MAX_RUNS:
             raise ImpossibleOutput(
@@ -73,10 +72,10 @@ def footprints(stream: SegmentedStream) -> Iterator[Footprint]:
         rows, cols = building.window
         polygon = outline(building.crop(), rows.start, cols.start)
         shaped = _shaped(polygon, stream.plan)
-        footprint = draw(building, shaped)
+        footprint = _footprint(building, shaped, stream.plan, place)
         if shaped is not polygon and not _is_valid(footprint):
             # A corner that lies on another edge does so on the image alone.
-            footprint = draw(building, polygon)
+            footprint = _footprint(building, polygon, stream.plan, place)
         yield footprint
 
 
@@ -110,28 +109,18 @@ def _scaled(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
     return shapely.transform(polygon, lambda points: points * (x, y))
 
 
-def _on_image_alone(plan: Plan) -> Callable[[Building, shapely.Polygon], Footprint]:
-    down, across = plan.gsd or (1.0, 1.0)
-
-    def draw(building: Building, polygon: shapely.Polygon) -> Footprint:
+def _footprint(
+    building: Building, polygon: shapely.Polygon, plan: Plan, place: GeoReference | None
+) -> Footprint:
+    """Place a building's polygon on the map, and measure it."""
+    on_map, on_earth = None, None
+    if place is None:
+        down, across = plan.gsd or (1.0, 1.0)
         area = polygon.area * down * across
-        return Footprint(polygon, None, None, area, building.confidence, building.agreement)
-
-    return draw
-
-
-def _on_earth(place: GeoReference) -> Callable[[Building, shapely.Polygon], Footprint]:
-    a, b, c, d, e, f = place.transform
-    to_degrees = place.to_degrees()
-
-    def to_map(points: Coordinates) -> Coordinates:
-        cols, rows = points.T
-        return np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=1)
-
-    def draw(building: Building, polygon: shapely.Polygon) -> Footprint:
-        on_map = shapely.transform(polygon, to_map)
-        on_earth = to_earth(on_map, to_degrees)
+    else:
+        on_map = shapely.transform(
+            polygon, lambda points: np.stack(place.to_map(points[:, 1], points[:, 0]), axis=1)
+        )
+        on_earth = to_earth(on_map, place.to_degrees())
         area = area_on_earth(on_earth)
-        return Footprint(polygon, on_map, on_earth, area, building.confidence, building.agreement)
-
-    return draw
+    return Footprint(polygon, on_map, on_earth, area, building.confidence, building.agreement)

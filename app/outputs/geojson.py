@@ -27,11 +27,7 @@ def check_coordinates(image: RowSource) -> tuple[str, ...]:
 
 
 def write_geojson(stream: SegmentedStream, file: IO[bytes]) -> None:
-    """Write a FeatureCollection, feature by feature as buildings are found.
-
-    Raises:
-        Exception: whatever reading the stream raises.
-    """
+    """Write a FeatureCollection, feature by feature as buildings are found."""
     head: dict[str, object] = {"type": "FeatureCollection"}
     if stream.image.georeference is None:
         # Not `coordinates`: RFC 7946, section 7.1, reserves that name for geometries.
