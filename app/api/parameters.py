@@ -1,7 +1,7 @@
 """Query parameters, and how a result format is chosen. An unknown name or value is a 422."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,30 +23,26 @@ ANY_BYTES = "application/octet-stream"
 class SegmentParameters(Options):
     """Query parameters of `POST /segment`."""
 
-    format: Annotated[
-        FormatName | None,
-        Field(
-            description="The result: "
-            + "; ".join(f"`{name}`: {FORMATS[name].description}" for name in RESULT_TYPES)
-            + ". Default: of what `Accept` allows, the most preferred that the upload can have; "
-            "else `png`.",
-            examples=["overlay"],
-        ),
-    ] = None
+    format: FormatName | None = Field(
+        None,
+        description="The result: "
+        + "; ".join(f"`{name}`: {FORMATS[name].description}" for name in RESULT_TYPES)
+        + ". Default: of what `Accept` allows, the most preferred that the upload can have; "
+        "else `png`.",
+        examples=["overlay"],
+    )
 
 
 class BatchParameters(BatchOptions):
     """Query parameters of `POST /segment/rle`."""
 
-    format: Annotated[
-        BatchFormatName | None,
-        Field(
-            description="`json`: one object; `ndjson`: a line for each file as soon as it is "
-            "ready; `csv`: `img_id,mask_rle`, `-1` for an empty mask. Default: what `Accept` asks "
-            "for, else `json`.",
-            examples=["csv"],
-        ),
-    ] = None
+    format: BatchFormatName | None = Field(
+        None,
+        description="`json`: one object; `ndjson`: a line for each file as soon as it is "
+        "ready; `csv`: `img_id,mask_rle`, `-1` for an empty mask. Default: what `Accept` asks "
+        "for, else `json`.",
+        examples=["csv"],
+    )
 
     def options(self) -> Options:
         """Return the options, with the defaults of those that a batch does not take."""
