@@ -1,12 +1,14 @@
 """`rooftrace doctor` finds real faults, says what to do, and ends with the right status."""
 
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,13 @@ from tests.e2e.conftest import ROOT, free_port, running_server
 from tests.serving import settings_of
 
 Rows = dict[str, dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _others_hear_the_log() -> Iterator[None]:
+    """Undo what the command does to the whole process."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
