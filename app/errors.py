@@ -48,6 +48,22 @@ class ImpossibleOutput(InputError):
     """An output that the upload can't give, such as a map of no place."""
 
 
+class InvalidInputs(InputError):
+    """Inputs of a job that are missing, unknown or out of range."""
+
+
+class NoSuchProcess(InputError):
+    """A process that is not offered."""
+
+
+class NoSuchJob(InputError):
+    """A job that is not there, or another client's."""
+
+
+class ResultNotReady(InputError):
+    """A job that has no result yet."""
+
+
 class NotAcceptable(InputError):
     """No result format satisfies what the client accepts."""
 
@@ -78,6 +94,14 @@ class QueueFull(OverloadError):
 
 class NotReady(OverloadError):
     """Models are not loaded, or the service is draining."""
+
+
+class StorageFull(OverloadError):
+    """No room on disk for a job."""
+
+
+class JobsAway(OverloadError):
+    """The database of jobs can't be reached."""
 
 
 class UploadTimeout(OverloadError):

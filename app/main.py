@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from . import __version__
-from .api import health, page, problems, routes
+from .api import health, page, problems, processes, routes
+from .api import jobs as job_routes
 from .api.access import access_of
 from .api.admission import Admission, Memory
 from .api.cors import Cors
@@ -19,6 +20,7 @@ from .api.middleware import Head, RequestLog
 from .api.service import Service
 from .api.tracing import Traces
 from .imaging.proj import check_proj
+from .jobs.jobs import Jobs
 from .loading import load_models
 from .outputs.formats import BYTES_PER_PIXEL
 from .runtime.cores import usable_cores
@@ -56,13 +58,24 @@ def create_app(
         admission = Admission(
             concurrency=concurrency, max_waiting=settings.max_waiting, memory=memory
         )
-        app.state.service = service = Service(
-            settings, segmenter, admission, metrics, concurrency, access, traces
+        jobs = Jobs(
+            settings.jobs,
+            budget=settings.job_budget,
+            retention=settings.job_retention,
+            max_pixels=settings.max_pixels,
+            models=lambda: service.segmenter,
+            memory=memory,
+            ended=lambda outcome: metrics.jobs_ended.labels(outcome).inc(),
         )
+        app.state.service = service = Service(
+            settings, segmenter, admission, metrics, concurrency, access, traces, jobs
+        )
+        jobs.start()
         lag = asyncio.create_task(metrics.watch_event_loop())
         del segmenter  # the service may come to another, and this one must be free to go then
         yield
         lag.cancel()
+        await asyncio.to_thread(jobs.close)
         admission.close()
         service.segmenter.close()
         traces.close()
@@ -85,6 +98,9 @@ def create_app(
     app.add_middleware(RequestLog, metrics=metrics)  # the last is the outermost
     problems.install(app)
     app.include_router(routes.router)
+    app.include_router(processes.router)
+    app.include_router(processes.executions)
+    app.include_router(job_routes.router)
     app.include_router(health.router)
     page.install(app)
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))

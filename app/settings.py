@@ -89,6 +89,14 @@ class Settings(BaseSettings):
     rate_limit: PositiveFloat | None = Field(
         None, description="requests a minute of one client (key, else address); unset: any number"
     )
+    jobs: Path = Field(
+        Path("rooftrace-jobs"),
+        description="folder where jobs are kept; it is made with the first job",
+    )
+    job_budget: PositiveInt = Field(20 * 2**30, description="bytes on disk that jobs may take")
+    job_retention: PositiveFloat = Field(
+        7 * 86400.0, description="seconds that a job is kept after its end"
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="origins whose pages may use the service, such as https://map.example.org, "

@@ -68,8 +68,10 @@ class Access:
         self.keys = keys
         self._rate = rate
 
-    def check(self, address: str, given: str | None) -> None:
-        """Let a request pass. Those with a bad key, or none, count against their address.
+    def check(self, address: str, given: str | None) -> str:
+        """Let a request pass, and return who it is from: a digest of the key, empty without keys.
+
+        Those with a bad key, or none, count against their address.
 
         Raises:
             RateExceeded: this client sends too many.
@@ -82,6 +84,7 @@ class Access:
             raise KeyMissing("A key is needed: send the header Authorization: Bearer KEY.")
         if self.keys and not holder:
             raise KeyRefused("This key is not valid. Ask the operator of the service for another.")
+        return holder.hex() if holder else ""
 
 
 def read_keys(file: Path) -> Keys:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from threading import Condition
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
 
@@ -56,6 +56,13 @@ class Deadline:
         )
 
 
+class Checked(Protocol):
+    """Work that may be told to end while it waits."""
+
+    def check(self) -> None:
+        """Raise if it is to end."""
+
+
 class Memory:
     """A budget of bytes: bodies get theirs at once or not at all, images wait for it in threads.
 
@@ -77,6 +84,8 @@ class Memory:
             )
         self._budget = budget
         self._largest_image = largest_image
+        self.largest_job = budget - least
+        """Bytes that jobs may have while the largest body and the largest image find room too."""
         self._bodies = self._images = 0
         self._changed = Condition()
 
@@ -102,11 +111,11 @@ class Memory:
             self._changed.notify_all()
 
     @contextmanager
-    def for_image(self, size: int, deadline: Deadline) -> Iterator[None]:
+    def for_image(self, size: int, deadline: Checked) -> Iterator[None]:
         """Wait in a thread until `size` bytes are free, and hold them while inside.
 
         Raises:
-            ClientGone, DeadlineExceeded: nobody waits for the image any more.
+            Exception: whatever `deadline.check` raises.
         """
         size = min(size, self._largest_image)
         with self._changed:
@@ -120,6 +129,29 @@ class Memory:
             with self._changed:
                 self._images -= size
                 self._changed.notify_all()
+
+    @contextmanager
+    def for_job(self, size: int, deadline: Checked) -> Iterator[None]:
+        """Wait, not on the event loop, until there are `size` bytes; hold them while inside.
+
+        A job may take an hour. So it takes its bytes from the bodies' share, and no image waits
+        for it.
+
+        Raises:
+            Exception: whatever `deadline.check` raises.
+        """
+        while True:
+            deadline.check()
+            with self._changed:
+                try:
+                    self.resize_body(0, size)
+                    break
+                except QueueFull:
+                    self._changed.wait(_GLANCE)
+        try:
+            yield
+        finally:
+            self.resize_body(size, 0)
 
 
 class Place:

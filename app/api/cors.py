@@ -23,6 +23,7 @@ EXPOSED = (
     "X-Notice",
     "Content-Disposition",
     "Location",
+    "Preference-Applied",
     "Retry-After",
     "WWW-Authenticate",
 )

@@ -1,4 +1,4 @@
-"""The headers of a result: what the document says of each, and its value."""
+"""What the document says of a result and its headers, and their values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Response
 
 from ..segmentation.stream import SegmentedStream
+from .parameters import ANY_BYTES, RESULT_TYPES
 
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
 
@@ -40,6 +41,25 @@ RESULT_HEADERS = {
     ),
 }
 """Headers of a segmented image, as OpenAPI objects."""
+
+
+BINARY = {"type": "string", "format": "binary"}
+_OBJECT = {"type": "object", "additionalProperties": True}
+RESULT_CONTENT: dict[str, Any] = {
+    # First, as generated clients parse every answer as the first type that they know.
+    ANY_BYTES: {"schema": BINARY},
+    **{media_type: {"schema": BINARY} for media_type in RESULT_TYPES.values()},
+    "application/json": {
+        "schema": {
+            "anyOf": [
+                {"$ref": "#/components/schemas/RleResult"},
+                {**_OBJECT, "description": "a COCO data set of one image"},
+            ]
+        }
+    },
+    "application/geo+json": {"schema": _OBJECT},
+}
+"""Bodies of a segmented image, as OpenAPI objects."""
 
 
 def figures(stream: SegmentedStream) -> dict[str, str]:

@@ -18,6 +18,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 _PULSE = 0.25  # seconds between two looks at the event loop's lag
 
+JOB_STATUSES = "accepted", "running", "successful", "failed"
+
 
 class Metrics:
     """The metrics of one application, in a registry of its own."""
@@ -74,6 +76,24 @@ class Metrics:
         self.reserved = Gauge(
             "rooftrace_reserved_bytes",
             "Memory that is set aside for bodies and images",
+            registry=self.registry,
+        )
+        self.jobs_ended = Counter(
+            "rooftrace_jobs_ended",
+            "Jobs, by how they ended: successful, failed, dismissed",
+            ("outcome",),
+            registry=self.registry,
+        )
+        jobs = Gauge(
+            "rooftrace_jobs",
+            "Jobs that are kept, by status; of all processes that share them",
+            ("status",),
+            registry=self.registry,
+        )
+        self.jobs = {status: jobs.labels(status) for status in JOB_STATUSES}
+        self.job_bytes = Gauge(
+            "rooftrace_job_bytes",
+            "Bytes on disk of the jobs that are kept, with what those at work may come to",
             registry=self.registry,
         )
         self.model = Info(

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Scope
+
+from .answers import accepted
+from .ogc import landing_page
 
 _WEB = Path(__file__).parents[1] / "web"
 
@@ -32,9 +35,16 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def page() -> FileResponse:
-    """Return the page. All that it asks for is relative: a proxy may have put it anywhere."""
-    return FileResponse(_WEB / "index.html", headers=_HEADERS)
+async def page(request: Request) -> Response:
+    """Return the page to a browser, and to others the links of OGC API in JSON.
+
+    All that the page asks for is relative: a proxy may have put it anywhere.
+    """
+    vary = {"Vary": "Accept"}
+    if "text/html" in accepted(request).lower():
+        return FileResponse(_WEB / "index.html", headers={**_HEADERS, **vary})
+    landing = landing_page().model_dump_json()
+    return Response(landing, media_type="application/json", headers=vary)
 
 
 class _Files(StaticFiles):

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from ..errors import NotAcceptable
 from ..outputs.formats import FORMATS
-from ..segmentation.options import BatchOptions, Options
+from ..segmentation.options import BatchOptions, Options, ResultOptions
 
 FormatName = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
+JobFormatName = FormatName | Literal["gpkg", "flatgeobuf", "geoparquet"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
 
 RESULT_TYPES = {f.name: f.media_type for f in FORMATS.values() if f.write is not None}
@@ -30,6 +31,18 @@ class SegmentParameters(Options):
         + ". Default: of what `Accept` allows, the most preferred that the upload can have; "
         "else `png`.",
         examples=["overlay"],
+    )
+
+
+class ResultParameters(ResultOptions):
+    """Query parameters of the results of a job: those that act on finished probabilities."""
+
+    format: JobFormatName | None = Field(
+        None,
+        description="The result: "
+        + "; ".join(f"`{name}`: {format.description}" for name, format in FORMATS.items())
+        + ". Default: what the job was created with, else what `Accept` prefers, else `png`.",
+        examples=["geojson"],
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import uuid
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -17,6 +18,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import errors
+from ..segmentation.options import InferenceOptions
 from .schemas import Problem
 
 logger = logging.getLogger(__name__)
@@ -26,8 +28,12 @@ MEDIA_TYPE = "application/problem+json"
 STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.MalformedUpload: (400, "Malformed upload"),
     errors.EmptyUpload: (400, "Empty upload"),
+    errors.InvalidInputs: (400, "Invalid inputs"),
     errors.KeyMissing: (401, "Key missing"),
     errors.KeyRefused: (403, "Key refused"),
+    errors.NoSuchProcess: (404, "No such process"),
+    errors.NoSuchJob: (404, "No such job"),
+    errors.ResultNotReady: (404, "Result not ready"),
     errors.NotAcceptable: (406, "Not acceptable"),
     errors.UploadTimeout: (408, "Upload timeout"),
     errors.UploadTooLarge: (413, "Upload too large"),
@@ -41,9 +47,19 @@ STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.InferenceError: (500, "Inference failed"),
     errors.QueueFull: (503, "Queue full"),
     errors.NotReady: (503, "Not ready"),
+    errors.JobsAway: (503, "Jobs away"),
     errors.DeadlineExceeded: (504, "Deadline exceeded"),
+    errors.StorageFull: (507, "Storage full"),
 }
 """Subclasses of one entry take its status."""
+
+_OGC = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
+_TYPES = {
+    "No such process": f"{_OGC}no-such-process",
+    "No such job": f"{_OGC}no-such-job",
+    "Result not ready": f"{_OGC}result-not-ready",
+}
+"""By title, the types that a standard names. Source: OGC 18-062r2, sections 7.10 to 7.13."""
 
 RETRY_AFTER = 2
 """Seconds that a client is asked to wait after a 503: a few patches' time."""
@@ -63,6 +79,15 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     return _problem(status, title, detail, request_id)
 
 
+def problem_of_job(ended_with: Mapping[str, str], request_id: str) -> Problem:
+    """Describe the error that a job ended with: its class, and what it said."""
+    kind = getattr(errors, ended_with["kind"], None)
+    if kind not in STATUS:
+        return _internal_error(request_id)
+    error: errors.RooftraceError = kind(ended_with["detail"])
+    return problem_of(error, request_id)
+
+
 def _internal_error(request_id: str) -> Problem:
     detail = "This is a fault of the service, not of the request. Its log has the details."
     return _problem(500, "Internal error", detail, request_id)
@@ -71,7 +96,7 @@ def _internal_error(request_id: str) -> Problem:
 def _problem(status: int, title: str, detail: str, request_id: str) -> Problem:
     slug = re.sub(r"[^a-z0-9]+", "-", title.lower())
     return Problem(
-        type=f"urn:rooftrace:{slug}",
+        type=_TYPES.get(title, f"urn:rooftrace:{slug}"),
         title=title,
         status=status,
         detail=detail,
@@ -125,7 +150,12 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
     details = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"][1:])
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and name in InferenceOptions.model_fields:
+            details.append(
+                f"{name} is fixed when a job is created, as it decides probabilities: create "
+                "another job"
+            )
+        elif item["type"] == "extra_forbidden":
             details.append(f"{_brief(name)} is not a parameter of {request.url.path}")
         else:
             details.append(f"{name}={_brief(item['input'])}: {item['msg']}")

@@ -1,10 +1,8 @@
 """The two endpoints that segment."""
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack
-from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,16 +10,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from .. import errors
 from ..outputs.formats import FORMATS, Format
 from ..outputs.mask_rle import RleResult, rle_result
-from ..segmentation.options import Options
-from ..segmentation.plan import Plan
 from ..segmentation.stream import SegmentedStream
 from .admission import Deadline
-from .headers import RESULT_HEADERS, add_notices, figures
+from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, refuse_repeated, run_image, settle
+from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, add_notices
 from .parameters import (
-    ANY_BYTES,
     BATCH_TYPES,
     RESULT_TYPES,
     BatchParameters,
@@ -30,7 +25,7 @@ from .parameters import (
 )
 from .problems import problem_of, responses
 from .schemas import BatchResult, FileProblem
-from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
+from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, execution_providers
 from .stages import Stages
 from .submission import image_ids, submission
 from .uploads import (
@@ -41,40 +36,14 @@ from .uploads import (
     read_uploads,
     unless_gone,
 )
-from .work import Work, working_memory
 
 T = TypeVar("T")
 
 router = APIRouter(tags=["segmentation"], dependencies=[CHECKED], route_class=RoomFirst)
 
-_OBJECT = {"type": "object", "additionalProperties": True}
-_BINARY = {"type": "string", "format": "binary"}
-
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
-
-
-_FAILURES = (
-    errors.KeyMissing,
-    errors.KeyRefused,
-    errors.RateExceeded,
-    errors.MalformedUpload,
-    errors.NotAcceptable,
-    errors.UploadTimeout,
-    errors.UploadTooLarge,
-    errors.UnsupportedFormat,
-    errors.InvalidOption,
-    errors.InferenceError,
-    errors.QueueFull,
-    errors.DeadlineExceeded,
-)
-_IMAGE_FAILURES = (
-    errors.EmptyUpload,
-    errors.DamagedImage,
-    errors.UnsupportedImage,
-    errors.ImpossibleOutput,
-)
 
 
 @router.post(
@@ -85,30 +54,17 @@ _IMAGE_FAILURES = (
         200: {
             "description": "The result, in the chosen format",
             "headers": RESULT_HEADERS,
-            "content": {
-                # First, as generated clients parse every answer as the first type that they know.
-                ANY_BYTES: {"schema": _BINARY},
-                **{media_type: {"schema": _BINARY} for media_type in RESULT_TYPES.values()},
-                "application/json": {
-                    "schema": {
-                        "anyOf": [
-                            {"$ref": "#/components/schemas/RleResult"},
-                            {**_OBJECT, "description": "a COCO data set of one image"},
-                        ]
-                    }
-                },
-                "application/geo+json": {"schema": _OBJECT},
-            },
+            "content": RESULT_CONTENT,
         },
-        **responses(*_FAILURES, *_IMAGE_FAILURES),
+        **responses(*FAILURES, *IMAGE_FAILURES),
     },
     openapi_extra={
         **OPTIONAL_KEY,
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": _form("file", _BINARY),
-                **{media_type: {"schema": _BINARY} for media_type in IMAGE_TYPES},
+                "multipart/form-data": _form("file", BINARY),
+                **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
             },
         },
     },
@@ -117,34 +73,20 @@ async def segment(
     request: Request, parameters: Annotated[SegmentParameters, Query()], service: Running
 ) -> Response:
     """Return the building mask of an uploaded image, in its own width and height."""
-    _refuse_repeated(request)
-    names = choose_formats(parameters.format, _accept(request), RESULT_TYPES)
+    refuse_repeated(request)
+    names = choose_formats(parameters.format, accepted(request), RESULT_TYPES)
     deadline = Deadline(service.settings.deadline)
     formats = tuple(FORMATS[name] for name in names)
-    work = _work(parameters, formats, service, deadline)
+    work = settle(parameters, formats, service, deadline)
     length = announced_length(request, service.settings)
     async with service.admission.admit(length) as place:
         upload = await read_upload(request, service.settings, place)
-        stages = Stages()
-        request.state.stages = stages.seconds
 
-        def segmented() -> tuple[Format, bytes, SegmentedStream]:
-            format, stream = work.begin(upload.filename, upload.data, stages)
-            with stages.measure("encode"):
-                return format, format.encode(stream), stream
+        def begin(stages: Stages) -> tuple[Format, SegmentedStream]:
+            return work.begin(upload.filename, upload.data, stages)
 
-        running = _run(service, upload, segmented, stages, deadline)
-        format, body, stream = await unless_gone(request, running)
-    service.metrics.pixels.inc(math.prod(stream.plan.size))
-    headers = {
-        "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
-        "X-Model-Version": stream.plan.model,
-        "X-Execution-Provider": ", ".join(execution_providers(work.segmenter)),
-        **figures(stream),
-    }
-    response = Response(body, media_type=format.media_type, headers=headers)
-    add_notices(response, stream.plan.notices)
-    return response
+        providers = execution_providers(work.segmenter)
+        return await answer(request, service, upload.content, begin, deadline, providers)
 
 
 @router.post(
@@ -163,13 +105,13 @@ async def segment(
                 "application/x-ndjson": {"schema": {"type": "string"}},
             },
         },
-        **responses(*_FAILURES),
+        **responses(*FAILURES),
     },
     openapi_extra={
         **OPTIONAL_KEY,
         "requestBody": {
             "required": True,
-            "content": {"multipart/form-data": _form("files", {"type": "array", "items": _BINARY})},
+            "content": {"multipart/form-data": _form("files", {"type": "array", "items": BINARY})},
         },
     },
 )
@@ -177,10 +119,10 @@ async def segment_batch(
     request: Request, parameters: Annotated[BatchParameters, Query()], service: Running
 ) -> Response:
     """Return a run-length encoding for each uploaded image; a bad file never loses the others."""
-    _refuse_repeated(request)
-    format, *_ = choose_formats(parameters.format, _accept(request), BATCH_TYPES)
+    refuse_repeated(request)
+    format, *_ = choose_formats(parameters.format, accepted(request), BATCH_TYPES)
     deadline = Deadline(service.settings.deadline)
-    work = _work(parameters.options(), (FORMATS["rle"],), service, deadline)
+    work = settle(parameters.options(), (FORMATS["rle"],), service, deadline)
     request_id: str = request.state.request_id
     totals: dict[str, float] = {}
     request.state.stages = totals
@@ -197,7 +139,7 @@ async def segment_batch(
 
         try:
             async with turns:
-                result = await _run(service, upload, segmented, stages, deadline)
+                result = await run_image(service, upload.content, segmented, stages, deadline)
         except Exception as error:  # not even a fault of ours loses the other files
             problem = problem_of(error, request_id)
             return FileProblem(filename=upload.filename, error=problem)
@@ -255,54 +197,3 @@ async def _lines(work: Iterable[Coroutine[None, None, BaseModel]]) -> AsyncItera
 
 async def _all(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
     return await asyncio.gather(*work)
-
-
-async def _run(
-    service: Service, upload: Upload, work: Callable[[], T], stages: Stages, deadline: Deadline
-) -> T:
-    """Run one image's work in its turn, and record how long each stage took and how it ended."""
-    submitted = perf_counter()
-
-    def timed() -> T:
-        size = working_memory(upload.data, service.settings.max_pixels)
-        with service.admission.memory.for_image(size, deadline):
-            stages.add_since("queue", submitted)
-            return work()
-
-    outcome = "unfinished"
-    try:
-        finished = await service.admission.run(timed, deadline)
-        outcome = "segmented"
-        return finished
-    except errors.RooftraceError as error:
-        outcome = type(error).__name__
-        raise
-    finally:
-        service.metrics.images.labels(outcome).inc()
-        for stage, seconds in dict(stages.seconds).items():
-            service.metrics.stage_duration.labels(stage).observe(seconds)
-        service.traces.add(stages)
-
-
-def _work(
-    options: Options, formats: tuple[Format, ...], service: Service, deadline: Deadline
-) -> Work:
-    """Settle what can be settled before the body is read.
-
-    Raises:
-        InvalidOption: options that this bundle can't honour.
-    """
-    segmenter = service.segmenter
-    Plan.check(segmenter.manifest, options)
-    return Work(segmenter, options, formats, service.settings.max_pixels, deadline.check)
-
-
-def _accept(request: Request) -> str:
-    return ", ".join(request.headers.getlist("accept"))
-
-
-def _refuse_repeated(request: Request) -> None:
-    """Refuse a parameter that came twice, of which one would silently win."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise errors.InvalidOption(f"{', '.join(repeated)} came more than once. Send it once.")

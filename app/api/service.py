@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request, Response, Security
@@ -11,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ..errors import NotReady, StartupError
+from ..jobs.jobs import Jobs
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
 from .access import Access, access_of
@@ -36,6 +38,7 @@ class Service:
     concurrency: int
     access: Access
     traces: Traces
+    jobs: Jobs
     draining: bool = False
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -46,7 +49,13 @@ class Service:
         # Asked for each time: both may change while it runs.
         self.metrics.fallback.set_function(lambda: self.segmenter.predictor.fallback is not None)
         self.metrics.out_of_memory.set_function(lambda: self.segmenter.predictor.out_of_memory)
+        for status, gauge in self.metrics.jobs.items():
+            gauge.set_function(partial(self._jobs_of, status))
+        self.metrics.job_bytes.set_function(lambda: self.jobs.stored_bytes)
         self._announce()
+
+    def _jobs_of(self, status: str) -> int:
+        return self.jobs.totals.get(status, 0)
 
     def check_ready(self) -> None:
         """Ask whether the service takes work and will go on to.
@@ -116,7 +125,7 @@ async def _check(
     given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> None:
     address = request.client.host if request.client else ""
-    service.access.check(address, given.credentials if given else None)
+    request.state.owner = service.access.check(address, given.credentials if given else None)
 
 
 CHECKED = Security(_check)

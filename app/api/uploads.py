@@ -114,12 +114,21 @@ async def read_upload(request: Request, settings: Settings, place: Place) -> Upl
         ClientGone: the connection closed.
     """
     _refuse_encoded(request.headers, "The body")
-    if _content_type(request) in IMAGE_TYPES:
-        async with _in_time(settings):
-            body = _limited(request, settings, place)
-            return Upload("body", b"".join([chunk async for chunk in body]))
+    if content_type(request) in IMAGE_TYPES:
+        return Upload("body", await read_body(request, settings, place))
     [upload] = await _read_form(request, settings, place, field="file", max_files=1)
     return upload
+
+
+async def read_body(request: Request, settings: Settings, place: Place) -> bytes:
+    """Read a body as it is.
+
+    Raises:
+        As `read_upload`.
+    """
+    _refuse_encoded(request.headers, "The body")
+    async with _in_time(settings):
+        return b"".join([chunk async for chunk in _limited(request, settings, place)])
 
 
 async def read_uploads(request: Request, settings: Settings, place: Place) -> list[Upload]:
@@ -137,10 +146,10 @@ async def _read_form(
     request: Request, settings: Settings, place: Place, *, field: str, max_files: int
 ) -> list[Upload]:
     hint = f"Send multipart/form-data with {field}=@IMAGE"
-    if (content_type := _content_type(request)) != "multipart/form-data":
+    if (came := content_type(request)) != "multipart/form-data":
         accepted = ", ".join(("multipart/form-data", *IMAGE_TYPES))
-        raise (UnsupportedFormat if content_type else MalformedUpload)(
-            f"The body's Content-Type is {content_type or 'missing'}. {hint}"
+        raise (UnsupportedFormat if came else MalformedUpload)(
+            f"The body's Content-Type is {came or 'missing'}. {hint}"
             + (f", or one of {accepted}." if field == "file" else ".")
         )
     if "boundary=" not in request.headers["content-type"].lower():
@@ -274,5 +283,6 @@ async def _in_time(settings: Settings) -> AsyncIterator[None]:
         ) from None
 
 
-def _content_type(request: Request) -> str:
+def content_type(request: Request) -> str:
+    """Return the media type that the body is said to have; empty where nothing is said."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()

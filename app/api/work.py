@@ -1,12 +1,13 @@
 """The work of a request on one image: bytes in, a stream for its writer out."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import ImpossibleOutput
+from ..errors import ImpossibleOutput, InvalidOption
 from ..imaging.decode import decode_image
 from ..imaging.header import announced_pixels
-from ..imaging.image import Image
+from ..imaging.image import RowSource
 from ..outputs.formats import BYTES_PER_PIXEL, Format
 from ..segmentation.options import Options
 from ..segmentation.segmenter import Segmenter, stream
@@ -45,7 +46,7 @@ class Work:
             # No more than what memory was set aside for, whatever the decoder finds.
             max_pixels = announced_pixels(data, self.max_pixels)
             image = decode_image(data, max_pixels=max_pixels, **self.options.decoding)
-            format, notices = self._possible(image)
+            format, notices = choose_possible(self.formats, image)
             plan = self.segmenter.plan(
                 image, self.options, buildings=format.buildings, notices=notices
             )
@@ -54,15 +55,20 @@ class Work:
         measured = stages.measure_items("infer", bands)
         return format, stream(plan, image, measured, self.cancelled, name=name, cascade_count=count)
 
-    def _possible(self, image: Image) -> tuple[Format, tuple[str, ...]]:
-        """Choose the first format that an image can have; say what the client should know."""
-        preferred, *others = self.formats
-        try:
-            return preferred, preferred.check(image)
-        except ImpossibleOutput as error:
-            for format in others:
-                with suppress(ImpossibleOutput):
-                    notices = format.check(image)
-                    instead = f"The result is {format.name}, not {preferred.name}: {error}"
-                    return format, (instead, *notices)
-            raise
+
+def choose_possible(formats: Sequence[Format], image: RowSource) -> tuple[Format, tuple[str, ...]]:
+    """Choose the first format that an image can have; say what the client should know.
+
+    Raises:
+        ImpossibleOutput: it can have none of them.
+    """
+    preferred, *others = formats
+    try:
+        return preferred, preferred.check(image)
+    except ImpossibleOutput as error:
+        for format in others:
+            with suppress(ImpossibleOutput, InvalidOption):
+                notices = format.check(image)
+                instead = f"The result is {format.name}, not {preferred.name}: {error}"
+                return format, (instead, *notices)
+        raise

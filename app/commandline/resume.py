@@ -1,8 +1,7 @@
 """The bands that a long run has finished, beside its output: an interrupted run goes on from there.
 
-While `out.tif` is made, the folder `out.tif.partial` holds the bands that are finished, each a file
-of raw rows, and in `run.json` what they were made of. Bands have the same bits whether or not those
-above them were computed in the same run, and so has what a writer makes of them.
+While `out.tif` is made, the folder `out.tif.partial` holds the bands that are finished, and in
+`run.json` what they were made of.
 
 A run keeps a lock in its folder, so that no two are at work there. The kernel lets go of it when
 the process ends, however it ends.
@@ -13,58 +12,28 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
-from zipfile import BadZipFile
-
-import numpy as np
 
 from ..errors import InputError, InvalidOption
-from ..segmentation.stream import Band
+from ..jobs.bands import KeptBands
+from ..jobs.blobs import Folder
 
 logger = logging.getLogger(__name__)
 
 _RUN = "run.json"
 _LOCK = "lock"
-_ARRAYS = ("probability", "mask", "valid", "disagreement")
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 
 
 class PartialRun:
     """The folder of a run that is not finished."""
 
     def __init__(self, folder: Path, target: Path) -> None:
-        self._folder = folder
         self.result = folder / target.name
         """Where the output is written until it is whole."""
-        self._saved: list[Path] = []
-        self.rows = 0
-        """Rows of the image, from the first on, whose bands are saved."""
-        for path in sorted(folder.glob("*.npz")):
-            try:
-                band = _load(path)
-            except _UNREADABLE:  # the machine went down while it was written
-                break
-            if band.row != self.rows:
-                break
-            self.rows = band.rows.stop
-            self._saved.append(path)
-
-    def bands(self) -> Iterator[Band]:
-        """Read the saved bands."""
-        return map(_load, list(self._saved))
-
-    def save(self, bands: Iterable[Band]) -> Iterator[Band]:
-        """Pass on the bands that follow, each saved before it goes."""
-        for band in bands:
-            path = self._folder / f"{band.row:010}.npz"
-            with path.with_suffix(".tmp").open("wb") as file:
-                arrays = {name: getattr(band, name) for name in _ARRAYS}
-                np.savez(file, **{name: of for name, of in arrays.items() if of is not None})
-            path.with_suffix(".tmp").replace(path)
-            yield band
+        self.bands = KeptBands(Folder(folder), ".")
 
 
 def partial_folder(target: Path) -> Path:
@@ -189,8 +158,3 @@ def _made_of(folder: Path) -> dict[str, str] | None:
     except (OSError, ValueError):
         return None
     return made_of
-
-
-def _load(path: Path) -> Band:
-    with path.open("rb") as file, np.load(file) as arrays:  # numpy leaves a bad file open
-        return Band(int(path.stem), **{name: arrays[name] for name in _ARRAYS if name in arrays})

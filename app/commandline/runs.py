@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import RooftraceError
 from ..imaging.image import RowSource
 from ..outputs.formats import Format
-from ..segmentation.options import Options
+from ..segmentation.options import Options, ResultOptions
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled, SegmentedStream, never
@@ -26,7 +26,7 @@ from .summary import Summary
 
 logger = logging.getLogger(__name__)
 
-_AFTER_BANDS = {"min_area", "min_confidence", "order", "simplify", "rectify", "bands", "background"}
+_AFTER_BANDS = set(ResultOptions.model_fields) - {"threshold"}
 """Options that act on finished bands: a run may go on with others."""
 _BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} [{elapsed}<{remaining}{postfix}]"
@@ -93,7 +93,7 @@ class Run:
                 made_of = self._made_of(plan, fingerprint)
                 with partial_run(target, made_of, resume=self.resume) as partial:
                     bands = self._bands(plan, image, partial)
-                    segmented = self._stream(plan, image, bands, partial.rows, source)
+                    segmented = self._stream(plan, image, bands, partial.bands.rows, source)
                     self.format.save(segmented, partial.result)
                 if self.styled:
                     self._write_style(source, target)
@@ -118,12 +118,11 @@ class Run:
         return stream(plan, image, shown, self.cancelled, name=name)
 
     def _bands(self, plan: Plan, image: RowSource, partial: PartialRun) -> Iterator[Band]:
-        """Yield the bands that are saved, then those that are not."""
-        yield from partial.bands()
-        if partial.rows < image.height:
-            yield from partial.save(
-                self.segmenter.bands(plan, image, self.cancelled, first=partial.rows)
-            )
+        """Yield the bands that are kept, then those that are not."""
+        yield from partial.bands.read(plan, image)
+        if (first := partial.bands.rows) < image.height:
+            following = self.segmenter.bands(plan, image, self.cancelled, first=first)
+            yield from partial.bands.save(following)
 
     def _made_of(self, plan: Plan, fingerprint: str) -> dict[str, str]:
         """Name everything that decides the bits of a file's bands."""

@@ -48,6 +48,21 @@ def write_overlay_png(
     _write_png(file, picture, tags, level=_OVERLAY_LEVEL)
 
 
+def write_preview_png(
+    file: IO[bytes], pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None, longest: int
+) -> None:
+    """Write an image, uint8 (height, width, 3), with its longest side at most `longest` pixels.
+
+    RGB, or RGBA with alpha 0 where `valid`, bool (height, width), is False.
+    """
+    picture = PIL.Image.fromarray(pixels)
+    if valid is not None:
+        alpha = np.multiply(valid, 255, dtype=np.uint8)
+        picture.putalpha(PIL.Image.fromarray(alpha))
+    picture.thumbnail((longest, longest), PIL.Image.Resampling.BICUBIC)
+    _write_png(file, picture, {}, level=_OVERLAY_LEVEL)
+
+
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Find the mask's pixels with a neighbour outside of it; the image's own edge is no outside."""
     inner = mask.copy()

@@ -220,6 +220,33 @@ class GeoReference:
         return max(0.5, min(reach, height / 2, width / 2))
 
 
+def crs_name(place: GeoReference) -> str | None:
+    """Return the name of a coordinate reference system, its code where it has one."""
+    if place.crs is None:
+        return None
+    try:
+        crs = pyproj.CRS.from_user_input(place.crs)
+    except ProjError:
+        return place.crs[:80]
+    code = crs.to_json_dict().get("id", {})
+    return f"{code['authority']}:{code['code']}" if "code" in code else crs.name[:80]
+
+
+def corners(place: GeoReference, height: int, width: int) -> list[tuple[float, float]] | None:
+    """Return longitude and latitude of the outer corners of an image; None where not known.
+
+    From the first pixel's clockwise: top left, top right, bottom right, bottom left.
+    """
+    if place.gsd(height, width) is None:
+        return None
+    a, b, c, d, e, f = place.transform
+    rows, cols = np.array([0, 0, height, height]), np.array([0, width, width, 0])
+    lon, lat = place.to_degrees().transform(a * cols + b * rows + c, d * cols + e * rows + f)
+    if not (np.isfinite(lon) & np.isfinite(lat) & is_on_earth(lon, lat)).all():
+        return None
+    return [(round(x, 9), round(y, 9)) for x, y in zip(lon.tolist(), lat.tolist(), strict=True)]
+
+
 def _believed(sides: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Gsd | None:
     """Return the length of a pixel's sides, down and across, if pixels can have it."""
     down, across = (float(np.linalg.norm(side)) for side in sides)

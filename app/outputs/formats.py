@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
+from ..errors import StorageFull
 from ..imaging.image import RowSource
 from ..segmentation.stream import SegmentedStream
 from .coco import write_coco
@@ -30,8 +32,8 @@ class Format:
     """A way to hand out a result: a writer of a stream, and what it needs.
 
     `check` tells before any work whether an image can have it: it raises `ImpossibleOutput`, or
-    returns notices for the client. `write` writes to an open file; None for a format of the command
-    line alone. `save` writes to a path, by default by way of `write`; the file is not whole until
+    returns notices for the client. `write` writes to an open file; None where a library insists on
+    a path. `save` writes to a path, by default by way of `write`; the file is not whole until
     it returns. `buildings`: it shows each building, not the mask alone. `whole`: it holds the
     result whole, so its memory grows with the image's height. `style`: what QGIS looks for beside
     a file, in one of the same name that ends in `.qml`.
@@ -53,9 +55,17 @@ class Format:
 
         Raises:
             ImpossibleOutput: a building lies where the image's reference system is not valid.
+            StorageFull: the temporary folder has no room for what is not written to memory.
             Exception: whatever reading the stream raises.
         """
-        assert self.write is not None, "a format of the command line alone"
+        if self.write is None:
+            try:
+                with TemporaryDirectory() as folder:
+                    path = Path(folder, f"result{self.extension}")
+                    self.save(stream, path)
+                    return path.read_bytes()
+            except OSError as error:
+                raise StorageFull(f"There is no room on disk to write {self.name}.") from error
         buffer = BytesIO()
         self.write(stream, buffer)
         return buffer.getvalue()

@@ -7,7 +7,7 @@ depend on where an image is cut or a run was resumed.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..bundle.manifest import CascadeRule
 from ..errors import InferenceError
+from .windows import Window
 
 Patch: TypeAlias = NDArray[np.uint8]
 Ask = Callable[[Iterable[Patch], tuple[str, ...]], Iterator[NDArray[np.float32]]]
@@ -24,11 +25,43 @@ Ask = Callable[[Iterable[Patch], tuple[str, ...]], Iterator[NDArray[np.float32]]
 
 @dataclass
 class CascadeCount:
-    """How many patches the first member was asked about, and how many it decided alone."""
+    """How many patches the first member was asked about, and how many it decided alone.
+
+    `rows` has both numbers for each row of windows, so that a run that goes on counts no patch
+    twice: rows that are predicted again are counted anew.
+    """
 
     member: str
-    asked: int = 0
-    alone: int = 0
+    rows: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _read: deque[int] = field(default_factory=deque)
+
+    def reading(
+        self, windows: Iterable[Window], patches: Iterable[Patch | None]
+    ) -> Iterator[Patch | None]:
+        """Pass on the patches of `windows`, and remember in which rows those lie that are asked."""
+        for window, patch in zip(windows, patches, strict=True):
+            if window.col == 0:
+                self.rows[window.row] = 0, 0
+            if patch is not None:
+                self._read.append(window.row)
+            yield patch
+
+    def add(self, alone: Iterable[bool]) -> None:
+        """Count the patches that were asked about next, and whether each was decided alone."""
+        for decided in alone:
+            row = self._read.popleft()
+            asked_there, alone_there = self.rows[row]
+            self.rows[row] = asked_there + 1, alone_there + decided
+
+    @property
+    def asked(self) -> int:
+        """Patches that the first member was asked about."""
+        return sum(asked for asked, _ in self.rows.values())
+
+    @property
+    def alone(self) -> int:
+        """Patches that it decided alone."""
+        return sum(alone for _, alone in self.rows.values())
 
     def __str__(self) -> str:
         return f"{self.member} decided {self.alone} of {self.asked} patches alone"
@@ -83,8 +116,7 @@ def predict_cascade(
     while few := list(islice(remaining, at_once)):
         answers = [answer[0] for answer in ask(few, (rule.member,))]
         alone = [rule.in_doubt(answer) <= rule.share for answer in answers]
-        count.asked += len(few)
-        count.alone += sum(alone)
+        count.add(alone)
         doubtful = [patch for patch, decided in zip(few, alone, strict=True) if not decided]
         more = ask(doubtful, others)
         for answer, decided in zip(answers, alone, strict=True):

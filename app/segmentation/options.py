@@ -1,6 +1,7 @@
 """The options of a client: one model for query parameters, command-line flags and the reference.
 
-`BatchOptions` decide the mask and its run-length encoding. `Options` add how maps are drawn.
+`InferenceOptions` decide probabilities, `MaskOptions` make a mask of these, `MapOptions` draw maps.
+The others put together what an endpoint takes.
 """
 
 from collections.abc import Mapping
@@ -24,34 +25,33 @@ RasterBand = Literal["mask", "probability", "disagreement"]
 Background = Literal["transparent", "opaque"]
 
 
-class BatchOptions(BaseModel):
-    """Options that decide a mask."""
+class _Parsed(BaseModel):
+    """What all options have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    threshold: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Probability at and above which a pixel is building. Default: the manifest's.",
-        examples=[0.5],
-    )
-    min_confidence: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="A connected component whose mean probability is lower is no building; "
-        "0 keeps all. Default: the manifest's; 0 with `models`, with `combine=vote` or with a "
-        "`threshold` below the manifest's.",
-        examples=[0.5],
-    )
-    min_area: float = Field(
-        0.0,
-        ge=0,
-        description="A smaller connected component is no building: in m² where the GSD is "
-        "known, else in pixels.",
-        examples=[20],
-    )
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Return the options of a mapping from names to values.
+
+        Raises:
+            InvalidOption: an unknown name, or a value out of range.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(cls.model_fields)
+                raise InvalidOption(f"{name} is not an option; there are {known}") from error
+            expected = first["msg"].replace("Input should be", "must be")
+            raise InvalidOption(f"{name} {expected}, got {first['input']!r}") from error
+
+
+class InferenceOptions(_Parsed):
+    """Options that decide probabilities: a finished job keeps these."""
+
     overlap: float = Field(
         0.25,
         ge=0,
@@ -122,11 +122,6 @@ class BatchOptions(BaseModel):
         "models run. Default: 0, or as much as a soft image needs, which `X-Notice` says.",
         examples=[0],
     )
-    order: PixelOrder = Field(
-        "row",
-        description="Pixel order of run-length encodings: along rows, or down columns.",
-        examples=["column"],
-    )
 
     @field_validator("rescale")
     @classmethod
@@ -153,24 +148,6 @@ class BatchOptions(BaseModel):
                 )
         return text
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Return the options of a mapping from names to values.
-
-        Raises:
-            InvalidOption: an unknown name, or a value out of range.
-        """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = ".".join(map(str, first["loc"]))
-            if first["type"] == "extra_forbidden":
-                known = ", ".join(cls.model_fields)
-                raise InvalidOption(f"{name} is not an option; there are {known}") from error
-            expected = first["msg"].replace("Input should be", "must be")
-            raise InvalidOption(f"{name} {expected}, got {first['input']!r}") from error
-
     @property
     def members(self) -> tuple[str, ...] | None:
         """Names in `models`; None for all members."""
@@ -184,12 +161,41 @@ class BatchOptions(BaseModel):
         return {"rescale": rescale, "sharpen": self.sharpen, "rgb": rgb}
 
 
-SCORED = tuple(name for name in BatchOptions.model_fields if name != "order")
-"""Names of the options that decide a mask, as training scores it."""
+class MaskOptions(_Parsed):
+    """Options that make a mask of probabilities."""
+
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Probability at and above which a pixel is building. Default: the manifest's.",
+        examples=[0.5],
+    )
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A connected component whose mean probability is lower is no building; "
+        "0 keeps all. Default: the manifest's; 0 with `models`, with `combine=vote` or with a "
+        "`threshold` below the manifest's.",
+        examples=[0.5],
+    )
+    min_area: float = Field(
+        0.0,
+        ge=0,
+        description="A smaller connected component is no building: in m² where the GSD is "
+        "known, else in pixels.",
+        examples=[20],
+    )
+    order: PixelOrder = Field(
+        "row",
+        description="Pixel order of run-length encodings: along rows, or down columns.",
+        examples=["column"],
+    )
 
 
-class Options(BatchOptions):
-    """All options: those that decide a mask, and those that decide how maps are drawn."""
+class MapOptions(_Parsed):
+    """Options that decide how maps are drawn."""
 
     simplify: float = Field(
         0.0,
@@ -233,6 +239,22 @@ class Options(BatchOptions):
         """Names in `bands`."""
         known: dict[str, RasterBand] = {str(name): name for name in get_args(RasterBand)}
         return tuple(known[name] for name in _split(self.bands))
+
+
+class BatchOptions(InferenceOptions, MaskOptions):
+    """Options of `POST /segment/rle`."""
+
+
+SCORED = tuple(name for name in BatchOptions.model_fields if name != "order")
+"""Names of the options that decide a mask, as training scores it."""
+
+
+class ResultOptions(MapOptions, MaskOptions):
+    """Options that act on finished probabilities: those of the results of a job."""
+
+
+class Options(BatchOptions, ResultOptions):
+    """All options."""
 
 
 def _split(text: str) -> list[str]:

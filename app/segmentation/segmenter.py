@@ -25,6 +25,7 @@ from .options import Options
 from .plan import Plan
 from .resampling import first_needed, resample_bands, rows_reached
 from .stream import (
+    Advanced,
     Band,
     Cancelled,
     Segmentation,
@@ -99,6 +100,7 @@ class Segmenter:
         *,
         first: int = 0,
         count: CascadeCount | None = None,
+        advanced: Advanced = never,
     ) -> Iterator[Band]:
         """Return the bands of an image, from its row `first` on, before components are looked at.
 
@@ -106,7 +108,9 @@ class Segmenter:
         the rows have the very bits that they have without it.
         """
         return combine(
-            plan, image, self.member_bands(plan, image, cancelled, first=first, count=count)
+            plan,
+            image,
+            self.member_bands(plan, image, cancelled, first=first, count=count, advanced=advanced),
         )
 
     def member_bands(
@@ -117,28 +121,33 @@ class Segmenter:
         *,
         first: int = 0,
         count: CascadeCount | None = None,
+        advanced: Advanced = never,
     ) -> Iterator[MemberBand]:
         """Return the blended probabilities of each member, as `bands` combines them.
 
         Members stay apart until here, so that a vote counts whole maps rather than patches; a
-        weighted mean comes out the same either way.
+        weighted mean comes out the same either way. `advanced` is called after each window.
         """
         needed = first_needed(plan.grid.row_offsets, plan.seen, plan.size, first)
         patches = read_patches(plan, image, needed)
+        if plan.cascade:
+            count = count or CascadeCount(plan.cascade.member)
+            patches = count.reading(plan.grid.windows_from(needed), patches)
         shape = len(plan.members), plan.grid.patch, plan.grid.patch
         ask = partial(self._ask, plan, cancelled)
-        if plan.cascade:
+        if plan.cascade and count:
             predict = partial(
                 predict_cascade,
                 ask=ask,
                 members=plan.members,
                 rule=plan.cascade,
-                count=count or CascadeCount(plan.cascade.member),
+                count=count,
                 at_once=4 * self.predictor.batch_size,
             )
         else:
             predict = partial(ask, members=plan.members)
-        return stitch(plan, predict_valid(patches, predict, shape), first=first)
+        predictions = _announced(predict_valid(patches, predict, shape), advanced)
+        return stitch(plan, predictions, first=first)
 
     def _ask(
         self, plan: Plan, cancelled: Cancelled, patches: Iterable[Patch], members: Sequence[str]
@@ -250,7 +259,6 @@ def combine(plan: Plan, image: RowSource, bands: Iterable[MemberBand]) -> Iterat
     Invalid pixels get 0, which is below any threshold.
     """
     probability: NDArray[np.float32]
-    mask: NDArray[np.bool_]
     for band in bands:
         valid = image.read_valid(band.rows.start, band.rows.stop)
         if plan.combine == "vote":
@@ -263,9 +271,27 @@ def combine(plan: Plan, image: RowSource, bands: Iterable[MemberBand]) -> Iterat
             probability[~valid] = 0
             if disagreement is not None:
                 disagreement[~valid] = 0
-        # A strict majority: of two members, both must agree.
-        mask = probability > 0.5 if plan.combine == "vote" else probability >= plan.threshold
-        yield Band(band.row, probability, mask, valid, disagreement)
+        yield band_of(plan, image, band.row, probability, disagreement)
+
+
+def band_of(
+    plan: Plan,
+    image: RowSource,
+    row: int,
+    probability: NDArray[np.float32],
+    disagreement: NDArray[np.float32] | None,
+) -> Band:
+    """Return the band of probabilities, float32 (h, W), that are 0 where a pixel is invalid."""
+    valid = image.read_valid(row, row + len(probability))
+    # A strict majority: of two members, both must agree.
+    mask = probability > 0.5 if plan.combine == "vote" else probability >= plan.threshold
+    return Band(row, probability, mask, valid, disagreement)
+
+
+def _announced(items: Iterable[_Item], advanced: Advanced) -> Iterator[_Item]:
+    for item in items:
+        yield item
+        advanced()
 
 
 def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

@@ -15,9 +15,12 @@ from .plan import Plan
 Cancelled = Callable[[], None]
 """Called before every batch of patches, band and building; stops the work by raising."""
 
+Advanced = Callable[[], None]
+"""Called after every window of an image, for a bar that moves."""
+
 
 def never() -> None:
-    """Never stop the work."""
+    """Never stop the work, and show nothing of it."""
 
 
 @dataclass(frozen=True, eq=False)

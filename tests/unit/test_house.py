@@ -173,6 +173,10 @@ class TestReaders:
         } == {
             # An image is decoded before it has a plan.
             "app.api.work: decoding",
+            "app.api.jobs: decoding",
+            "app.api.processes: decoding",
+            # A job keeps what its client asked for.
+            "app.api.processes: model_dump",
             "app.commandline.inputs: decoding",
             # An interrupted run goes on only with the options that it began with.
             "app.commandline.runs: model_dump",

@@ -313,9 +313,12 @@ def test_the_access_log_has_templates_and_ids(
     assert re.fullmatch(r"GET unmatched 404 \d+ ms [0-9a-f-]{36}", lines[1])
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
 class TestPage:
     def test_it_comes_with_everything_that_it_needs(self, client: TestClient) -> None:
-        response = client.get("/")
+        response = client.get("/", headers=BROWSER)
         assert response.headers["content-type"] == "text/html; charset=utf-8"
         html = response.text
         assert 'lang="en"' in html
@@ -329,7 +332,7 @@ class TestPage:
 
     @pytest.mark.parametrize("path", ["/", *(f"/page/{file.name}" for file in FILES)])
     def test_the_browser_is_held_to_this_service(self, client: TestClient, path: str) -> None:
-        response = client.get(path)
+        response = client.get(path, headers=BROWSER)
         assert response.status_code == 200
         policy = response.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")

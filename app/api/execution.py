@@ -1,0 +1,121 @@
+"""What a client asks a process for: in the standard's JSON, or as `POST /segment` takes it."""
+
+import asyncio
+import base64
+import binascii
+from dataclasses import dataclass
+
+import pydantic_core
+from fastapi import Request
+from pydantic import ValidationError
+
+from ..errors import InvalidInputs, InvalidOption, NotAcceptable
+from ..outputs.formats import FORMATS
+from ..segmentation.options import Options
+from ..settings import Settings
+from .admission import Place
+from .answers import OUTPUT, accepted
+from .ogc import Execute
+from .parameters import RESULT_TYPES, SegmentParameters, choose_formats
+from .uploads import Upload, content_type, read_body, read_upload
+
+
+@dataclass(frozen=True)
+class Execution:
+    """An image, and how to segment it. `formats`: the preferred one first, as `Work` takes them."""
+
+    upload: Upload
+    options: Options
+    formats: tuple[str, ...]
+    named: str | None
+    """The format that the client named; None where it leaves the choice to later requests."""
+    document: bool
+
+
+async def read_execution(
+    request: Request, parameters: SegmentParameters, settings: Settings, place: Place
+) -> Execution:
+    """Read the body of an execution, of either kind.
+
+    Raises:
+        InvalidInputs: JSON with inputs that are missing, unknown or out of range.
+        As `read_upload`.
+    """
+    if content_type(request) != "application/json":
+        upload = await read_upload(request, settings, place)
+        names = choose_formats(parameters.format, accepted(request), RESULT_TYPES)
+        options = Options(**parameters.model_dump(exclude={"format"}, exclude_unset=True))
+        return Execution(upload, options, tuple(names), parameters.format, document=False)
+    if request.query_params:
+        raise InvalidInputs(
+            f"The query has {', '.join(request.query_params)}. With a JSON body, parameters are "
+            'inputs: {"inputs": {"image": …, "threshold": 0.5}}.'
+        )
+    body = await read_body(request, settings, place)
+    return await asyncio.to_thread(_execution, body, accepted(request))
+
+
+def _execution(body: bytes, accept: str) -> Execution:
+    try:
+        asked = Execute.model_validate(pydantic_core.from_json(body))
+    except ValueError as error:
+        raise InvalidInputs(_why(error)) from None
+    if unknown := set(asked.outputs) - {OUTPUT}:
+        raise InvalidInputs(f"outputs: there is no {_list(unknown)}; the one output is {OUTPUT}.")
+    inputs = dict(asked.inputs)
+    image = _image(inputs.pop("image", None))
+    filename = inputs.pop("filename", "body")
+    if not isinstance(filename, str):
+        raise InvalidInputs("inputs.filename is no text.")
+    named = _format(inputs.pop("format", None), asked)
+    try:
+        options = Options.parse(inputs)
+    except InvalidOption as error:
+        raise InvalidInputs(f"inputs: {error}.") from None
+    document = asked.response == "document"  # what the client accepts is the document then
+    names = choose_formats(named, "" if document else accept, RESULT_TYPES)
+    safe = filename.encode(errors="replace").decode()
+    return Execution(Upload(safe, image), options, tuple(names), named, document=document)
+
+
+def _format(name: object, asked: Execute) -> str | None:
+    """Return the format that the client names, by the input `format` or by a media type."""
+    media_type = asked.outputs[OUTPUT].format.mediaType if OUTPUT in asked.outputs else None
+    if name is not None:
+        if not isinstance(name, str) or name not in FORMATS:
+            raise InvalidInputs(f"inputs.format must be among {', '.join(FORMATS)}.")
+        return name
+    if media_type is None:
+        return None
+    try:
+        return choose_formats(None, media_type, {f.name: f.media_type for f in FORMATS.values()})[0]
+    except NotAcceptable:
+        offered = ", ".join(dict.fromkeys(f.media_type for f in FORMATS.values()))
+        raise InvalidInputs(f"outputs.{OUTPUT}.format.mediaType must be among {offered}.") from None
+
+
+def _image(given: object) -> bytes:
+    hint = 'Send {"value": "<base64>", "mediaType": "image/tiff"}.'
+    if given is None:
+        raise InvalidInputs(f"inputs.image is missing. {hint}")
+    if isinstance(given, dict) and "href" in given:
+        raise InvalidInputs(f"inputs.image is a link, and this service opens none. {hint}")
+    text = given.get("value") if isinstance(given, dict) else given
+    if not isinstance(text, str):
+        raise InvalidInputs(f"inputs.image holds no text. {hint}")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInputs(f"inputs.image is not base64. {hint}") from None
+
+
+def _why(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return f"The body is no JSON: {error}."
+    first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"])) or "The body"
+    return f"{name}: {first['msg']}. /docs shows what an execution holds."
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in sorted(names))

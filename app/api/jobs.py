@@ -1,0 +1,186 @@
+"""Jobs: their state, their results in any format, and their end."""
+
+import asyncio
+from io import BytesIO
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from .. import errors
+from ..imaging.decode import decode_image
+from ..imaging.encode import write_preview_png
+from ..imaging.header import announced_pixels
+from ..jobs.records import Job
+from ..outputs.formats import FORMATS, Format
+from ..segmentation.options import Options, ResultOptions
+from ..segmentation.stream import SegmentedStream
+from .admission import Deadline
+from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, refuse_repeated, run_image
+from .headers import RESULT_CONTENT, RESULT_HEADERS
+from .job_list import JobListParameters
+from .ogc import JobList, Link, StatusInfo, status_info
+from .parameters import ResultParameters, choose_formats
+from .problems import problem_of_job, problem_response, responses
+from .service import CHECKED, OPTIONAL_KEY, Running, Service
+from .stages import Stages
+from .uploads import unless_gone
+from .work import choose_possible
+
+router = APIRouter(tags=["jobs"], dependencies=[CHECKED])
+
+_KEY_FAILURES = (errors.KeyMissing, errors.KeyRefused, errors.RateExceeded)
+_JOB_FAILURES = (*_KEY_FAILURES, errors.NoSuchJob, errors.InvalidOption, errors.JobsAway)
+JobId = Annotated[
+    str,
+    Path(description="Id of the job.", examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"]),
+]
+_LONGEST = 2048
+"""Pixels of the longest side of a preview."""
+
+
+@router.get(
+    "/jobs",
+    summary="The jobs of this client",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(*_KEY_FAILURES, errors.InvalidOption, errors.JobsAway),
+)
+async def jobs(
+    request: Request, parameters: Annotated[JobListParameters, Query()], service: Running
+) -> JobList:
+    """List jobs, the newest first."""
+    limit, offset = parameters.limit, parameters.offset
+    found: list[Job] = []
+    if parameters.matches_process:
+        # One more than asked for tells whether there are more.
+        found += await asyncio.to_thread(
+            service.jobs.find, request.state.owner, parameters.filter(), limit + 1, offset
+        )
+    links = [Link(href="jobs", rel="self", type="application/json")]
+    if len(found) > limit:
+        query = request.query_params.multi_items()
+        following = parameters.following([(k, v) for k, v in query if k != "offset"])
+        links.append(Link(href=f"jobs?{following}", rel="next", type="application/json"))
+    return JobList(jobs=[status_info(job, "") for job in found[:limit]], links=links)
+
+
+@router.get(
+    "/jobs/{jobID}",
+    summary="The state of a job",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(*_JOB_FAILURES),
+)
+async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
+    """Tell how far a job has come."""
+    return status_info(await _job(request, jobID, service), "../")
+
+
+@router.delete(
+    "/jobs/{jobID}",
+    summary="Dismiss a job",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(*_JOB_FAILURES),
+)
+async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
+    """Cancel a job, or remove its results. Nothing of it is kept."""
+    job = await asyncio.to_thread(service.jobs.dismiss, jobID, request.state.owner)
+    info = status_info(job, "../")
+    links = [Link(href="../jobs", rel="up", type="application/json", title="The jobs")]
+    return info.model_copy(
+        update={"status": "dismissed", "message": "The job was dismissed.", "links": links}
+    )
+
+
+@router.get(
+    "/jobs/{jobID}/results",
+    summary="The results of a job, in any format",
+    response_class=Response,
+    openapi_extra=OPTIONAL_KEY,
+    responses={
+        200: {
+            "description": "The result, in the chosen format",
+            "content": RESULT_CONTENT,
+            "headers": RESULT_HEADERS,
+        },
+        **responses(*FAILURES, *IMAGE_FAILURES, *_JOB_FAILURES, errors.ResultNotReady),
+    },
+)
+async def results(
+    request: Request,
+    jobID: JobId,  # noqa: N803
+    parameters: Annotated[ResultParameters, Query()],
+    service: Running,
+) -> Response:
+    """Return what `POST /segment` would, bit for bit, without another inference.
+
+    Parameters that decide probabilities, such as `overlap`, are those of the job.
+    """
+    job = await _job(request, jobID, service)
+    if job.status == "failed" and job.problem:
+        problem = problem_of_job(job.problem, request.state.request_id)
+        return problem_response(request, problem)
+    if job.status != "successful":
+        raise errors.ResultNotReady(
+            f"The job is {job.status}, at {job.progress} %. Ask jobs/{job.id} until it is "
+            "successful."
+        )
+    refuse_repeated(request)
+    kept = service.jobs.kept(job)
+    options = kept.options(
+        ResultOptions(**parameters.model_dump(exclude={"format"}, exclude_unset=True))
+    )
+    named = parameters.format or job.format
+    document = job.document and parameters.format is None
+    accept = "" if document else accepted(request)
+    types = {name: format.media_type for name, format in FORMATS.items()}
+    formats = tuple(FORMATS[name] for name in choose_formats(named, accept, types))
+    deadline = Deadline(service.settings.deadline)
+    data = await asyncio.to_thread(service.jobs.upload, job)
+
+    def begin(stages: Stages) -> tuple[Format, SegmentedStream]:
+        with stages.measure("decode"):
+            max_pixels = announced_pixels(data, service.settings.max_pixels)
+            image = decode_image(data, max_pixels=max_pixels, **options.decoding)
+            format, notices = choose_possible(formats, image)
+        return format, kept.begin(image, options, format, notices, deadline.check)
+
+    async with service.admission.admit(len(data)):
+        providers = (job.outcome or {}).get("providers", [])
+        return await answer(request, service, data, begin, deadline, providers, document=document)
+
+
+@router.get(
+    "/jobs/{jobID}/preview",
+    summary="The upload of a job as a picture",
+    response_class=Response,
+    openapi_extra=OPTIONAL_KEY,
+    responses={
+        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        **responses(*_JOB_FAILURES, errors.QueueFull, errors.DeadlineExceeded),
+    },
+)
+async def preview(request: Request, jobID: JobId, service: Running) -> Response:  # noqa: N803
+    """Return the upload as a PNG in the colours that the members see, up to 2048 pixels a side."""
+    job = await _job(request, jobID, service)
+    deadline = Deadline(service.settings.deadline)
+    data = await asyncio.to_thread(service.jobs.upload, job)
+    stages = Stages()
+    request.state.stages = stages.seconds
+
+    def drawn() -> bytes:
+        buffer = BytesIO()
+        with stages.measure("decode"):
+            max_pixels = announced_pixels(data, service.settings.max_pixels)
+            decoding = Options.parse(job.options).decoding
+            image = decode_image(data, max_pixels=max_pixels, **decoding)
+        with stages.measure("encode"):
+            write_preview_png(buffer, image.pixels, image.valid, _LONGEST)
+        return buffer.getvalue()
+
+    async with service.admission.admit(len(data)):
+        running = run_image(service, data, drawn, stages, deadline, outcome="previewed")
+        picture = await unless_gone(request, running)
+    return Response(picture, media_type="image/png", headers={"Cache-Control": "private"})
+
+
+async def _job(request: Request, id: str, service: Service) -> Job:
+    return await asyncio.to_thread(service.jobs.get, id, request.state.owner)

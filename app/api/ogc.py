@@ -1,0 +1,317 @@
+"""Bodies of OGC API - Processes. Source: OGC 18-062r2, Part 1: Core, version 1.0."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..jobs.records import Job, Status
+from ..outputs.formats import FORMATS
+from ..segmentation.options import Options
+from .answers import OUTPUT
+from .uploads import IMAGE_TYPES
+
+PROCESS = "segment-buildings"
+
+_REL = "http://www.opengis.net/def/rel/ogc/1.0/"
+_CLASS = "http://www.opengis.net/spec/ogcapi-processes-1/1.0/conf/"
+CONFORMS_TO = [
+    _CLASS + name
+    for name in ("core", "ogc-process-description", "json", "oas30", "job-list", "dismiss")
+]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Link(BaseModel):
+    """A link, whose `href` is relative to the address of the answer that holds it."""
+
+    href: str = Field(examples=["../jobs/2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11/results"])
+    rel: str = Field(examples=[f"{_REL}results"])
+    type: str | None = Field(None, exclude_if=_is_none, examples=["application/json"])
+    title: str | None = Field(None, exclude_if=_is_none, examples=["The results"])
+
+
+class LandingPage(BaseModel):
+    """Where everything is."""
+
+    title: str
+    description: str
+    links: list[Link]
+
+
+class Conformance(BaseModel):
+    """The conformance classes of standards that this service keeps."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    conforms_to: list[str] = Field(serialization_alias="conformsTo", examples=[CONFORMS_TO])
+
+
+class ProcessSummary(BaseModel):
+    """A process, in brief."""
+
+    id: str = Field(examples=[PROCESS])
+    version: str = Field(examples=["0.2.0"])
+    title: str
+    description: str
+    keywords: list[str]
+    jobControlOptions: list[str] = Field(examples=[["sync-execute", "async-execute"]])  # noqa: N815
+    outputTransmission: list[str] = Field(examples=[["value"]])  # noqa: N815
+    links: list[Link]
+
+
+class ProcessDescription(ProcessSummary):
+    """A process, with its inputs and outputs."""
+
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+class ProcessList(BaseModel):
+    """The processes that are offered."""
+
+    processes: list[ProcessSummary]
+    links: list[Link]
+
+
+class OutputFormat(BaseModel):
+    """The format of an output."""
+
+    mediaType: str | None = Field(None, examples=["application/geo+json"])  # noqa: N815
+
+
+class Output(BaseModel):
+    """How an output is wanted."""
+
+    format: OutputFormat = OutputFormat()
+    transmissionMode: Literal["value"] = "value"  # noqa: N815
+
+
+class Execute(BaseModel):
+    """What to segment, and how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: dict[str, Any] = Field(
+        description='`image`: an image in base64, as `{"value": …, "mediaType": …}`; '
+        "`filename`: its name in results; `format`: that of the result; and every parameter of "
+        "`POST /segment`",
+        examples=[{"image": {"value": "iVBORw0KGgo…", "mediaType": "image/png"}, "threshold": 0.5}],
+    )
+    outputs: dict[str, Output] = Field({}, examples=[{OUTPUT: {"format": {}}}])
+    response: Literal["raw", "document"] = "raw"
+
+
+def execute_schema() -> dict[str, Any]:
+    """Return the schema of `Execute` without references, for a body that FastAPI does not read."""
+    schema = Execute.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def inlined(part: object) -> Any:  # noqa: ANN401
+        if isinstance(part, dict):
+            if "$ref" in part:
+                return inlined(parts[part["$ref"].rpartition("/")[2]])
+            return {key: inlined(of) for key, of in part.items()}
+        return [inlined(of) for of in part] if isinstance(part, list) else part
+
+    whole: dict[str, Any] = inlined(schema)
+    return whole
+
+
+def _later(description: str | None = None) -> Any:  # noqa: ANN401
+    """Describe a member that comes with the progress of a job."""
+    return Field(None, exclude_if=_is_none, description=description)
+
+
+class ImageInfo(BaseModel):
+    """The upload of a job."""
+
+    filename: str = Field(examples=["tile.tif"])
+    width: int = Field(examples=[2048])
+    height: int = Field(examples=[2048])
+    gsd: float | None = Field(description="metres per pixel, where the file says", examples=[0.3])
+    crs: str | None = Field(
+        description="coordinate reference system, where the file names one", examples=["EPSG:32615"]
+    )
+    corners: list[tuple[float, float]] | None = Field(
+        description="longitude and latitude of the top left, top right, bottom right and bottom "
+        "left corner; null where its place is not known",
+        examples=[[(-94.5, 37.1), (-94.4, 37.1), (-94.4, 37.0), (-94.5, 37.0)]],
+    )
+    formats: dict[str, str | None] = Field(
+        description="formats of the results: null, or why the image can't have it",
+        examples=[{"png": None, "geotiff": "A GeoTIFF needs the grid of a georeferenced image."}],
+    )
+
+
+class StatusInfo(BaseModel):
+    """The state of a job. What follows `links` is not of the standard."""
+
+    processID: str = Field(PROCESS, examples=[PROCESS])  # noqa: N815
+    type: Literal["process"] = "process"
+    jobID: str = Field(examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])  # noqa: N815
+    status: Status = Field(examples=["running"])
+    message: str = Field(examples=["The image is being segmented."])
+    created: datetime
+    started: datetime | None = _later()
+    finished: datetime | None = _later()
+    updated: datetime
+    progress: int = Field(ge=0, le=100, description="per cent", examples=[42])
+    links: list[Link]
+    image: ImageInfo
+    model: str | None = _later("version of the bundle")
+    building_count: int | None = _later("with the job's own parameters")
+    building_fraction: float | None = _later("of the valid pixels")
+    building_area_m2: float | None = _later("where the GSD is known")
+    notices: list[str] | None = _later("facts about its own input that the client should know")
+
+
+class JobList(BaseModel):
+    """Jobs of this client, the newest first."""
+
+    jobs: list[StatusInfo]
+    links: list[Link]
+
+
+def status_info(job: Job, up: str) -> StatusInfo:
+    """Describe a job; `up` leads from the address that is answered to the service's root."""
+    self = f"{up}jobs/{job.id}"
+    links = [
+        Link(href=self, rel="self", type="application/json", title="This job"),
+        Link(href=f"{self}/preview", rel="preview", type="image/png", title="The upload"),
+    ]
+    if job.status == "successful":
+        links.append(Link(href=f"{self}/results", rel=f"{_REL}results", title="The results"))
+    if job.status == "failed":
+        links.append(Link(href=f"{self}/results", rel=f"{_REL}exceptions", title="Why it failed"))
+    found = job.outcome or {}
+    return StatusInfo(
+        jobID=job.id,
+        status=job.status,
+        message=job.message,
+        created=_moment(job.created),
+        started=None if job.started is None else _moment(job.started),
+        finished=None if job.finished is None else _moment(job.finished),
+        updated=_moment(job.updated),
+        progress=job.progress,
+        links=links,
+        image=ImageInfo(**job.image),
+        model=found.get("model"),
+        building_count=found.get("building_count"),
+        building_fraction=found.get("building_fraction"),
+        building_area_m2=found.get("building_area_m2"),
+        notices=found.get("notices"),
+    )
+
+
+def process_links(up: str) -> list[Link]:
+    """Return the links of the process."""
+    self = f"{up}processes/{PROCESS}"
+    return [
+        Link(href=self, rel="self", type="application/json"),
+        Link(href=f"{self}/execution", rel=f"{_REL}execute", title="Run it"),
+        Link(href=f"{up}jobs", rel=f"{_REL}job-list", type="application/json"),
+    ]
+
+
+def process_summary(version: str, up: str) -> ProcessSummary:
+    """Describe the process in brief."""
+    return ProcessSummary(
+        id=PROCESS,
+        version=version,
+        title="Building masks from satellite and aerial imagery",
+        description="Segments the buildings of one image. As a job it keeps the probabilities, so "
+        "that results of any format and threshold come without another inference.",
+        keywords=["buildings", "segmentation", "imagery"],
+        jobControlOptions=["sync-execute", "async-execute", "dismiss"],
+        outputTransmission=["value"],
+        links=process_links(up),
+    )
+
+
+def process_description(version: str, up: str) -> ProcessDescription:
+    """Describe the process with its inputs and outputs."""
+    return ProcessDescription(
+        **process_summary(version, up).model_dump(), inputs=_inputs(), outputs=_outputs()
+    )
+
+
+def landing_page() -> LandingPage:
+    """Return the links of the service's root."""
+    json = "application/json"
+    return LandingPage(
+        title="Rooftrace",
+        description="Building masks from satellite and aerial imagery",
+        links=[
+            Link(href="./", rel="self", type=json),
+            Link(href="./", rel="alternate", type="text/html", title="The page for a person"),
+            Link(
+                href="openapi.json",
+                rel="service-desc",
+                type="application/vnd.oai.openapi+json;version=3.0",
+            ),
+            Link(href="docs", rel="service-doc", type="text/html"),
+            Link(href="conformance", rel=f"{_REL}conformance", type=json),
+            Link(href="processes", rel=f"{_REL}processes", type=json),
+            Link(href="jobs", rel=f"{_REL}job-list", type=json),
+        ],
+    )
+
+
+def _inputs() -> dict[str, Any]:
+    image = {
+        "title": "The image",
+        "description": "a PNG, JPEG, TIFF or WebP file, in base64",
+        "minOccurs": 1,
+        "maxOccurs": 1,
+        "schema": {
+            "oneOf": [
+                {"type": "string", "contentEncoding": "base64", "contentMediaType": media_type}
+                for media_type in IMAGE_TYPES
+            ]
+        },
+    }
+    name = {"title": "filename", "minOccurs": 0, "schema": {"type": "string", "default": "body"}}
+    formats = {
+        "title": "format",
+        "description": "format of the result",
+        "minOccurs": 0,
+        "schema": {"type": "string", "enum": list(FORMATS)},
+    }
+    return {"image": image, "filename": name, "format": formats, **_options()}
+
+
+def _options() -> dict[str, Any]:
+    schema = Options.model_json_schema()
+    inputs = {}
+    for name, described in schema["properties"].items():
+        described = dict(described)
+        inputs[name] = {
+            "title": name,
+            "description": described.pop("description", ""),
+            "minOccurs": 0,
+            "schema": {key: of for key, of in described.items() if key != "title"},
+        }
+    return inputs
+
+
+def _outputs() -> dict[str, Any]:
+    media_types: Sequence[str] = list(dict.fromkeys(f.media_type for f in FORMATS.values()))
+    schemas: list[Mapping[str, Any]] = [
+        {"type": "object", "contentMediaType": media_type}
+        if "json" in media_type
+        else {"type": "string", "contentEncoding": "binary", "contentMediaType": media_type}
+        for media_type in media_types
+    ]
+    described = "; ".join(f"{name}: {format.description}" for name, format in FORMATS.items())
+    return {
+        OUTPUT: {"title": "The buildings", "description": described, "schema": {"oneOf": schemas}}
+    }
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(round(seconds, 3), UTC)

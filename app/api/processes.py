@@ -1,0 +1,222 @@
+"""The process of OGC API - Processes: its description, and its execution now or as a job."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from .. import __version__, errors
+from ..imaging.decode import decode_image
+from ..imaging.header import announced_pixels
+from ..jobs.records import Job
+from ..jobs.results import describe
+from ..jobs.runner import check_width
+from ..outputs.formats import FORMATS, Format
+from ..segmentation.plan import Plan
+from ..segmentation.stream import SegmentedStream
+from .admission import Deadline
+from .answers import FAILURES, IMAGE_FAILURES, answer, refuse_repeated, run_image
+from .execution import Execution, read_execution
+from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS
+from .ogc import (
+    CONFORMS_TO,
+    PROCESS,
+    Conformance,
+    Link,
+    ProcessDescription,
+    ProcessList,
+    StatusInfo,
+    execute_schema,
+    process_description,
+    process_summary,
+    status_info,
+)
+from .parameters import SegmentParameters
+from .problems import responses
+from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
+from .stages import Stages
+from .uploads import IMAGE_TYPES, announced_length, unless_gone
+from .work import Work
+
+router = APIRouter(tags=["processes"], dependencies=[CHECKED])
+executions = APIRouter(tags=["processes"], dependencies=[CHECKED], route_class=RoomFirst)
+
+_KEY_FAILURES = (errors.KeyMissing, errors.KeyRefused, errors.RateExceeded)
+_ASYNC = re.compile(r"(^|[\s,])respond-async([\s,;]|$)")
+ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROCESS])]
+
+
+@router.get(
+    "/conformance",
+    summary="What standards are kept",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(*_KEY_FAILURES),
+)
+async def conformance() -> Conformance:
+    """List the conformance classes of OGC API - Processes that are kept."""
+    return Conformance(conforms_to=CONFORMS_TO)
+
+
+@router.get(
+    "/processes",
+    summary="The processes",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(*_KEY_FAILURES),
+)
+async def processes() -> ProcessList:
+    """List the one process."""
+    links = [Link(href="processes", rel="self", type="application/json")]
+    return ProcessList(processes=[process_summary(__version__, "")], links=links)
+
+
+@router.get(
+    "/processes/{processID}",
+    summary="A process",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(*_KEY_FAILURES, errors.NoSuchProcess, errors.InvalidOption),
+)
+async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
+    """Describe a process with its inputs and outputs."""
+    _check_process(processID)
+    return process_description(__version__, "../")
+
+
+@executions.post(
+    "/processes/{processID}/execution",
+    summary="Segment an image, now or as a job",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The result, without `Prefer: respond-async`",
+            "content": RESULT_CONTENT,
+            "headers": RESULT_HEADERS,
+        },
+        201: {
+            "description": "The job, with `Prefer: respond-async`",
+            "model": StatusInfo,
+            "headers": {
+                "Location": {
+                    "description": "relative reference to the job",
+                    "schema": {"type": "string", "examples": ["../../jobs/2f5e8d3c"]},
+                },
+                "Preference-Applied": {
+                    "description": "that it is a job",
+                    "schema": {"type": "string", "examples": ["respond-async"]},
+                },
+            },
+        },
+        **responses(
+            *FAILURES,
+            *IMAGE_FAILURES,
+            errors.InvalidInputs,
+            errors.NoSuchProcess,
+            errors.JobsAway,
+            errors.StorageFull,
+        ),
+    },
+    openapi_extra={
+        **OPTIONAL_KEY,
+        "parameters": [
+            {
+                "name": "Prefer",
+                "in": "header",
+                "description": "`respond-async`: create a job. Source: RFC 7240.",
+                "schema": {"type": "string", "examples": ["respond-async"]},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": execute_schema()},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file"],
+                        "properties": {"file": BINARY},
+                    }
+                },
+                **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
+            },
+        },
+    },
+)
+async def execute(
+    request: Request,
+    processID: ProcessId,  # noqa: N803
+    parameters: Annotated[SegmentParameters, Query()],
+    service: Running,
+) -> Response:
+    """Segment an image: with `Prefer: respond-async` as a job, else at once.
+
+    The body is that of the standard in JSON, or one that `POST /segment` takes, with its query
+    parameters.
+    """
+    _check_process(processID)
+    refuse_repeated(request)
+    deadline = Deadline(service.settings.deadline)
+    length = announced_length(request, service.settings)
+    async with service.admission.admit(length) as place:
+        asked = await read_execution(request, parameters, service.settings, place)
+        Plan.check(service.segmenter.manifest, asked.options)
+        if _ASYNC.search(", ".join(request.headers.getlist("prefer")).lower()):
+            return await _create(request, asked, service, deadline)
+        return await _now(request, asked, service, deadline)
+
+
+async def _now(
+    request: Request, asked: Execution, service: Service, deadline: Deadline
+) -> Response:
+    formats = tuple(FORMATS[name] for name in asked.formats)
+    segmenter = service.segmenter
+    work = Work(segmenter, asked.options, formats, service.settings.max_pixels, deadline.check)
+
+    def begin(stages: Stages) -> tuple[Format, SegmentedStream]:
+        return work.begin(asked.upload.filename, asked.upload.data, stages)
+
+    providers = execution_providers(segmenter)
+    data, document = asked.upload.content, asked.document
+    return await answer(request, service, data, begin, deadline, providers, document=document)
+
+
+async def _create(
+    request: Request, asked: Execution, service: Service, deadline: Deadline
+) -> Response:
+    """Look at the image, so that whatever is wrong with it is said at once, and keep it."""
+    owner: str = request.state.owner
+    options, upload = asked.options, asked.upload
+    stages = Stages()
+    request.state.stages = stages.seconds
+
+    def keep() -> Job:
+        max_pixels = announced_pixels(upload.data, service.settings.max_pixels)
+        with stages.measure("decode"):
+            image = decode_image(upload.data, max_pixels=max_pixels, **options.decoding)
+            if asked.named:
+                FORMATS[asked.named].check(image)
+            plan = service.segmenter.plan(image, options, buildings=True)
+            check_width(image, plan, service.jobs.memory)
+        job = Job(
+            owner=owner,
+            filename=upload.filename,
+            options=options.model_dump(exclude_unset=True),
+            image=describe(image, upload.filename),
+            bytes=0,
+            format=asked.named,
+            document=asked.document,
+        )
+        return service.jobs.add(job, upload.data, image.height * image.width)
+
+    running = run_image(service, upload.content, keep, stages, deadline, outcome="accepted")
+    job = await unless_gone(request, running)
+    headers: Mapping[str, Any] = {
+        "Location": f"../../jobs/{job.id}",
+        "Preference-Applied": "respond-async",
+    }
+    body = status_info(job, "../../").model_dump_json()
+    return Response(body, 201, headers=headers, media_type="application/json")
+
+
+def _check_process(id: str) -> None:
+    if id != PROCESS:
+        raise errors.NoSuchProcess(f"There is no process {id[:64]!r}. There is {PROCESS}.")

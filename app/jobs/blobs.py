@@ -1,0 +1,83 @@
+"""Where the files of long work lie: by name, and each whole or not there at all."""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+
+class Blobs(Protocol):
+    """A store of files. A name is `FOLDER/FILE`, or has folders in between.
+
+    The folder `.` is the store itself.
+    """
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store a file, in place of one of the same name.
+
+        Raises:
+            OSError: no room, or no right to write there.
+        """
+
+    def read(self, name: str) -> bytes:
+        """Return a file.
+
+        Raises:
+            FileNotFoundError: there is none of this name.
+            OSError: it can't be read.
+        """
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files and folders directly in `folder`, sorted."""
+
+    def size(self, folder: str) -> int:
+        """Return how many bytes the files in `folder` and below have."""
+
+    def remove(self, folder: str) -> None:
+        """Remove all files in `folder` and below. None need be there."""
+
+
+class Folder:
+    """Blobs as files in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store a file."""
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp")
+        try:
+            unfinished.write_bytes(data)
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+    def read(self, name: str) -> bytes:
+        """Return a file."""
+        return (self._root / name).read_bytes()
+
+    def names(self, folder: str) -> list[str]:
+        """Return what lies in a folder."""
+        try:
+            return sorted(
+                f"{folder}/{path.name}"
+                for path in (self._root / folder).iterdir()
+                if path.suffix != ".tmp"
+            )
+        except FileNotFoundError:
+            return []
+
+    def size(self, folder: str) -> int:
+        """Return the bytes of a folder's files."""
+        total = 0
+        for path in (self._root / folder).rglob("*"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size if path.is_file() else 0
+        return total
+
+    def remove(self, folder: str) -> None:
+        """Remove a folder."""
+        shutil.rmtree(self._root / folder, ignore_errors=True)

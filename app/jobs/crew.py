@@ -1,0 +1,175 @@
+"""The threads of a process that work on jobs, renew leases and let go of old jobs."""
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+
+from ..errors import InputError, JobsAway, StorageFull
+from ..segmentation.segmenter import Segmenter
+from .blobs import Blobs
+from .records import Job
+from .runner import LEASE, Memory, Stopped, Watch, Work, failure
+from .store import JobTable
+
+logger = logging.getLogger(__name__)
+
+LEAST = 64 * 1024
+"""Bytes that a job counts for at least, so that the budget bounds their number too."""
+
+_GLANCE = 1.0
+"""Seconds after which a thread without work looks for jobs of other processes."""
+
+
+class Crew:
+    """A thread that works on one job after the other, and one that looks after all of them."""
+
+    def __init__(
+        self,
+        table: JobTable,
+        blobs: Blobs,
+        scratch: Path,
+        *,
+        retention: float,
+        max_pixels: int,
+        models: Callable[[], Segmenter],
+        memory: Memory,
+        ended: Callable[[str], None],
+    ) -> None:
+        self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        """Name of the worker in leases."""
+        self.totals: dict[str, int] = {}
+        self.bytes = 0
+        self._table = table
+        self._blobs = blobs
+        self._scratch = scratch
+        self._retention = retention
+        self._max_pixels = max_pixels
+        self._models = models
+        self._memory = memory
+        self._ended = ended
+        self._stopping = Event()
+        self._wake = Event()
+        self._watches: dict[str, Watch] = {}
+        self._threads: list[Thread] = []
+
+    def start(self) -> None:
+        """Begin to work."""
+        for target in (self._work, self._look_after):
+            thread = Thread(target=target, name=f"jobs{target.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wake(self) -> None:
+        """Say that there is a new job."""
+        self._wake.set()
+
+    def leave(self, id: str) -> None:
+        """Stop the work on a job, if it is worked on here."""
+        if (watch := self._watches.get(id)) is not None:
+            watch.stopped.set()
+
+    def close(self) -> None:
+        """Stop: what is not finished is anybody's at once."""
+        self._stopping.set()
+        self._wake.set()
+        for id in list(self._watches):
+            self.leave(id)
+        for thread in self._threads:
+            thread.join()
+        if self._threads:
+            with suppress(JobsAway, StorageFull):
+                self._table.free(self.name)
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                job = self._table.claim(self.name, LEASE)
+            except (JobsAway, StorageFull):  # the log says so
+                job = None
+            if job is None:
+                self._wake.wait(_GLANCE)
+            else:
+                self._run(job)
+
+    def _run(self, job: Job) -> None:
+        watch = self._watches[job.id] = Watch()
+        try:
+            if self._stopping.is_set():
+                raise Stopped
+            Work(
+                job,
+                self.name,
+                self._table,
+                self._blobs,
+                self._scratch,
+                self._models(),
+                self._memory,
+                self._max_pixels,
+                watch,
+            ).run()
+            self._ended("successful")
+            logger.info("job %s is finished", job.id)
+        except Stopped:
+            self._remove_if_gone(job)
+        except JobsAway:
+            logger.warning("job %s waits for its database", job.id)
+            self._wake.wait(_GLANCE)
+        except Exception as error:
+            self._fail(job, error)
+        finally:
+            del self._watches[job.id]
+
+    def _remove_if_gone(self, job: Job) -> None:
+        """Remove the files of a job that was dismissed as they were written."""
+        with suppress(JobsAway):
+            if not self._table.known([job.id]):
+                self._blobs.remove(job.id)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        problem = failure(error)
+        trace = None if problem["detail"] else error
+        level = logging.INFO if isinstance(error, InputError) else logging.ERROR
+        logger.log(level, "job %s failed: %s", job.id, error, exc_info=trace)
+        self._blobs.remove(job.bands)
+        with suppress(JobsAway, StorageFull):  # its lease ends, and it is begun again
+            noted = self._table.change(
+                job.id,
+                self.name,
+                status="failed",
+                message=problem["detail"] or "A fault of the service; its log has the details.",
+                problem=problem,
+                finished=time.time(),
+                bytes=max(LEAST, self._blobs.size(job.id)),
+                lease_until=0.0,
+            )
+            if noted:
+                self._ended("failed")
+            else:
+                self._remove_if_gone(job)
+
+    def _look_after(self) -> None:
+        """Renew leases, let go of old jobs, and count, every few seconds."""
+        self._sweep()
+        while not self._stopping.wait(LEASE / 5):
+            with suppress(JobsAway, StorageFull):
+                for id in list(self._watches):
+                    if not self._table.renew(id, self.name, LEASE):
+                        self.leave(id)
+                for id in self._table.expired(time.time() - self._retention):
+                    self._table.remove(id)
+                    self._blobs.remove(id)
+                self.totals, self.bytes = self._table.totals()
+
+    def _sweep(self) -> None:
+        """Remove the files of jobs that are gone."""
+        with suppress(JobsAway, OSError):
+            names = [name.removeprefix("./") for name in self._blobs.names(".")]
+            for name in set(names) - self._table.known(names):
+                self._blobs.remove(name)

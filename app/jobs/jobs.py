@@ -1,0 +1,203 @@
+"""The jobs of a service: created, listed, dismissed, and worked on in the background."""
+
+import errno
+import fcntl
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import IO
+
+from ..errors import JobsAway, NoSuchJob, StorageFull
+from ..segmentation.segmenter import Segmenter
+from .blobs import Blobs, Folder
+from .crew import LEAST, Crew
+from .records import UPLOAD, Job
+from .results import Kept
+from .runner import Memory
+from .store import Filter, JobTable
+
+logger = logging.getLogger(__name__)
+
+_WRITING = 60.0
+"""Seconds that an upload has to be written to disk."""
+_PER_PIXEL = 12
+"""Bytes on disk that a pixel may take while a job runs: two maps of 4 bytes, and 4 decoded."""
+
+
+class Jobs:
+    """The jobs in a folder.
+
+    The folder is made with the first job; until then nothing is on disk, and no thread runs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        budget: int,
+        retention: float,
+        max_pixels: int,
+        models: Callable[[], Segmenter],
+        memory: Memory,
+        ended: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        """Keep jobs in `folder`, in `budget` bytes, for `retention` seconds after their end.
+
+        `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
+        """
+        self.memory = memory
+        self._folder = folder
+        self._ended = ended
+        self._blobs: Blobs = Folder(folder / "files")
+        self._table = JobTable(f"sqlite:///{folder / 'jobs.sqlite'}", budget=budget)
+        self._crew = Crew(
+            self._table,
+            self._blobs,
+            folder / "scratch",
+            retention=retention,
+            max_pixels=max_pixels,
+            models=models,
+            memory=memory,
+            ended=ended,
+        )
+        self._opening = Lock()
+        self._is_open = False
+        self._shared: IO[str] | None = None
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """How many jobs have each status, as of a few seconds ago."""
+        return self._crew.totals
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes on disk of all jobs, as of a few seconds ago."""
+        return self._crew.bytes
+
+    def start(self) -> None:
+        """Go on with the jobs of earlier processes, if there are any."""
+        if self._folder.exists():
+            try:
+                self._open()
+            except (StorageFull, JobsAway) as error:
+                logger.error("jobs are not available: %s", error)
+
+    def close(self) -> None:
+        """Stop the work: what is not finished is left to the next start."""
+        self._crew.close()
+        self._table.close()
+        if self._shared is not None:
+            self._shared.close()
+
+    def add(self, job: Job, data: bytes, pixels: int) -> Job:
+        """Keep a new job and its upload, of so many pixels, and have it worked on.
+
+        Raises:
+            StorageFull: no room for it.
+            JobsAway: the database can't be reached.
+        """
+        self._open()
+        size = max(LEAST, len(data) + _PER_PIXEL * pixels)
+        # Nobody works on it before its upload is there.
+        until = time.time() + _WRITING
+        self._table.add(replace(job, bytes=size, worker=self._crew.name, lease_until=until))
+        try:
+            self._blobs.write(job.file(UPLOAD), data)
+            self._table.change(job.id, self._crew.name, worker=None, lease_until=0.0)
+        except BaseException as error:
+            with suppress(JobsAway, StorageFull):
+                self._table.remove(job.id)
+            self._blobs.remove(job.id)
+            if isinstance(error, OSError):
+                raise _no_room(error) from error
+            raise
+        self._crew.wake()
+        return job
+
+    def get(self, id: str, owner: str) -> Job:
+        """Return a job of an owner.
+
+        Raises:
+            NoSuchJob: there is none, or it is another's.
+            JobsAway: the database can't be reached.
+        """
+        if not self._is_open:
+            raise NoSuchJob("There are no jobs here.")
+        return self._table.get(id, owner)
+
+    def find(self, owner: str, filter: Filter, limit: int, offset: int) -> Sequence[Job]:
+        """Return jobs of an owner, the newest first.
+
+        Raises:
+            JobsAway: the database can't be reached.
+        """
+        return self._table.find(owner, filter, limit, offset) if self._is_open else []
+
+    def dismiss(self, id: str, owner: str) -> Job:
+        """Cancel a job or remove its results: nothing of it is left.
+
+        Raises:
+            NoSuchJob: there is none, or it is another's.
+            JobsAway: the database can't be reached.
+        """
+        job = self.get(id, owner)
+        self._table.remove(id)
+        self._crew.leave(id)
+        self._blobs.remove(id)
+        self._ended("dismissed")
+        return job
+
+    def upload(self, job: Job) -> bytes:
+        """Return the file that the client sent.
+
+        Raises:
+            NoSuchJob: it was dismissed in the meantime.
+        """
+        try:
+            return self._blobs.read(job.file(UPLOAD))
+        except FileNotFoundError:
+            raise NoSuchJob(f"The job {job.id} was dismissed or has expired.") from None
+
+    def kept(self, job: Job) -> Kept:
+        """Return what makes the results of a finished job."""
+        return Kept(job, self._blobs)
+
+    def _open(self) -> None:
+        """Make the folder, take over what nobody works on, and start the threads.
+
+        Raises:
+            StorageFull: the folder can't be made or written.
+            JobsAway: the database can't be reached.
+        """
+        with self._opening:
+            if self._is_open:
+                return
+            try:
+                (self._folder / "files").mkdir(parents=True, exist_ok=True)
+                (self._folder / "scratch").mkdir(exist_ok=True)
+                self._shared = (self._folder / "lock").open("a")
+            except OSError as error:
+                raise _no_room(error) from error
+            try:
+                # Nobody else is here: who worked on jobs is gone, whatever their leases say.
+                fcntl.flock(self._shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._table.free()
+            except OSError:
+                logger.info("another process shares the jobs in %s", self._folder)
+            fcntl.flock(self._shared, fcntl.LOCK_SH)
+            self._is_open = True
+            self._crew.start()
+
+
+def _no_room(error: OSError) -> StorageFull:
+    logger.error("no room for jobs: %s", error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("The disk that jobs are kept on is full. Try again later.")
+    return StorageFull(
+        f"Jobs can't be kept: {error.strerror}. The operator names a folder that can be written "
+        "in the setting ROOFTRACE_JOBS."
+    )

@@ -1,0 +1,69 @@
+"""What is known of a job."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["accepted", "running", "successful", "failed", "dismissed"]
+
+FINISHED: tuple[Status, ...] = ("successful", "failed")
+
+UPLOAD = "upload"
+"""Name of the file that a client sent."""
+MANIFEST = "manifest.json"
+"""Name of the manifest that a job began with: its results are made by it."""
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _now() -> float:
+    return round(time.time(), 3)  # as clients are told
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of the table of jobs. Moments are seconds since 1970, in UTC.
+
+    `options` are those that the client set, `image` describes the upload to clients, and `outcome`
+    what was found in it. `made_of` names everything that decides the bits of its bands. `problem`
+    is the error that a failed job ended with, as its class and message.
+    """
+
+    owner: str
+    """Digest of the API key that created it; empty where no keys are asked for."""
+    filename: str
+    options: dict[str, Any]
+    image: dict[str, Any]
+    bytes: int
+    """Bytes on disk; until the job is finished, the most that it may come to."""
+    format: str | None = None
+    """Format of the results that the client asked for as it created the job."""
+    document: bool = False
+    """Results come in a JSON document of the standard, unless a request names a format."""
+    id: str = field(default_factory=_new_id)
+    status: Status = "accepted"
+    message: str = "Waits for its turn."
+    created: float = field(default_factory=_now)
+    updated: float = field(default_factory=_now)
+    started: float | None = None
+    finished: float | None = None
+    progress: int = 0
+    made_of: dict[str, str] | None = None
+    outcome: dict[str, Any] | None = None
+    problem: dict[str, str] | None = None
+    worker: str | None = None
+    """The process that works on it."""
+    lease_until: float = 0.0
+    """Moment from which on another process may take it over."""
+
+    def file(self, name: str) -> str:
+        """Return the name of one of its files in the store."""
+        return f"{self.id}/{name}"
+
+    @property
+    def bands(self) -> str:
+        """Folder of its bands in the store."""
+        return self.file("bands")

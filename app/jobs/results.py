@@ -1,0 +1,89 @@
+"""The results of a finished job: any format, at any threshold, from the probabilities it keeps."""
+
+from dataclasses import dataclass, replace
+
+from ..bundle.manifest import Manifest
+from ..errors import ImpossibleOutput, InvalidOption
+from ..imaging.georeference import corners, crs_name
+from ..imaging.image import Image
+from ..outputs.formats import FORMATS, Format
+from ..segmentation.options import Options, ResultOptions
+from ..segmentation.plan import Plan
+from ..segmentation.segmenter import stream
+from ..segmentation.stream import Cancelled, SegmentedStream
+from .bands import KeptBands
+from .blobs import Blobs
+from .records import MANIFEST, Job
+
+_CASCADE_DIFFERS = (
+    "The probabilities were made with the job's own threshold, at which the cascade was {was}; "
+    "with this threshold POST /segment would have it {would}, and may differ."
+)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished job, and its files."""
+
+    job: Job
+    blobs: Blobs
+
+    def options(self, given: ResultOptions) -> Options:
+        """Return the job's options, with those that a client gives for its results.
+
+        Raises:
+            InvalidOption: a threshold where the job kept votes.
+        """
+        values = given.model_dump(exclude_unset=True)
+        if self.job.options.get("combine") == "vote" and "threshold" in values:
+            raise InvalidOption(
+                "threshold is fixed for this job: with combine=vote it decides the votes that are "
+                "kept. Create another job."
+            )
+        return Options.parse({**self.job.options, **values})
+
+    def begin(
+        self,
+        image: Image,
+        options: Options,
+        format: Format,
+        notices: tuple[str, ...],
+        cancelled: Cancelled,
+    ) -> SegmentedStream:
+        """Return the stream of the image as `POST /segment` would, without asking a member.
+
+        `notices` are those of the format.
+        """
+        manifest = Manifest.model_validate_json(self.blobs.read(self.job.file(MANIFEST)))
+        made = Plan.resolve(manifest, Options.parse(self.job.options), image)
+        plan = Plan.resolve(manifest, options, image, buildings=format.buildings, notices=notices)
+        if plan.cascade != made.cascade:
+            was, would = ("off" if p.cascade is None else "on" for p in (made, plan))
+            told = (*plan.notices, _CASCADE_DIFFERS.format(was=was, would=would))
+            plan = replace(plan, cascade=made.cascade, notices=told)
+        count = plan.count()
+        kept = KeptBands(self.blobs, self.job.bands, count, check=False)
+        bands = kept.read(plan, image)
+        return stream(plan, image, bands, cancelled, name=self.job.filename, cascade_count=count)
+
+
+def describe(image: Image, filename: str) -> dict[str, object]:
+    """Describe an upload to clients: its size and place, and the formats that it can have."""
+    place = image.georeference
+    return {
+        "filename": filename,
+        "width": image.width,
+        "height": image.height,
+        "gsd": None if image.gsd is None else (image.gsd[0] * image.gsd[1]) ** 0.5,
+        "crs": None if place is None else crs_name(place),
+        "corners": None if place is None else corners(place, image.height, image.width),
+        "formats": {name: _why_not(format, image) for name, format in FORMATS.items()},
+    }
+
+
+def _why_not(format: Format, image: Image) -> str | None:
+    try:
+        format.check(image)
+    except (ImpossibleOutput, InvalidOption) as error:
+        return str(error)
+    return None

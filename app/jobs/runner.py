@@ -1,0 +1,234 @@
+"""The thread that works on jobs: one at a time, beside the requests, in bounded memory."""
+
+import errno
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from .. import __version__
+from ..errors import JobsAway, RooftraceError, StorageFull, UploadTooLarge
+from ..imaging.decode import decode_image
+from ..imaging.header import announced_pixels
+from ..imaging.image import Image
+from ..outputs.formats import BYTES_PER_PIXEL
+from ..segmentation.options import Options
+from ..segmentation.plan import Plan
+from ..segmentation.resampling import first_needed
+from ..segmentation.segmenter import Segmenter, stream
+from ..segmentation.stream import SegmentedStream
+from .bands import KeptBands
+from .blobs import Blobs
+from .records import MANIFEST, UPLOAD, Job
+from .spool import spool
+from .store import JobTable
+
+logger = logging.getLogger(__name__)
+
+LEASE = 15.0
+"""Seconds after which others may take over a job that its process does not claim any more."""
+
+_TELL_AGAIN = 0.5
+"""Seconds between two notes of a job's progress."""
+
+
+class Stopped(Exception):
+    """The work on a job ends here: the process stops, or the job is another's or dismissed."""
+
+
+@dataclass
+class Watch:
+    """Whether the work on a job is to go on."""
+
+    stopped: Event = field(default_factory=Event)
+
+    def check(self) -> None:
+        """Stop the work if somebody said so.
+
+        Raises:
+            Stopped: somebody did.
+        """
+        if self.stopped.is_set():
+            raise Stopped
+
+
+class Memory(Protocol):
+    """The memory that jobs share with requests."""
+
+    @property
+    def largest_job(self) -> int:
+        """Bytes that one job may have while it runs."""
+
+    def for_image(self, size: int, deadline: Watch) -> AbstractContextManager[None]:
+        """Wait until there are `size` bytes for an image that is held whole; keep them inside."""
+
+    def for_job(self, size: int, deadline: Watch) -> AbstractContextManager[None]:
+        """Wait until there are `size` bytes for a job; keep them while inside."""
+
+
+def running_memory(image: Image, plan: Plan) -> int:
+    """Return how many bytes it takes to segment an image whose pixels are on disk.
+
+    A row of windows is in memory, at the size of the upload or at that which the members see.
+    """
+    rows = math.ceil(plan.grid.patch * max(1.0, plan.height / plan.seen[0]))
+    return BYTES_PER_PIXEL * max(plan.width, plan.seen[1]) * min(rows, plan.height)
+
+
+def check_width(image: Image, plan: Plan, memory: Memory) -> None:
+    """Check that an image can be a job.
+
+    Raises:
+        UploadTooLarge: its rows are too long.
+    """
+    if (needed := running_memory(image, plan)) > memory.largest_job:
+        raise UploadTooLarge(
+            f"As a job, an image of {image.width} x {image.height} pixels takes {needed} bytes of "
+            f"memory for its long rows; {memory.largest_job} are left for jobs beside requests. "
+            "Cut it into narrower pieces, use POST /segment, or raise ROOFTRACE_MEMORY_BUDGET."
+        )
+
+
+@dataclass
+class Work:
+    """One job's work, from its upload to its last band."""
+
+    job: Job
+    worker: str
+    table: JobTable
+    blobs: Blobs
+    scratch: Path
+    segmenter: Segmenter
+    memory: Memory
+    max_pixels: int
+    watch: Watch
+    _told_at: float = 0.0
+
+    def run(self) -> SegmentedStream:
+        """Segment the image, or what is left of it, and note the outcome.
+
+        Raises:
+            Stopped: the work is not to go on.
+            InputError, InferenceError, StorageFull: the job failed.
+            JobsAway: the database can't be reached; the bands are kept.
+        """
+        options = Options.parse(self.job.options)
+        data = self.blobs.read(self.job.file(UPLOAD))
+        with self.memory.for_image(
+            BYTES_PER_PIXEL * announced_pixels(data, self.max_pixels), self.watch
+        ):
+            max_pixels = announced_pixels(data, self.max_pixels)
+            decoded = decode_image(data, max_pixels=max_pixels, **options.decoding)
+            del data
+            image = spool(decoded, self.scratch)
+            del decoded
+        # Disagreement is kept for formats that show it.
+        plan = self.segmenter.plan(image, options, buildings=True)
+        anew = self._begin(plan)
+        with self.memory.for_job(running_memory(image, plan), self.watch):
+            read = self._segment(image, plan)
+        outcome = {
+            "model": plan.model,
+            "providers": sorted(set(self.segmenter.predictor.providers.values())),
+            "building_count": read.building_count,
+            "building_fraction": round(read.building_fraction, 6),
+            "building_area_m2": read.building_area,
+            "notices": [*plan.notices, *anew],
+        }
+        now = time.time()
+        self._note(
+            status="successful",
+            message=" ".join(["Its results are ready.", *anew]),
+            progress=100,
+            finished=now,
+            updated=now,
+            outcome=outcome,
+            bytes=self.blobs.size(self.job.id),
+            lease_until=0.0,
+        )
+        return read
+
+    def _begin(self, plan: Plan) -> list[str]:
+        """Note that the work begins or goes on; drop bands that were made of something else."""
+        made_of = {
+            "rooftrace": __version__,
+            "model": plan.model,
+            "execution provider": ", ".join(
+                sorted(set(self.segmenter.predictor.providers.values()))
+            ),
+        }
+        before, anew = self.job.made_of, []
+        if before is not None and before != made_of:
+            [changed, *_] = [name for name in made_of if before.get(name) != made_of[name]]
+            anew = [
+                f"The job was begun anew: its {changed} was {before.get(changed)} and is "
+                f"{made_of[changed]} now."
+            ]
+            logger.warning("job %s: %s", self.job.id, anew[0])
+            self.blobs.remove(self.job.bands)
+        manifest = self.segmenter.manifest.model_dump_json()
+        self.blobs.write(self.job.file(MANIFEST), manifest.encode())
+        self._note(
+            status="running",
+            message=" ".join(["The image is being segmented.", *anew]),
+            started=self.job.started or time.time(),
+            made_of=made_of,
+        )
+        return anew
+
+    def _segment(self, image: Image, plan: Plan) -> SegmentedStream:
+        """Make the bands that are missing, then read all of them for the totals."""
+        count = plan.count()
+        kept = KeptBands(self.blobs, self.job.bands, count)
+        first = kept.rows
+        if first < image.height:
+            bands = self.segmenter.bands(
+                plan,
+                image,
+                self.watch.check,
+                first=first,
+                count=count,
+                advanced=self._advance(plan, first),
+            )
+            for _ in kept.save(bands):
+                self.watch.check()
+        masks = replace(plan, buildings=False)
+        whole = KeptBands(self.blobs, self.job.bands, check=False).read(masks, image)
+        read = stream(masks, image, whole, self.watch.check, cascade_count=count)
+        for _ in read:
+            pass
+        return read
+
+    def _advance(self, plan: Plan, first: int) -> Callable[[], None]:
+        """Return what notes, after every window, how far the work has come."""
+        needed = first_needed(plan.grid.row_offsets, plan.seen, plan.size, first)
+        total = len(plan.grid)
+        done = total - sum(1 for _ in plan.grid.windows_from(needed))
+
+        def advanced() -> None:
+            nonlocal done
+            done += 1
+            if time.monotonic() - self._told_at >= _TELL_AGAIN:
+                self._told_at = time.monotonic()
+                with suppress(JobsAway):  # the work itself does not need it
+                    self._note(progress=min(99, 100 * done // total))
+
+        return advanced
+
+    def _note(self, **values: object) -> None:
+        if not self.table.change(self.job.id, self.worker, **values):
+            raise Stopped
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """Describe the error that a job ended with, for its results."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        error = StorageFull("There was no room on disk for the job. Create it again later.")
+    if isinstance(error, RooftraceError):
+        return {"kind": type(error).__name__, "detail": str(error)}
+    return {"kind": "Exception", "detail": ""}
