@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "scores"): scores.row,
+    ("README.ko.md", "scores"): scores.korean_row,
     ("docs/models.md", "members"): scores.members,
     ("docs/models.md", "scores"): scores.table,
     ("docs/models.md", "sources"): scores.sources,
