@@ -1,9 +1,9 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
 # The rest: check (lint and types), docs (the documents as a site, into site/), hostile (all of
 # tests/hostile, with 10,500 mutated images), soak (10 minutes, and a leaking build that must be found
-# out), fuzz (the decoders, a minute), sbom (what the serving image installs, as CycloneDX), train (the
-# shipped bundle, anew), bench (docs/benchmarks.md, on a quiet machine), bench-gpu (the networks and
-# the service on a GPU), clean.
+# out), fuzz (the decoders, a minute), qgis-plugin (a zip in dist/), sbom (what the serving image
+# installs, as CycloneDX), train (the shipped bundle, anew), bench (docs/benchmarks.md, on a quiet
+# machine), bench-gpu (the networks and the service on a GPU), clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -20,7 +20,7 @@ TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=171798691
 # What `make train` exports, in the order in which it is trained.
 MEMBERS := unet_lite pspnet deeplabv3plus unet
 
-.PHONY: serve test check docs hostile soak fuzz sbom train bench bench-gpu clean
+.PHONY: serve test check docs hostile soak fuzz qgis-plugin sbom train bench bench-gpu clean
 
 serve: $(VENV)/.serve-$(DEVICE)
 	@echo "Rooftrace, the $(DEVICE) build; it says where it listens once it does"
@@ -39,6 +39,9 @@ soak: $(VENV)/.dev-$(DEVICE)
 fuzz: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
 	$(BIN)/python -m tests.hostile.fuzz_decode
+
+qgis-plugin:
+	$(PYTHON) clients/qgis/build.py
 
 sbom: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sbom]"

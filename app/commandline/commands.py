@@ -5,9 +5,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from .. import logs
 from ..bundle.manifest import load_manifest
+from ..bundle.verification import read_model
+from ..errors import InvalidOption
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
 from ..loading import load_models
@@ -107,8 +110,12 @@ def interruptible() -> Iterator[Cancelled]:
 
 
 def models(args: argparse.Namespace) -> int:
-    """Print the members of the bundle, once each is verified and loaded."""
+    """Print the members of the bundle, once each is verified and loaded; or export them."""
     settings = _settings_of(args)
+    if args.action == "export":
+        return _export(args, settings)
+    if args.output is not None:
+        raise InvalidOption("-o is for models export")
     with closing(load_models(settings)) as segmenter:
         manifest, predictor = segmenter.manifest, segmenter.predictor
         threshold = f"{manifest.threshold.value:g}"
@@ -130,6 +137,24 @@ def models(args: argparse.Namespace) -> int:
         print(f"  {predictor.choice}")
         if predictor.fallback:
             print(f"  {predictor.fallback}")
+    return _OK
+
+
+def _export(args: argparse.Namespace, settings: Settings) -> int:
+    """Write the ensemble, and each member, as a file of its own."""
+    from ..runtime.deepness import to_deepness
+
+    if args.output is None:
+        raise InvalidOption("models export needs -o FOLDER")
+    manifest = load_manifest(settings.bundle)
+    members = [(member, read_model(settings.bundle, member)) for member in manifest.members]
+    choices = {"all": members} | {member.name: [(member, model)] for member, model in members}
+    folder = Path(args.output)
+    make_folders([folder / "any"])
+    for name, chosen in choices.items():
+        path = folder / f"{manifest.version}-{name}-{args.program}.onnx"
+        path.write_bytes(to_deepness(manifest, chosen))
+        print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
     return _OK
 
 

@@ -16,7 +16,7 @@ FORMATS = (
 _COMMANDS = {
     "serve": "start the HTTP service",
     "segment": "segment image files",
-    "models": "list and verify the members of a bundle",
+    "models": "list and verify the members of a bundle, or export them",
     "settings": "list the settings, their values and meaning",
     "doctor": "look at installation, machine and models, and say what to do",
     "completion": "print what makes a shell complete this command line",
@@ -96,6 +96,18 @@ def _segment(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [OPTION...] | %(prog)s export --for deepness -o FOLDER [OPTION...]"
+    parser.add_argument(
+        "action", nargs="?", choices=("export",), help="write the models for another program"
+    )
+    parser.add_argument(
+        "--for",
+        dest="program",
+        choices=("deepness",),
+        default="deepness",
+        help="the program: QGIS's plugin Deepness",
+    )
+    parser.add_argument("-o", "--output", help="the folder of the exported files")
     _add_models(parser)
 
 

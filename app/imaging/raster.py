@@ -40,7 +40,7 @@ from .scaling import (
 from .sharpness import sharpen_rows, sharpening_for, soft_notice
 from .sniff import Format, sniff_file
 
-_MAX_BLOCKS = 500_000
+_MAX_BLOCKS, _TILE = 500_000, 2**20  # a small picture may lie in one tile of so many samples
 MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
 _PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
 _COLLAR = 0.01  # share of black pixels that hardly is imagery
@@ -60,7 +60,7 @@ def decode_raster(data: bytes, wanted: Decoding, *, max_pixels: int, grey: bool 
     check_first_page(data)
     with damage_told(data), open_in_memory(data, "GTiff") as source:
         check_pixel_count(source.height, source.width, max_pixels)
-        check_blocks(source, 4 * max_pixels, _MAX_BLOCKS)
+        check_blocks(source, max(4 * max_pixels, _TILE), _MAX_BLOCKS)
         raster = Raster(source, data, wanted, grey=grey)
         pixels = raster.read_pixels(0, raster.height)
         valid = raster.read_valid(0, raster.height)

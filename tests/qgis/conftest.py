@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,3 +28,7 @@ def qgis_environment(folder: Path) -> dict[str, str]:
         "XDG_RUNTIME_DIR": str(folder),
         "QGIS_CUSTOM_CONFIG_PATH": str(folder),
     }
+
+
+QGIS_PROCESS = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+"""Debian's wrapper around the former needs a screen."""

@@ -264,6 +264,14 @@ def test_an_internal_mask_is_kept() -> None:
 # Georeference
 
 
+def test_a_small_picture_may_lie_in_one_large_tile() -> None:
+    """As the service decodes it: a picture is promised memory by what its header announces."""
+    pixels = np.arange(3 * 12 * 20, dtype=np.uint8).reshape(3, 12, 20)
+    data = tiff(pixels, tiled=True, blockxsize=512, blockysize=512, photometric="rgb")
+    image = decode_image(data, max_pixels=12 * 20)
+    np.testing.assert_array_equal(image.pixels, np.moveaxis(pixels, 0, 2))
+
+
 def test_georeference_is_carried() -> None:
     image = decode(tiff(BANDS[:3], crs="EPSG:32633", transform=UTM))
     assert image.georeference is not None
