@@ -3,6 +3,12 @@
 Every message says what came, what was expected and what to do.
 """
 
+import logging
+import traceback
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
 
 class RooftraceError(Exception):
     """Base of every error that Rooftrace raises on purpose."""
@@ -134,3 +140,18 @@ class BundleError(StartupError):
 
 class DeviceError(StartupError):
     """The device that was asked for is not really in use."""
+
+
+def told(error: Exception) -> str:
+    """Say what went wrong with a file; of a fault of ours, what a report of it needs."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, RooftraceError):
+        return str(error)
+    logger.debug("an unforeseen error", exc_info=error)
+    [*_, last] = traceback.extract_tb(error.__traceback__)
+    return (
+        f"an unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: "
+        f"{error}. This is a fault of Rooftrace: report it, with the file if you can. "
+        "--log-level debug shows more."
+    )

@@ -39,5 +39,7 @@ def configure(settings: Settings) -> None:
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     if settings.log_level == "info":
-        # At this level rasterio tells of errors that it then raises, and we report.
-        logging.getLogger("rasterio").setLevel(logging.WARNING)
+        # At this level rasterio tells of errors that it then raises, and we report; and botocore
+        # where it found the credentials, at every file of a bucket.
+        for library in ("rasterio", "botocore"):
+            logging.getLogger(library).setLevel(logging.WARNING)

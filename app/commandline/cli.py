@@ -1,4 +1,4 @@
-"""The command line: `rooftrace serve | segment | models | settings | doctor | completion`.
+"""The command line: `rooftrace serve | segment | bulk | models | settings | doctor | completion`.
 
 A command's module is imported once the command is known: help and usage errors wait for no library.
 """
@@ -41,7 +41,10 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return _REFUSED
     except KeyboardInterrupt:
-        print("interrupted: --resume goes on with `segment`", file=sys.stderr)
+        print(
+            "interrupted: --resume goes on with `segment`, and `bulk` goes on anyway",
+            file=sys.stderr,
+        )
         return _INTERRUPTED
     return status
 

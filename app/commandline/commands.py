@@ -1,10 +1,12 @@
 """The commands, each from its arguments to its exit status."""
 
 import argparse
+import importlib.util
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from .. import logs
@@ -78,6 +80,42 @@ def segment(args: argparse.Namespace) -> int:
             styled=not args.no_style,
             quiet=args.quiet,
         ).segment()
+    return _SOME_FAILED if failed else _OK
+
+
+def bulk(args: argparse.Namespace) -> int:
+    """Segment many files as one map; return 1 when some of them failed."""
+    _check_extra("bulk", "bulk", "pyarrow", "pyogrio", "pystac")
+    from ..scale.outcome import Alone, Crew
+    from .bulk import segment_as_one
+
+    settings = _settings_of(args)
+    check_proj()
+    options = given_options(args)
+    Plan.check(load_manifest(settings.bundle), options)
+    crew: Crew = Alone()
+    if args.engine == "ray":
+        _check_extra("--engine ray", "ray", "ray", "pandas")
+        from ..scale.onray import OnRay
+
+        if args.workers is not None and args.workers < 1:
+            raise InvalidOption(f"--workers must be 1 or more, got {args.workers}")
+        crew = OnRay(args.address, args.workers)
+        # Its workers are processes, with one thread each unless the settings say more.
+        settings = settings.model_copy(update={"workers": settings.workers or 1})
+    elif args.address or args.workers:
+        raise InvalidOption("--address and --workers are those of --engine ray")
+    failed = segment_as_one(
+        args.inputs,
+        Path(args.output),
+        options,
+        settings,
+        partial(load_models, settings),
+        crew=crew,
+        asset=args.asset,
+        zoom=args.zoom,
+        quiet=args.quiet,
+    )
     return _SOME_FAILED if failed else _OK
 
 
@@ -182,6 +220,19 @@ def completion(args: argparse.Namespace) -> int:
                 action.complete = shtab.FILE
     sys.stdout.write(shtab.complete(parser, args.shell))
     return _OK
+
+
+def _check_extra(what: str, extra: str, *libraries: str) -> None:
+    """Check that the libraries of an extra are there.
+
+    Raises:
+        InvalidOption: some are not.
+    """
+    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
+        raise InvalidOption(
+            f"{what} needs {' and '.join(missing)}, the extra `{extra}`: "
+            f"pip install 'rooftrace[{extra}]'"
+        )
 
 
 def _settings_of(args: argparse.Namespace) -> Settings:

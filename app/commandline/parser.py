@@ -16,6 +16,7 @@ FORMATS = (
 _COMMANDS = {
     "serve": "start the HTTP service",
     "segment": "segment image files",
+    "bulk": "segment many files as one map, on many processors or machines",
     "models": "list and verify the members of a bundle, or export them",
     "settings": "list the settings, their values and meaning",
     "doctor": "look at installation, machine and models, and say what to do",
@@ -95,6 +96,63 @@ def _segment(parser: argparse.ArgumentParser) -> None:
     add_flags(options, Options.model_fields)
 
 
+def _bulk(parser: argparse.ArgumentParser) -> None:
+    from ..segmentation.flags import add_flags
+    from ..segmentation.options import Options
+
+    parser.usage = "%(prog)s SOURCE... -o DEST [OPTION...]"
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="SOURCE",
+        help="files, folders and patterns as `segment` takes them, folders and patterns of a "
+        "bucket such as s3://city/**/*.tif, and STAC catalogues (.json)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a folder that all who work see: masks/, buildings/ and a STAC collection go there; "
+        "what a run before has left whole there is left",
+    )
+    parser.add_argument(
+        "--asset", help="the asset of a STAC item to read; default: the one that is the imagery"
+    )
+    parser.add_argument(
+        "--zoom",
+        type=int,
+        default=12,
+        choices=range(1, 19),
+        metavar="1 to 18",
+        help="zoom of the quadkeys that name the folders of buildings/; default: 12, about 10 km",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: this process, one file after the other; ray: many processes, on a Ray "
+        "cluster; default: local",
+    )
+    parser.add_argument(
+        "--address",
+        help="the Ray cluster's; default: begin one on this machine, and end it with the run",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="with ray: processes that predict, each with models of its own; default: as many as "
+        "the cluster has processors",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no closing summary"
+    )
+    _add_models(parser)
+    options = parser.add_argument_group("options of the masks and of the outlines")
+    of_others = {"bands", "order"}
+    add_flags(options, [name for name in Options.model_fields if name not in of_others])
+
+
 def _models(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [OPTION...] | %(prog)s export --for deepness -o FOLDER [OPTION...]"
     parser.add_argument(
@@ -127,6 +185,7 @@ def _completion(parser: argparse.ArgumentParser) -> None:
 _FLAGS = {
     "serve": _serve,
     "segment": _segment,
+    "bulk": _bulk,
     "models": _models,
     "settings": _settings,
     "doctor": _doctor,

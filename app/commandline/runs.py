@@ -1,9 +1,7 @@
 """Segment files: what `rooftrace segment` does once its arguments are settled."""
 
-import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ from time import perf_counter
 from tqdm import tqdm
 
 from .. import __version__
-from ..errors import RooftraceError
+from ..errors import told
 from ..imaging.image import RowSource
 from ..outputs.formats import Format
 from ..segmentation.options import Options, ResultOptions
@@ -24,11 +22,9 @@ from .inputs import check_header, check_size, open_source
 from .resume import PartialRun, partial_folder, partial_run
 from .summary import Summary
 
-logger = logging.getLogger(__name__)
-
 _AFTER_BANDS = set(ResultOptions.model_fields) - {"threshold"}
 """Options that act on finished bands: a run may go on with others."""
-_BAR = (
+BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} [{elapsed}<{remaining}{postfix}]"
 )
 
@@ -147,7 +143,7 @@ class Run:
             total=plan.height * row,
             initial=done * row,
             unit=unit,
-            bar_format=_BAR,
+            bar_format=BAR,
             leave=len(self.targets) == 1,
             disable=self.quiet,
         ) as bar:
@@ -182,21 +178,6 @@ def dry_run(
             print(f"error: {source}: {told(error)}", file=sys.stderr)
     print(f"{len(targets)} files, {failed} of them can't be segmented; nothing was written")
     return failed
-
-
-def told(error: Exception) -> str:
-    """Say what went wrong with a file; of a fault of ours, what a report of it needs."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, RooftraceError):
-        return str(error)
-    logger.debug("an unforeseen error", exc_info=error)
-    [*_, last] = traceback.extract_tb(error.__traceback__)
-    return (
-        f"an unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: "
-        f"{error}. This is a fault of Rooftrace: report it, with the file if you can. "
-        "--log-level debug shows more."
-    )
 
 
 def _is_done(source: Source, target: Path) -> bool:

@@ -13,7 +13,7 @@ from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from .gdal import environment
+from .gdal import environment, open_path
 from .georeference import GeoReference
 
 _BLOCK = 256
@@ -66,6 +66,40 @@ def write_cog(path: Path, profile: Profile, draw: Callable[[Draft], None]) -> No
         made = Path(folder, "cog.tif")
         _make(f"{folder}/rows.tif", str(made), profile, draw)
         made.replace(path)
+
+
+def change_cog(path: Path, change: Callable[[int, NDArray[np.uint8]], None]) -> None:
+    """Make a file that `write_cog` made anew, its pixels changed in place by `change`.
+
+    `change` gets a row and uint8 (bands, h, width) from that row on.
+
+    Raises:
+        OSError: as `write_cog`, or it can't be read.
+    """
+    with open_path(path, "GTiff") as source:
+        alpha = source.colorinterp[-1] is ColorInterp.alpha
+        scales = dict(zip(source.descriptions, source.scales, strict=True))
+        scales = dict(list(scales.items())[: source.count - alpha])
+        crs, transform = source.crs.to_wkt() if source.crs else None, tuple(source.transform)[:6]
+        profile = Profile(
+            source.height,
+            source.width,
+            GeoReference(crs, transform),
+            {str(name): float(scale) for name, scale in scales.items()},
+            alpha,
+            int(source.nodata),
+            source.colormap(1) if len(scales) == 1 else {},
+            source.tags(),
+        )
+
+        def draw(draft: Draft) -> None:
+            for row in range(0, source.height, _BLOCK):
+                rows = Window(0, row, source.width, min(_BLOCK, source.height - row))
+                pixels = source.read(window=rows)
+                change(row, pixels)
+                draft.write(row, pixels)
+
+        write_cog(path, profile, draw)
 
 
 def encode_cog(profile: Profile, draw: Callable[[Draft], None]) -> bytes:

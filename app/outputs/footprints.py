@@ -1,16 +1,17 @@
 """From a building's pixels to a polygon on the map, with its area on the ground."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import shapely
 
 from ..errors import ImpossibleOutput
-from ..imaging.georeference import GeoReference
+from ..imaging.georeference import GeoReference, Gsd
 from ..imaging.image import RowSource
 from ..imaging.outline import outline
-from ..segmentation.plan import Plan
+from ..segmentation.options import Rectify
 from ..segmentation.stream import Building, SegmentedStream
 from .earth import Polygon, area_on_earth, to_earth
 from .rectify import rectify
@@ -37,6 +38,22 @@ class Footprint:
     agreement: float
 
 
+class Drawing(Protocol):
+    """How outlines are drawn: a plan, or what is kept of one."""
+
+    @property
+    def gsd(self) -> Gsd | None:
+        """Metres per pixel, down and across."""
+
+    @property
+    def simplify(self) -> float:
+        """Tolerance in metres, or in pixels without a GSD."""
+
+    @property
+    def rectify(self) -> Rectify:
+        """Whether corners are squared up."""
+
+
 def check_place(image: RowSource) -> None:
     """Check that a georeferenced image lies somewhere on the earth.
 
@@ -56,14 +73,24 @@ def check_place(image: RowSource) -> None:
 
 
 def footprints(stream: SegmentedStream) -> Iterator[Footprint]:
-    """Turn buildings into footprints, one by one as they are found.
+    """Turn the buildings of a stream into footprints, one by one as they are found.
 
     Raises:
-        ImpossibleOutput: a building lies where the image's reference system is not valid, or is no
+        ImpossibleOutput: as `draw_footprints`.
+    """
+    return draw_footprints(stream.buildings(), stream.image.georeference, stream.plan)
+
+
+def draw_footprints(
+    buildings: Iterable[Building], place: GeoReference | None, drawing: Drawing
+) -> Iterator[Footprint]:
+    """Turn buildings in pixels of the grid `place` into footprints.
+
+    Raises:
+        ImpossibleOutput: a building lies where the grid's reference system is not valid, or is no
             building but a maze.
     """
-    place = stream.image.georeference
-    for building in stream.buildings():
+    for building in buildings:
         if len(building.runs) > _MAX_RUNS:
             raise ImpossibleOutput(
                 f"The outline of a building of {building.pixels} pixels is too long to draw. "
@@ -71,29 +98,29 @@ def footprints(stream: SegmentedStream) -> Iterator[Footprint]:
             )
         rows, cols = building.window
         polygon = outline(building.crop(), rows.start, cols.start)
-        shaped = _shaped(polygon, stream.plan)
-        footprint = _footprint(building, shaped, stream.plan, place)
+        shaped = _shaped(polygon, drawing)
+        footprint = _footprint(building, shaped, drawing, place)
         if shaped is not polygon and not _is_valid(footprint):
             # A corner that lies on another edge does so on the image alone.
-            footprint = _footprint(building, polygon, stream.plan, place)
+            footprint = _footprint(building, polygon, drawing, place)
         yield footprint
 
 
-def _shaped(polygon: shapely.Polygon, plan: Plan) -> shapely.Polygon:
+def _shaped(polygon: shapely.Polygon, drawing: Drawing) -> shapely.Polygon:
     """Simplify and square up, where asked to, as the building stands on the ground.
 
     Pixels may be longer than they are wide, and right angles are meant on the ground. What would
     not be a valid polygon stays as it was.
     """
-    if not plan.simplify and plan.rectify == "none":
+    if not drawing.simplify and drawing.rectify == "none":
         return polygon
-    down, across = plan.gsd or (1.0, 1.0)
+    down, across = drawing.gsd or (1.0, 1.0)
     shaped = on_ground = _scaled(polygon, across, down)
-    if plan.simplify:
-        simpler = shapely.simplify(on_ground, plan.simplify, preserve_topology=True)
+    if drawing.simplify:
+        simpler = shapely.simplify(on_ground, drawing.simplify, preserve_topology=True)
         if isinstance(simpler, shapely.Polygon) and simpler.is_valid and not simpler.is_empty:
             shaped = simpler
-    if plan.rectify == "orthogonal":
+    if drawing.rectify == "orthogonal":
         shaped = rectify(on_ground, max(down, across), otherwise=shaped)
     return _scaled(shaped, 1 / across, 1 / down)
 
@@ -110,12 +137,12 @@ def _scaled(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
 
 
 def _footprint(
-    building: Building, polygon: shapely.Polygon, plan: Plan, place: GeoReference | None
+    building: Building, polygon: shapely.Polygon, drawing: Drawing, place: GeoReference | None
 ) -> Footprint:
     """Place a building's polygon on the map, and measure it."""
     on_map, on_earth = None, None
     if place is None:
-        down, across = plan.gsd or (1.0, 1.0)
+        down, across = drawing.gsd or (1.0, 1.0)
         area = polygon.area * down * across
     else:
         on_map = shapely.transform(

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImpossibleOutput
-from ..imaging.cog import Draft, Profile, encode_cog, write_cog
+from ..imaging.cog import Draft, Profile, change_cog, encode_cog, write_cog
 from ..imaging.image import RowSource
 from ..segmentation.options import RasterBand
 from ..segmentation.stream import Band, SegmentedStream
 from .provenance import provenance
 from .styles import COLOURS, OPACITY
+
+Runs = NDArray[np.int32]
 
 _INVALID = 255
 _STEPS = 250
@@ -62,6 +64,26 @@ def save_geotiff(stream: SegmentedStream, path: Path) -> None:
 def write_geotiff(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write the same to an open file, by way of memory."""
     file.write(encode_cog(_profile(stream), lambda draft: _draw(draft, stream)))
+
+
+def show_parts(path: Path, shown: Runs, hidden: Runs) -> None:
+    """Make a file of `save_geotiff` anew: its mask shows some runs of pixels, and hides others.
+
+    Runs are int32 (n, 3), as `Building` has them.
+
+    Raises:
+        OSError: no room, or no right to write there.
+    """
+
+    def paint(row: int, pixels: NDArray[np.uint8]) -> None:
+        for value, runs in ((1, shown), (0, hidden)):
+            here = runs[(runs[:, 0] >= row) & (runs[:, 0] < row + pixels.shape[1])]
+            for at, start, stop in here.tolist():
+                pixels[0, at - row, start:stop] = value
+                if len(pixels) > 1:  # mask and alpha
+                    pixels[-1, at - row, start:stop] = value * OPACITY
+
+    change_cog(path, paint)
 
 
 def _profile(stream: SegmentedStream) -> Profile:

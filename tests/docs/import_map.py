@@ -10,7 +10,7 @@ PACKAGES = ("app", "training", "benchmarks")
 
 LIBRARIES = (
     "fastapi", "starlette", "uvicorn", "onnxruntime", "onnx", "openvino", "PIL", "rasterio",
-    "pyproj", "scipy", "shapely", "pyogrio", "pyarrow", "torch", "albumentations",
+    "pyproj", "scipy", "shapely", "pyogrio", "pyarrow", "pystac", "ray", "torch", "albumentations",
 )  # fmt: skip
 """Libraries that have walls around them: the map says which modules import them."""
 

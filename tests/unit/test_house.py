@@ -75,7 +75,7 @@ class TestImports:
             "training",
         }
         assert not loaded & training
-        assert not loaded & {"pyarrow", "pyogrio"}  # the extra `geo`
+        assert not loaded & {"pyarrow", "pyogrio", "pystac", "ray", "pandas"}  # extras
 
     @pytest.mark.parametrize("module", ["app.settings", "app.outputs.formats"])
     def test_settings_and_outputs_load_no_runtime(self, module: str) -> None:
@@ -106,9 +106,17 @@ class TestImports:
         assert found
         assert found == importers(library, "app.imaging")
 
-    @pytest.mark.parametrize("library", ["pyarrow", "pyogrio"])
-    def test_the_libraries_of_the_extra_geo_are_known_to_tables_only(self, library: str) -> None:
-        assert importers(library) == {"app.outputs.tables"}
+    @pytest.mark.parametrize(
+        ("library", "rooms"),
+        [
+            ("pyarrow", {"app.outputs.tables", "app.outputs.partitions"}),
+            ("pyogrio", {"app.outputs.tables", "app.scale.sources"}),  # GDAL lists buckets
+            ("pystac", {"app.scale.sources", "app.scale.catalogue"}),
+            ("ray", {"app.scale.onray"}),
+        ],
+    )
+    def test_the_libraries_of_extras_are_known_to_few(self, library: str, rooms: set[str]) -> None:
+        assert importers(library) == rooms
 
     @pytest.mark.parametrize(
         ("part", "must_not_know"),
@@ -118,7 +126,8 @@ class TestImports:
             ("runtime", {*EDGES, "imaging", "segmentation", "outputs"}),
             ("segmentation", {*EDGES, "outputs"}),
             ("outputs", {*EDGES, "bundle", "runtime"}),
-            ("api", {"main", "commandline", "runtime"}),
+            ("api", {"main", "commandline", "runtime", "scale"}),
+            ("scale", {*EDGES, "runtime", "bundle"}),
         ],
     )
     def test_the_middle_does_not_know_the_edges(self, part: str, must_not_know: set[str]) -> None:
@@ -162,6 +171,7 @@ class TestReaders:
         assert found == {
             "app.imaging.proj",  # names the variable that leads PROJ to other data
             "app.runtime",  # ONNX Runtime reads its telemetry's switch as it is imported
+            "app.scale.onray",  # and so does Ray
         }
 
     def test_once_there_is_a_plan_nobody_reads_options(self) -> None:
@@ -199,6 +209,7 @@ class TestReaders:
             "app.api.health",
             "app.api.routes",
             "app.api.service",
+            "app.commandline.bulk",  # and what a margin is measured in
             "app.commandline.commands",
         }
 

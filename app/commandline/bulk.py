@@ -1,0 +1,216 @@
+"""Segment many files as one map: what `rooftrace bulk` does once its arguments are settled."""
+
+import fcntl
+import glob
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from tqdm import tqdm
+
+from ..bundle.manifest import Manifest, load_manifest
+from ..errors import InvalidOption
+from ..scale.finish import finish, save_files
+from ..scale.outcome import Crew, Outcome
+from ..scale.sources import File, list_bucket, list_catalogue
+from ..scale.tiles import Tile, lay_out, with_neighbours
+from ..scale.work import Record, Work, made_of, margin_of, read_record
+from ..segmentation.options import Options
+from ..segmentation.segmenter import Segmenter
+from ..settings import Settings
+from .files import Source, expand
+from .runs import BAR
+
+_WORK = ".work"
+"""Folder below the output in which everything is kept that a further run can use."""
+
+
+def segment_as_one(
+    inputs: Sequence[str],
+    dest: Path,
+    options: Options,
+    settings: Settings,
+    load: Callable[[], Segmenter],
+    *,
+    crew: Crew,
+    asset: str | None = None,
+    zoom: int = 12,
+    quiet: bool = False,
+) -> int:
+    """Segment files as one map; return how many of them failed.
+
+    Raises:
+        InvalidOption: as `find_files`; `dest` is of something else than this command, or another
+            run is at work there; the crew can't be had.
+    """
+    files = find_files(inputs, str(dest), asset)
+    work = Work(
+        options,
+        settings.max_pixels,
+        (dest / _WORK).resolve(),
+        (dest / "masks").resolve(),
+        zoom,
+        named=any(file.named for file in files),
+    )
+    manifest = load_manifest(settings.bundle)
+    with _opened(dest), crew:
+        work.masks.mkdir(exist_ok=True)
+        return Bulk(files, dest, work, manifest, load, crew, quiet).run()
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """Files to be segmented as one map, into the folder `dest`."""
+
+    files: Sequence[File]
+    dest: Path
+    work: Work
+    manifest: Manifest
+    load: Callable[[], Segmenter]
+    crew: Crew
+    quiet: bool = False
+
+    def run(self) -> int:
+        """Segment what is not there yet, finish the map, and return how many files failed."""
+        began = perf_counter()
+        failed: dict[str, str] = {}
+        tiles = lay_out(self._probed(failed))
+        margins = [self._margin(tile) for tile in tiles]
+        todo, records = [], dict[str, Record]()
+        for tile, neighbours in with_neighbours(tiles, margins):
+            record = read_record(self.work, tile.id)
+            options, version = self.work.options, self.manifest.version
+            if record and record.made_of == made_of(tile, neighbours, options, version):
+                records[tile.id] = record
+            else:
+                todo.append((tile, neighbours))
+        left = len(records)
+        self._segment(todo, records, failed)
+        buildings = finish(self.dest, tiles, records, self.work) if records else 0
+        save_files(self.dest / "files.parquet", tiles, records, failed)
+        if not self.quiet:
+            area = sum(tile.area for tile in tiles if tile.id in records) / 1e6
+            parts = [f"{len(records)} files", f"{area:.3g} km²", f"{buildings} buildings"]
+            parts += [f"{perf_counter() - began:.1f} s"]
+            parts += [f"{left} left as they were"] if left else []
+            print(", ".join([*parts, f"{len(failed)} failed"]), file=sys.stderr)
+        return len(failed)
+
+    def _probed(self, failed: dict[str, str]) -> list[Tile]:
+        """Return the files as tiles; note what is wrong with the others."""
+        tiles = []
+        found = self.crew.probe(self.files, self.work)
+        bar = tqdm(found, "probing", len(self.files), unit="file", leave=False, disable=self.quiet)
+        for outcome in bar:
+            if outcome.tile is not None:
+                tiles.append(outcome.tile)
+            else:
+                self._fail(outcome, failed)
+        return tiles
+
+    def _segment(
+        self,
+        todo: Sequence[tuple[Tile, list[Tile]]],
+        records: dict[str, Record],
+        failed: dict[str, str],
+    ) -> None:
+        """Segment tiles, and show how many km² are done, how fast, and what is left."""
+        if not todo:
+            return
+        by_name = {tile.name: tile for tile, _ in todo}
+        total = sum(tile.area for tile in by_name.values()) / 1e6
+        began = perf_counter()
+        with tqdm(
+            desc=str(self.dest), total=total, unit="km²", bar_format=BAR, disable=self.quiet
+        ) as bar:
+            for outcome in self.crew.segment(todo, self.work, self.load):
+                tile = by_name[outcome.name]
+                if outcome.record is not None:
+                    records[tile.id] = outcome.record
+                    for notice in outcome.record.notices:
+                        tqdm.write(f"notice: {tile.name}: {notice}", file=sys.stderr)
+                else:
+                    self._fail(outcome, failed)
+                pace = 60 * (bar.n + tile.area / 1e6) / (perf_counter() - began)
+                bar.set_postfix_str(f"{pace:.3g} km²/min", refresh=False)
+                bar.update(min(tile.area / 1e6, total - bar.n))  # sums round
+
+    def _margin(self, tile: Tile) -> int:
+        manifest = self.manifest
+        return margin_of(tile, self.work.options, manifest.gsd.reference, manifest.patch_size)
+
+    @staticmethod
+    def _fail(outcome: Outcome, failed: dict[str, str]) -> None:
+        failed[outcome.name] = outcome.error or "nothing is known of it"
+        tqdm.write(f"error: {outcome.name}: {failed[outcome.name]}", file=sys.stderr)
+
+
+@contextmanager
+def _opened(dest: Path) -> Iterator[None]:
+    """Make the folder of the output, and keep other runs out of it.
+
+    Raises:
+        InvalidOption: it is none, holds something else, or another run is in it.
+    """
+    if dest.exists() and not dest.is_dir():
+        raise InvalidOption(f"-o {dest} is a file: name a folder")
+    if dest.is_dir() and any(dest.iterdir()) and not (dest / _WORK).is_dir():
+        raise InvalidOption(f"-o {dest} holds something else: name an empty or a new folder")
+    try:
+        (dest / _WORK).mkdir(parents=True, exist_ok=True)
+        lock = (dest / _WORK / "lock").open("a")
+    except OSError as error:
+        raise InvalidOption(f"-o {dest} can't be written to: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidOption(
+                f"another run is at work in {dest}: wait for its end, or name another -o"
+            ) from None
+        yield
+
+
+def find_files(inputs: Sequence[str], dest: str, asset: str | None) -> list[File]:
+    """Return the files that are named, once each.
+
+    Names are as `expand` takes them. Beyond these, a folder or a pattern of a bucket such as
+    s3://city/2026/**/*.tif is listed, and so is a STAC catalogue, which ends with .json.
+
+    Raises:
+        InvalidOption: as `expand`, `list_bucket` and `list_catalogue`.
+    """
+    files: dict[str, File] = {}
+    for name in inputs:
+        for source, taken in _named(name, dest, asset):
+            if source.is_standard:
+                raise InvalidOption("- is standard input, and bulk reads files")
+            files.setdefault(source.name, _file(source, taken))
+    return list(files.values())
+
+
+def _named(name: str, dest: str, asset: str | None) -> list[tuple[Source, str | None]]:
+    source = Source(name)
+    if name.lower().split("?")[0].endswith(".json"):
+        return [(Source(href), taken) for href, taken in list_catalogue(name, asset)]
+    scheme, _, rest = name.partition("://")
+    if source.is_named_by_scheme and rest and (name.endswith("/") or glob.has_magic(rest)):
+        fixed = rest.split("/")
+        first = next((n for n, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
+        folder = f"{scheme}://{'/'.join(fixed[:first])}".rstrip("/")
+        listed = list_bucket(Source(folder).for_gdal, "/".join(fixed[first:]))
+        return [(Source(path), None) for path in listed]
+    return [(found, None) for found in expand([name], dest)]
+
+
+def _file(source: Source, taken: str | None) -> File:
+    named = source.is_named_by_scheme or source.is_vrt
+    version = ""
+    if not source.is_named_by_scheme and source.path.exists():
+        status = source.path.stat()
+        version = f"{status.st_size} bytes, changed {status.st_mtime_ns}"
+    path = source.for_gdal if named else str(source.path.resolve())
+    return File(source.name, path, named, version, taken)

@@ -1,0 +1,152 @@
+"""Buildings of many images as one table: GeoParquet in longitude and latitude, cut by quadkey.
+
+A quadkey names a tile of the web's maps, and its first characters those that hold it. So who wants
+a part of the earth reads the folders whose names begin alike. `bbox` lets readers skip row groups.
+Sources: the GeoParquet specification 1.1, Hive's partitioned folders, Bing Maps Tile System.
+
+pyarrow is imported when it is needed: only the extra `geo` installs it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from .footprints import Footprint
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEY = "quadkey"
+_BATCH = 4096
+_NORTH = 85.05
+"""Degrees of latitude where the web's maps end."""
+
+
+def quadkeys(lon: NDArray[np.float64], lat: NDArray[np.float64], zoom: int) -> list[str]:
+    """Name the tiles of the web's maps in which places lie; what is beyond them, in the outermost.
+
+    Source: Bing Maps Tile System.
+    """
+    sides = 2**zoom
+    north = np.radians(np.clip(lat, -_NORTH, _NORTH))
+    x = ((lon + 180) / 360 * sides).astype(np.int64).clip(0, sides - 1)
+    y = ((1 - np.arcsinh(np.tan(north)) / np.pi) / 2 * sides).astype(np.int64).clip(0, sides - 1)
+    digits = np.stack([(x >> bit & 1) + 2 * (y >> bit & 1) for bit in range(zoom)][::-1], axis=-1)
+    return ["".join(map(str, row)) for row in digits.tolist()]
+
+
+def save_buildings(
+    path: Path, footprints: Iterable[Footprint], images: Iterable[list[str]], zoom: int
+) -> int:
+    """Write buildings with their quadkeys to one Parquet file, and return how many there are.
+
+    `images` names for each building the images that show it.
+
+    Raises:
+        OSError: no room, or no right to write there.
+        Exception: whatever reading `footprints` raises.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows, count = zip(footprints, images, strict=False), 0
+    with pq.ParquetWriter(path, _schema(), compression="zstd") as file:
+        while batch := list(islice(rows, _BATCH)):
+            polygons = [shapely.orient_polygons(footprint.on_earth) for footprint, _ in batch]
+            west, south, east, north = shapely.bounds(polygons).T
+            middle = shapely.get_coordinates(shapely.point_on_surface(polygons))
+            bbox = {"xmin": west, "ymin": south, "xmax": east, "ymax": north}
+            columns = [
+                pa.array(shapely.to_wkb(polygons), pa.binary()),
+                pa.StructArray.from_arrays(map(pa.array, bbox.values()), names=list(bbox)),
+                pa.array([round(footprint.area, 2) for footprint, _ in batch]),
+                pa.array([round(footprint.confidence, 4) for footprint, _ in batch]),
+                pa.array([round(footprint.agreement, 4) for footprint, _ in batch]),
+                pa.array([names for _, names in batch], pa.list_(pa.string())),
+                pa.array(quadkeys(middle[:, 0], middle[:, 1], zoom)),
+            ]
+            file.write_batch(pa.record_batch(columns, schema=_schema()))
+            count += len(batch)
+    return count
+
+
+def save_partitions(folder: Path, tables: Iterable[Path], described: dict[str, object]) -> None:
+    """Write the buildings of many files of `save_buildings` to folders by their quadkeys.
+
+    `described` tells how they came about, and stands in each file's metadata.
+
+    Raises:
+        OSError: no room, or no right to write there.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    schema = _schema().with_metadata(
+        {"geo": json.dumps(_geo()), "rooftrace": json.dumps(described)}
+    )
+
+    def batches() -> Iterator["pa.RecordBatch"]:
+        for table in tables:
+            with pq.ParquetFile(table) as file:
+                for batch in file.iter_batches(_BATCH):
+                    yield batch.replace_schema_metadata(schema.metadata)
+
+    key = pa.schema([schema.field(KEY)])
+    ds.write_dataset(
+        pa.RecordBatchReader.from_batches(schema, batches()),
+        folder,
+        format=ds.ParquetFileFormat(),
+        file_options=ds.ParquetFileFormat().make_write_options(compression="zstd"),
+        partitioning=ds.partitioning(key, flavor="hive"),
+        basename_template="buildings-{i}.parquet",
+        use_threads=False,  # equal inputs are to give equal files
+        max_open_files=256,
+    )
+
+
+def save_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write plain rows, all with the same members, to one Parquet file.
+
+    Raises:
+        OSError: no room, or no right to write there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+
+
+def _geo() -> dict[str, object]:
+    covering = {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
+    geometry = {  # without `crs`: longitude and latitude on WGS 84
+        "encoding": "WKB",
+        "geometry_types": ["Polygon", "MultiPolygon"],
+        "orientation": "counterclockwise",
+        "edges": "planar",
+        "covering": {"bbox": covering},
+    }
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    sides = [(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")]
+    return pa.schema(
+        [
+            pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
+            pa.field("bbox", pa.struct(sides)),
+            pa.field("area_m2", pa.float64()),
+            pa.field("confidence", pa.float64()),
+            pa.field("agreement", pa.float64()),
+            pa.field("images", pa.list_(pa.string())),
+            pa.field(KEY, pa.string()),
+        ]
+    )

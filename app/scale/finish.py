@@ -1,0 +1,138 @@
+"""The end of a run over many files: buildings across tiles, one table, one STAC collection.
+
+All of it is made from what the tiles have left in the folder of the work, so it can be made again.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..outputs.footprints import Footprint, draw_footprints
+from ..outputs.geotiff import show_parts
+from ..outputs.partitions import save_buildings, save_partitions, save_rows
+from ..segmentation.seams import is_building, join_parts
+from ..segmentation.stream import Building
+from .catalogue import save_collection
+from .tiles import Tile, grid_of
+from .work import ERASED, Record, Work, buildings_file, described, read_parts
+
+_ACROSS = "across.parquet"
+_NOTHING: NDArray[np.int32] = np.zeros((0, 3), np.int32)
+
+
+def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], work: Work) -> int:
+    """Write `buildings/` and the collection of the tiles with a record; return the buildings.
+
+    Raises:
+        OSError: no room, or no right to write there.
+    """
+    done = [tile for tile in tiles if tile.id in records]
+    across = work.folder(_ACROSS)
+    count = sum(record.buildings for record in records.values())
+    drawn, names = [], []
+    for mosaic in sorted({tile.mosaic for tile in done}):
+        found = _across([tile for tile in done if tile.mosaic == mosaic], records, work)
+        for footprint, images in found:
+            drawn.append(footprint)
+            names.append(images)
+    count += save_buildings(across, drawn, names, work.zoom)
+    unfinished = work.folder("buildings")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    tables = [*(buildings_file(work, tile.id) for tile in done), across]
+    save_partitions(unfinished, tables, described(records))
+    shutil.rmtree(dest / "buildings", ignore_errors=True)
+    unfinished.replace(dest / "buildings")
+    save_collection(dest, done, records, work, count)
+    return count
+
+
+def save_files(
+    path: Path, tiles: Iterable[Tile], records: Mapping[str, Record], failed: Mapping[str, str]
+) -> None:
+    """Write a table with a row for each file, those that failed with the reason.
+
+    `failed` tells by name why.
+
+    Raises:
+        OSError: no room, or no right to write there.
+    """
+    rows: list[dict[str, object]] = [
+        {
+            "file": tile.name,
+            "status": "segmented",
+            "error": None,
+            "image": tile.id,
+            "area_km2": tile.area / 1e6,
+            "buildings": record.buildings,
+            "parts": record.parts,
+            "seconds": record.seconds,
+            "notices": list(record.notices),
+        }
+        for tile in tiles
+        if (record := records.get(tile.id)) is not None
+    ]
+    empty = dict.fromkeys(("image", "area_km2", "buildings", "parts", "seconds"))
+    rows += [
+        {"file": name, "status": "failed", "error": error, **empty, "notices": []}
+        for name, error in failed.items()
+    ]
+    save_rows(path, sorted(rows, key=lambda row: str(row["file"])))
+
+
+def _across(
+    tiles: Sequence[Tile], records: Mapping[str, Record], work: Work
+) -> Iterator[tuple[Footprint, list[str]]]:
+    """Yield the buildings on seams of one grid, and hold what is none in the tiles' masks."""
+    parts: list[Building] = []
+    areas: list[float] = []
+    owners: list[Tile] = []
+    for tile in tiles:
+        of_tile, of_areas = read_parts(work, tile.id)
+        place = np.array([tile.row, tile.col, tile.col], np.int32)
+        parts += [replace(part, runs=part.runs + place) for part in of_tile]
+        areas += of_areas
+        owners += [tile] * len(of_tile)
+    erased: dict[str, list[Building]] = {tile.id: [] for tile in tiles}
+    for joined in join_parts(parts):
+        area = sum(areas[number] for number in joined.parts)
+        images = sorted({owners[number].id for number in joined.parts})
+        record = records[images[0]]
+        if is_building(joined.building, area, record.min_confidence, record.min_area):
+            grid = grid_of(owners[joined.parts[0]])
+            [footprint] = draw_footprints([joined.building], grid, record)
+            yield footprint, images
+        else:
+            for number in joined.parts:
+                erased[owners[number].id].append(parts[number])
+    for tile in tiles:
+        mine = [part for part, owner in zip(parts, owners, strict=True) if owner is tile]
+        _erase(tile, mine, erased[tile.id], work)
+
+
+def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], work: Work) -> None:
+    """Have a tile's mask show the parts of buildings, and no others.
+
+    What was erased is noted beside the record: once another neighbour has come, it may be one.
+    """
+    place = np.array([tile.row, tile.col, tile.col], np.int32)
+    noted = work.folder(tile.id) / ERASED
+    runs = _runs(erased) - place
+    try:
+        before = json.loads(noted.read_text())
+    except (OSError, ValueError):
+        before = []
+    if runs.tolist() == before:
+        return
+    noted.unlink(missing_ok=True)  # until it is true again
+    shown = _runs(parts) - place
+    show_parts(work.mask(tile.id), shown, runs)
+    noted.write_text(json.dumps(runs.tolist()))
+
+
+def _runs(buildings: Iterable[Building]) -> NDArray[np.int32]:
+    return np.concatenate([_NOTHING, *(building.runs for building in buildings)])

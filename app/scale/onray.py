@@ -1,0 +1,163 @@
+"""Many files on many processors: Ray Data hands files to workers, one row a file.
+
+A worker opens its file and its neighbours itself: no pixel travels through Ray. Workers ask for
+half a processor each, since a pool that takes them all starves those who read for it, and hangs.
+"""
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+# Ray reads these as it is imported. Nobody is told who runs this; of its own processes' log, what
+# concerns its users comes as exceptions.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import ray
+import ray.data
+
+from ..errors import InvalidOption, StartupError
+from ..segmentation.segmenter import Segmenter
+from .outcome import Outcome, try_probe, try_segment
+from .sources import File
+from .tiles import Tile
+from .work import Work
+
+_CPUS = 0.5
+_TRIES = 3
+"""Times that a file may take its worker down with it before it is the file that is at fault."""
+_OBJECTS = 200_000_000
+"""Bytes of Ray's object store where a cluster is begun here: names and records are all it holds."""
+_STARTS = 3
+"""Times that a cluster is begun here: Ray's own 30 seconds are few on a machine with much to do."""
+
+
+class OnRay:
+    """A Ray cluster that segments tiles; it is connected to as a context.
+
+    `address` is a cluster's. Without it, one is begun on this machine, which listens on the
+    loopback address alone, has no dashboard, takes `cpus` processors for its own, by default all,
+    and ends with the context. `workers` predict, by default as many as there are processors.
+    """
+
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, cpus: int | None = None
+    ) -> None:
+        self._address = address
+        self._workers = workers
+        self._cpus = cpus
+
+    def __enter__(self) -> Self:
+        options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+        if self._address is None:
+            _begin(num_cpus=self._cpus, **options)
+        else:
+            try:
+                ray.init(address=self._address, **options)
+            except (ConnectionError, RuntimeError) as error:
+                raise InvalidOption(
+                    f"there is no Ray cluster at {self._address}: {error}"
+                ) from error
+        logging.getLogger("ray.data").setLevel("ERROR")
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1  # a file that takes its workers down costs no other file
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        ray.shutdown()
+
+    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome]:
+        """Look at the size and the place of each file."""
+
+        def look(row: dict[str, Any]) -> dict[str, Any]:
+            file = pickle.loads(row["packed"])
+            work.begin()
+            return {"packed": pickle.dumps(try_probe(file, work))}
+
+        rows = [{"packed": pickle.dumps(file)} for file in files]
+        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
+        yield from _outcomes(data.map(look, num_cpus=_CPUS), [file.name for file in files])
+
+    def segment(
+        self,
+        tiles: Sequence[tuple[Tile, list[Tile]]],
+        work: Work,
+        load: Callable[[], Segmenter],
+    ) -> Iterator[Outcome]:
+        """Segment tiles beside their neighbours, and yield what became of each as it is known.
+
+        A worker that dies is begun again, and so is the file that it was at.
+        """
+        workers = self._workers or int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+        rows = [{"packed": pickle.dumps(pair)} for pair in tiles]
+        segmented = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Worker,
+            fn_constructor_args=(work, load),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+            num_cpus=_CPUS,
+            max_restarts=-1,
+            max_task_retries=_TRIES,
+        )
+        yield from _outcomes(segmented, [tile.name for tile, _ in tiles])
+
+
+class _Worker:
+    """A process with the models, which lives for many files."""
+
+    def __init__(self, work: Work, load: Callable[[], Segmenter]) -> None:
+        work.begin()
+        self._work = work
+        self._segmenter = load()
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Segment the one tile of a batch."""
+        tile, neighbours = pickle.loads(batch["packed"][0])
+        outcome = try_segment(tile, neighbours, self._work, self._segmenter)
+        return {"packed": np.array([pickle.dumps(outcome)], object)}
+
+
+def _begin(**options: Any) -> None:
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=_OBJECTS,
+                _node_ip_address="127.0.0.1",
+                **options,
+            )
+            return
+        except Exception as error:  # Ray raises no narrower one when it is late
+            ray.shutdown()
+            if not left:
+                raise StartupError(
+                    f"Ray could not begin a cluster on this machine: {error} Try again when the "
+                    "machine has less to do, or name a cluster by --address."
+                ) from error
+
+
+def _outcomes(data: "ray.data.Dataset", names: Sequence[str]) -> Iterator[Outcome]:
+    """Yield what came of each file, and that nothing came of some."""
+    missing = dict.fromkeys(names)
+    for row in data.iter_rows():
+        outcome: Outcome = pickle.loads(row["packed"])
+        missing.pop(outcome.name, None)
+        yield outcome
+    for name in missing:
+        yield Outcome(
+            name,
+            error=f"its worker ended {_TRIES + 1} times while it was at this file, perhaps for "
+            "want of memory: give it fewer --workers, or cut the file",
+        )

@@ -1,0 +1,285 @@
+"""The work on one tile, wherever it is done: probe its file, segment it, and keep what came out."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..errors import ImpossibleOutput
+from ..imaging.gdal import allow_named
+from ..imaging.georeference import Gsd
+from ..imaging.image import RowSource
+from ..outputs.footprints import check_place, draw_footprints
+from ..outputs.geotiff import save_geotiff
+from ..outputs.partitions import save_buildings
+from ..outputs.provenance import provenance
+from ..segmentation.options import Options, Rectify
+from ..segmentation.plan import Plan
+from ..segmentation.segmenter import Segmenter, stream
+from ..segmentation.stream import Band, Building, SegmentedStream
+from .mosaic import Mosaic, NeighbourAtFault
+from .sources import File
+from .tiles import Tile, open_tile
+
+_RECORD, _BUILDINGS, _PARTS = "record.json", "buildings.parquet", "parts.npz"
+ERASED = "erased.json"
+"""Where `finish` notes what a tile's mask shows no more."""
+_LEAST_MARGIN = 0.25
+"""Share of a patch that a margin has at least, however little windows overlap."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is decided for all tiles alike.
+
+    `work` is a folder for what is not finished, `masks` the one of the masks; all who work see
+    both. `zoom` is that of the quadkeys.
+    """
+
+    options: Options
+    max_pixels: int
+    work: Path
+    masks: Path
+    zoom: int
+    named: bool = False
+    """Some files are named to GDAL, so that every process must let it open such names."""
+
+    def folder(self, tile: str) -> Path:
+        """Return where what is known of a tile is kept."""
+        return self.work / tile
+
+    def mask(self, tile: str) -> Path:
+        """Return where a tile's mask lies."""
+        return self.masks / f"{tile}.tif"
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Return the keyword arguments of `open_tile`."""
+        return {"max_pixels": self.max_pixels, **self.options.decoding}
+
+    def begin(self) -> None:
+        """Get a process ready, before it opens anything."""
+        if self.named:
+            allow_named()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a tile; its `Drawing` and its minimums are those of its plan.
+
+    `made_of` names all that decided it. `buildings` are those that end inside, `parts` those that
+    are on a seam.
+    """
+
+    id: str
+    made_of: dict[str, str]
+    provenance: dict[str, object]
+    notices: tuple[str, ...]
+    segmented: str
+    seconds: float
+    buildings: int
+    parts: int
+    min_confidence: float
+    min_area: float
+    gsd: Gsd
+    simplify: float
+    rectify: Rectify
+
+
+def probe(file: File, work: Work) -> Tile:
+    """Look at a file's size and place.
+
+    Raises:
+        ImpossibleOutput: it has no place on a map.
+        OSError, InputError: as `open_tile`.
+    """
+    with open_tile(file.path, file.named, **work.decoding) as image:
+        if image.georeference is None:
+            raise ImpossibleOutput(
+                "A map of many images needs the place of each, and this image has no "
+                "georeference. Give a GeoTIFF, or a picture with a world file and a .prj."
+            )
+        check_place(image)
+        areas = image.georeference.row_areas(image.height, image.width)
+        assert areas is not None, "check_place comes first"
+        return Tile(
+            id=file.id,
+            name=file.name,
+            path=file.path,
+            named=file.named,
+            version=file.version,
+            georeference=image.georeference,
+            height=image.height,
+            width=image.width,
+            area=float(areas.sum()) * image.width,
+            taken=file.taken,
+        )
+
+
+def margin_of(tile: Tile, options: Options, reference: float | None, patch: int) -> int:
+    """Return how many pixels of its neighbours a tile is seen with.
+
+    So its own first and last pixels lie where windows overlap, as those in its middle do.
+    `reference` is the GSD at which the models see, if they have one; `patch` theirs, in pixels.
+    """
+    gsd = tile.georeference.gsd(tile.height, tile.width)
+    shown = max(options.overlap, _LEAST_MARGIN) * patch
+    if gsd is None or reference is None or options.resample == "off":
+        return max(1, round(shown))
+    return max(1, round(shown * reference / min(gsd)))
+
+
+def made_of(tile: Tile, neighbours: Sequence[Tile], options: Options, model: str) -> dict[str, str]:
+    """Name everything that decides what comes of a tile."""
+    return {
+        "input": f"{tile.name}, {tile.version}",
+        "neighbours": json.dumps([(near.name, near.version) for near in neighbours]),
+        "rooftrace": __version__,
+        "model": model,
+        **{name: str(value) for name, value in options.model_dump().items()},
+    }
+
+
+def read_record(work: Work, tile: str) -> Record | None:
+    """Return what became of a tile; None where nothing whole is kept of it."""
+    try:
+        kept = json.loads((work.folder(tile) / _RECORD).read_text())
+        record = Record(**{**kept, "notices": tuple(kept["notices"]), "gsd": tuple(kept["gsd"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return record if work.mask(tile).exists() else None
+
+
+def segment_tile(
+    tile: Tile, neighbours: Sequence[Tile], work: Work, segmenter: Segmenter
+) -> Record:
+    """Segment a tile with its margin; write its mask, its buildings, its parts and, last, a record.
+
+    A neighbour that can't be read is left out, which a notice says.
+
+    Raises:
+        OSError, InputError, InferenceError: what is wrong with the tile.
+    """
+    left_out: dict[str, str] = {}
+    while True:
+        near = [other for other in neighbours if other.id not in left_out]
+        try:
+            return _segment(tile, near, neighbours, work, segmenter, tuple(left_out.values()))
+        except NeighbourAtFault as error:
+            left_out[error.neighbour.id] = f"A neighbour could not be read: {error}"
+
+
+def _segment(
+    tile: Tile,
+    near: Sequence[Tile],
+    neighbours: Sequence[Tile],
+    work: Work,
+    segmenter: Segmenter,
+    notices: tuple[str, ...],
+) -> Record:
+    began, manifest = perf_counter(), segmenter.manifest
+    margin = margin_of(tile, work.options, manifest.gsd.reference, manifest.patch_size)
+    folder = work.folder(tile.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (_RECORD, ERASED):  # of another mask
+        (folder / name).unlink(missing_ok=True)
+    with ExitStack() as stack:
+
+        def opened(of: Tile) -> RowSource:
+            return stack.enter_context(open_tile(of.path, of.named, **work.decoding))
+
+        image, others = opened(tile), []
+        for other in near:
+            try:
+                others.append((other, opened(other)))
+            except Exception as error:
+                raise NeighbourAtFault(other, error) from error
+        mosaic = Mosaic(tile, image, others, margin)
+        seen = segmenter.plan(mosaic, work.options, buildings=True, notices=notices)
+        plan = _of_core(seen, mosaic)
+        bands = mosaic.crop(segmenter.bands(seen, mosaic, count=seen.count()))
+        found: list[Building] = []
+        shown = SegmentedStream(plan, mosaic.core, _noting(stream(plan, mosaic.core, bands), found))
+        save_geotiff(shown, work.mask(tile.id))
+    inside = [building for building in found if not building.is_part]
+    drawn = draw_footprints(inside, tile.georeference, plan)
+    names = ([tile.id] for _ in inside)
+    save_buildings(folder / _BUILDINGS, drawn, names, work.zoom)
+    parts = [building for building in found if building.is_part]
+    _save_parts(folder / _PARTS, parts, plan)
+    assert plan.gsd is not None, "probe saw to it"
+    record = Record(
+        id=tile.id,
+        made_of=made_of(tile, neighbours, work.options, plan.model),
+        provenance=provenance(plan).fields(),
+        notices=plan.notices,
+        segmented=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(perf_counter() - began, 3),
+        buildings=len(inside),
+        parts=len(parts),
+        min_confidence=plan.min_confidence,
+        min_area=plan.min_area,
+        gsd=plan.gsd,
+        simplify=plan.simplify,
+        rectify=plan.rectify,
+    )
+    unfinished = folder / f"{_RECORD}.tmp"
+    unfinished.write_text(json.dumps(asdict(record), indent=2))
+    unfinished.replace(folder / _RECORD)
+    return record
+
+
+def _of_core(plan: Plan, mosaic: Mosaic) -> Plan:
+    """Return the plan of a tile without its margin, for components and writers."""
+    assert plan.row_areas is not None, "probe saw to it"
+    core, areas = mosaic.core, plan.row_areas[mosaic.core_rows]
+    return replace(plan, height=core.height, width=core.width, row_areas=areas)
+
+
+def _noting(bands: Iterable[Band], found: list[Building]) -> Iterator[Band]:
+    for band in bands:
+        found += band.buildings
+        yield band
+
+
+def _save_parts(path: Path, parts: Sequence[Building], plan: Plan) -> None:
+    assert plan.row_areas is not None, "probe saw to it"
+    runs = np.concatenate([np.zeros((0, 3), np.int32), *(part.runs for part in parts)])
+    areas = plan.row_areas[runs[:, 0]] * (runs[:, 2] - runs[:, 1])
+    lengths = np.array([len(part.runs) for part in parts], np.int64)
+    firsts = np.cumsum(lengths) - lengths
+    np.savez(
+        path,
+        runs=runs,
+        lengths=lengths,
+        areas=np.add.reduceat(areas, firsts) if len(parts) else np.zeros(0),
+        confidence=np.array([part.confidence for part in parts]),
+        agreement=np.array([part.agreement for part in parts]),
+    )
+
+
+def read_parts(work: Work, tile: str) -> tuple[list[Building], list[float]]:
+    """Return the buildings of a tile that are on a seam, in its own pixels, and their areas."""
+    with (work.folder(tile) / _PARTS).open("rb") as file, np.load(file) as kept:
+        runs = np.split(kept["runs"], np.cumsum(kept["lengths"])[:-1])
+        figures = zip(runs, kept["confidence"].tolist(), kept["agreement"].tolist(), strict=False)
+        parts = [Building(*of_part, is_part=True) for of_part in figures]
+        return parts, kept["areas"].tolist()
+
+
+def buildings_file(work: Work, tile: str) -> Path:
+    """Return the table of the buildings that end inside a tile."""
+    return work.folder(tile) / _BUILDINGS
+
+
+def described(records: Mapping[str, Record]) -> dict[str, object]:
+    """Return the provenance of all tiles, which is that of the first but for its GSD."""
+    first = next(iter(records.values()))
+    return {name: value for name, value in first.provenance.items() if name != "gsd"}
