@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from app.bundle.manifest import Cascade, CascadeRule
 from app.imaging.image import Image
-from app.runtime.predictor import Predictor
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
 from training.data import Label, Tile
 from training.evaluate import from_members
 from training.metrics import Counts, count, count_objects
-from training.patches import milliseconds, predict_tile
+from training.patches import predict_tile
 
 SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
@@ -50,17 +49,16 @@ class _Outcome:
 def fit_cascade(
     segmenter: Segmenter,
     splits: Mapping[str, Sequence[Tile]],
+    times: Mapping[str, float],
     *,
-    timed: Predictor | None = None,
     progress: bool = False,
 ) -> Cascade | None:
     """Find the rule that spares most time and keeps micro Dice on every split and source.
 
     `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` on a
-    split, and by at most `SOURCE_LIMIT` on a source of `JUDGING_BUILDINGS` or more. Times are those
-    of the predictor `timed`, which has the members as they are served; by default the segmenter's
-    own. None where there is but one member, or where no rule that keeps to the limits decides a
-    patch alone.
+    split, and by at most `SOURCE_LIMIT` on a source of `JUDGING_BUILDINGS` or more. `times` are
+    those that each member takes for a patch. None where there is but one member, or where no rule
+    that keeps to the limits decides a patch alone.
     """
     members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
     if len(members) == 1:
@@ -85,8 +83,6 @@ def fit_cascade(
     limits = dict.fromkeys(splits, SPLIT_LIMIT) | {
         source: SOURCE_LIMIT for source, of in buildings.items() if of >= JUDGING_BUILDINGS
     }
-    size = segmenter.manifest.patch_size
-    times = {member: milliseconds(timed or segmenter.predictor, member, size) for member in members}
     spared = [
         outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole, limits)
         for rule, outcome in zip(rules, outcomes, strict=True)

@@ -48,6 +48,7 @@ from training.metrics import summarise
 from training.min_confidence import fit_min_confidence
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
+from training.patches import milliseconds
 from training.precision import costs, fastest
 from training.provenance import git_commit, tool_versions
 from training.quantize import calibrate
@@ -342,7 +343,9 @@ def _fitted_and_scored(
         with closing(
             load_predictor(folder, manifest, device="cpu", precision=precision)
         ) as as_served:
-            cascade = fit_cascade(segmenter(), splits, timed=as_served, progress=progress)
+            size = manifest.patch_size
+            times = {name: milliseconds(as_served, name, size) for name in as_served.members}
+        cascade = fit_cascade(segmenter(), splits, times, progress=progress)
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
         manifest = manifest.model_copy(update={"cascade": cascade})

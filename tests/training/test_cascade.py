@@ -18,20 +18,20 @@ from tests.factories import EXACTLY, scene, slow_graph, write_toy_bundle
 from training.cascade import SPLIT_LIMIT, fit_cascade
 from training.data import Tile, list_tiles
 from training.metrics import Counts, count
-from training.patches import predict_tile
+from training.patches import milliseconds, predict_tile
 
 PATCH = 32
 WEIGHTS = {"red": 0.4, "green": 0.4, "blue": 0.2}
 Picture = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
+TIMES = {"red": 9.0, "green": 9.0, "blue": 1.0}
+"""Blue is fast: a patch that it decides alone is spared nearly everything."""
+
+
 @pytest.fixture
 def segmenter(tmp_path: Path) -> Iterator[Segmenter]:
-    """Blue is fast: a patch that it decides alone is spared nearly everything."""
-    slow = {name: slow_graph(name, PATCH) for name in ("red", "green")}
-    bundle = write_toy_bundle(
-        tmp_path / "toy", WEIGHTS, threshold=0.5, patch_size=PATCH, graphs=slow
-    )
+    bundle = write_toy_bundle(tmp_path / "toy", WEIGHTS, threshold=0.5, patch_size=PATCH)
     with closing(load_segmenter(bundle, **EXACTLY)) as loaded:
         yield loaded
 
@@ -86,10 +86,10 @@ def test_it_decides_alone_as_often_as_the_mask_allows(segmenter: Segmenter, tmp_
     tiles = write_tiles(tmp_path / "val", a_0=SURE, a_1=SURE, a_2=EMPTY, a_3=last)
     first = [tile for tile in tiles if tile.name != "a_3"]
 
-    assert fit_cascade(segmenter, {"val": tiles}) == cascade(
+    assert fit_cascade(segmenter, {"val": tiles}, TIMES) == cascade(
         alone=0.75, fitted_on="val (4 images), 4 patches"
     )
-    assert fit_cascade(segmenter, {"val": first}) == cascade(
+    assert fit_cascade(segmenter, {"val": first}, TIMES) == cascade(
         alone=1, fitted_on="val (3 images), 3 patches"
     )
 
@@ -105,7 +105,7 @@ def test_micro_dice_may_fall_by_so_much(segmenter: Segmenter, tmp_path: Path) ->
     change = 2 * right / (2 * right + PATCH) - 1
     assert change >= -SPLIT_LIMIT > 2 * change
 
-    assert fit_cascade(segmenter, {"val": tiles}) == cascade(
+    assert fit_cascade(segmenter, {"val": tiles}, TIMES) == cascade(
         share=0.04,
         alone=round(21 / 22, 4),
         dice_micro_change=round(change, 6),
@@ -134,7 +134,7 @@ def test_the_limits_hold_for_each_split_and_source(
     splits = {name: write_tiles(tmp_path / name, **of) for name, of in tiles.items()}
     patches = sum(map(len, splits.values()))
 
-    fitted = fit_cascade(segmenter, splits)
+    fitted = fit_cascade(segmenter, splits, TIMES)
 
     assert fitted is not None
     assert fitted.share == (0.04 if allowed else 0.0)
@@ -152,29 +152,30 @@ def test_a_slow_member_goes_first_where_it_spares_more(
     doubted = [patch(level, level, MAYBE, building=level > 0) for level in (0, 0, 0, 255)]
     tiles = write_tiles(tmp_path / "val", **{f"a_{i}": tile for i, tile in enumerate(doubted)})
 
-    fitted = fit_cascade(segmenter, {"val": tiles})
+    fitted = fit_cascade(segmenter, {"val": tiles}, TIMES)
 
     assert fitted is not None
     assert fitted.member in ("red", "green")
     assert (fitted.alone, fitted.dice_micro_change) == (1, 0)
 
 
-def test_time_is_that_of_the_members_as_they_are_served(
+def test_the_member_that_is_slowest_in_times_is_not_first(
     segmenter: Segmenter, tmp_path: Path
 ) -> None:
-    """All are sure of all. Blue is the fast one that is asked, and the slow one that is timed."""
+    """All are sure of all."""
     tiles = write_tiles(tmp_path / "val", a_0=SURE, a_1=EMPTY)
-    slow = write_toy_bundle(
-        tmp_path / "slow", WEIGHTS, patch_size=PATCH, graphs={"blue": slow_graph("blue", PATCH)}
-    )
-    with closing(load_segmenter(slow, **EXACTLY)) as served:
-        asked, timed = (
-            fit_cascade(segmenter, {"val": tiles}, timed=predictor)
-            for predictor in (None, served.predictor)
-        )
-    assert asked is not None
-    assert timed is not None
-    assert asked.member == "blue" != timed.member
+    for fast in WEIGHTS:
+        fitted = fit_cascade(segmenter, {"val": tiles}, {**dict.fromkeys(WEIGHTS, 2.0), fast: 1.0})
+        assert fitted is not None
+        assert fitted.member == fast
+
+
+def test_a_slow_member_takes_more_milliseconds(tmp_path: Path) -> None:
+    graphs = {"red": slow_graph("red", PATCH)}
+    bundle = write_toy_bundle(tmp_path / "toy", WEIGHTS, patch_size=PATCH, graphs=graphs)
+    with closing(load_segmenter(bundle, **EXACTLY)) as loaded:
+        red, blue = (milliseconds(loaded.predictor, name, PATCH) for name in ("red", "blue"))
+    assert red > blue > 0
 
 
 @pytest.mark.parametrize(
@@ -190,14 +191,14 @@ def test_there_need_not_be_one(
     segmenter: Segmenter, tmp_path: Path, pictures: list[Picture]
 ) -> None:
     tiles = write_tiles(tmp_path / "val", **{f"a_{i}": one for i, one in enumerate(pictures)})
-    assert fit_cascade(segmenter, {"val": tiles}) is None
+    assert fit_cascade(segmenter, {"val": tiles}, TIMES) is None
 
 
 def test_a_member_alone_needs_none(tmp_path: Path) -> None:
     bundle = write_toy_bundle(tmp_path / "one", {"red": 1.0}, patch_size=PATCH)
     tiles = write_tiles(tmp_path / "val", a_0=SURE, a_1=EMPTY)
     with closing(load_segmenter(bundle, **EXACTLY)) as one:
-        assert fit_cascade(one, {"val": tiles}) is None
+        assert fit_cascade(one, {"val": tiles}, TIMES) is None
 
 
 def village(seed: int) -> Picture:
@@ -215,7 +216,7 @@ def test_its_figures_are_those_of_the_served_masks(segmenter: Segmenter, tmp_pat
     """With overlapping windows, of which some have no valid pixel, and so are not asked about."""
     tiles = write_tiles(tmp_path / "val", **{f"a_{seed}": village(seed) for seed in range(2)})
 
-    fitted = fit_cascade(segmenter, {"val": tiles})
+    fitted = fit_cascade(segmenter, {"val": tiles}, TIMES)
 
     assert fitted is not None
     with_it = segmenter.manifest.model_copy(update={"cascade": fitted})
