@@ -38,24 +38,6 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
     yield _placed(image, path, kind)
 
 
-def read_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Image:
-    """Read a file whole, as `open_image` opens it.
-
-    Raises:
-        As `open_image`.
-    """
-    with open_image(path, max_pixels=max_pixels, **wanted) as source:
-        if isinstance(source, Image):
-            return source
-        return Image(
-            source.read_pixels(0, source.height),
-            source.read_valid(0, source.height),
-            source.georeference,
-            source.notices,
-            source.gsd,
-        )
-
-
 def check_name(path: Path) -> None:
     """Refuse a name that GDAL can't be told.
 

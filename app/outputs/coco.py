@@ -12,7 +12,7 @@ def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write a data set of one image, annotation by annotation as buildings are found."""
     image = stream.image
     head: dict[str, object] = {
-        "info": provenance(stream.plan).fields(),
+        "info": provenance(stream.plan),
         "images": [
             {
                 "id": 1,

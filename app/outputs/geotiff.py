@@ -21,7 +21,7 @@ from ..imaging.cog import Draft, Profile, change_cog, encode_cog, write_cog
 from ..imaging.image import RowSource
 from ..segmentation.options import RasterBand
 from ..segmentation.stream import Band, SegmentedStream
-from .provenance import provenance
+from .provenance import tags
 from .styles import COLOURS, OPACITY
 
 Runs = NDArray[np.int32]
@@ -87,7 +87,7 @@ def show_parts(path: Path, shown: Runs, hidden: Runs) -> None:
 
 
 def _profile(stream: SegmentedStream) -> Profile:
-    image, tags = stream.image, provenance(stream.plan).tags()
+    image = stream.image
     assert image.georeference is not None, "check_grid comes first"
     return Profile(
         image.height,
@@ -97,7 +97,7 @@ def _profile(stream: SegmentedStream) -> Profile:
         stream.plan.transparent,
         _INVALID,
         {**COLOURS, _INVALID: (255, 255, 255)},
-        {_TAGS.get(name, name): text for name, text in tags.items()},
+        {_TAGS.get(name, name): text for name, text in tags(stream.plan).items()},
     )
 
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from ..imaging.encode import write_grey_png, write_overlay_png
 from ..segmentation.stream import Band, SegmentedStream
-from .provenance import provenance
+from .provenance import tags
 
 
 def write_mask(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write the mask as 8-bit single-channel PNG: 255 is building, 0 is not."""
     mask = stream.assemble(lambda band: np.multiply(band.mask, 255, dtype=np.uint8))
-    write_grey_png(file, mask, provenance(stream.plan).tags())
+    write_grey_png(file, mask, tags(stream.plan))
 
 
 def write_probability(stream: SegmentedStream, file: IO[bytes]) -> None:
@@ -26,15 +26,15 @@ def write_probability(stream: SegmentedStream, file: IO[bytes]) -> None:
     # A vote is building above one half, a probability at the threshold and above.
     least = 128 if stream.plan.combine == "vote" else math.ceil(255 * stream.plan.threshold)
     levels = stream.assemble(lambda band: _levels(band, least))
-    write_grey_png(file, levels, provenance(stream.plan).tags())
+    write_grey_png(file, levels, tags(stream.plan))
 
 
 def write_overlay(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write the image with its buildings tinted and outlined, as RGB or RGBA PNG."""
-    image, tags = stream.image, provenance(stream.plan).tags()
+    image = stream.image
     mask = stream.assemble(lambda band: band.mask)
     pixels, valid = image.read_pixels(0, image.height), image.read_valid(0, image.height)
-    write_overlay_png(file, pixels, valid, mask, tags)
+    write_overlay_png(file, pixels, valid, mask, tags(stream.plan))
 
 
 def _levels(band: Band, least: int) -> NDArray[np.uint8]:

@@ -63,7 +63,7 @@ def save_geopackage(stream: SegmentedStream, path: Path) -> None:
         OSError: no room, or no right to write there.
         Exception: whatever reading the stream raises.
     """
-    described = json.dumps(provenance(stream.plan).fields())
+    described = json.dumps(provenance(stream.plan))
     _save_by_gdal(stream, path, "GPKG", layer_metadata={"rooftrace": described})
     _add_style(path)
 
@@ -74,7 +74,7 @@ def save_flatgeobuf(stream: SegmentedStream, path: Path) -> None:
     Raises:
         As `save_geopackage`.
     """
-    described = json.dumps(provenance(stream.plan).fields())
+    described = json.dumps(provenance(stream.plan))
     _save_by_gdal(stream, path, "FlatGeobuf", layer_options={"DESCRIPTION": described})
 
 
@@ -95,7 +95,7 @@ def save_geoparquet(stream: SegmentedStream, path: Path) -> None:
     }
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     schema = _schema().with_metadata(
-        {"geo": json.dumps(geo), "rooftrace": json.dumps(provenance(stream.plan).fields())}
+        {"geo": json.dumps(geo), "rooftrace": json.dumps(provenance(stream.plan))}
     )
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
         for batch in _batches(stream):

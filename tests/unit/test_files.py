@@ -10,7 +10,8 @@ import rasterio
 
 from app.errors import UnsupportedFormat
 from app.imaging.decode import decode_image
-from app.imaging.files import open_image, read_image
+from app.imaging.files import open_image
+from app.imaging.image import Image
 from tests.factories import scene
 from tests.geotiff import tiff
 from tests.serving import encoded
@@ -20,6 +21,18 @@ WORLD = "0.5\n0\n0\n-0.5\n500000.25\n3999999.75\n"
 PLACE = (0.5, 0.0, 500_000.0, 0.0, -0.5, 4_000_000.0)
 UTM = pyproj.CRS("EPSG:32633")
 ENDINGS = [("PNG", "png", "pgw"), ("JPEG", "jpg", "jgw"), ("WEBP", "webp", "wld")]
+
+
+def read_image(path: Path, *, max_pixels: int) -> Image:
+    """Read a file whole, as `open_image` opens it."""
+    with open_image(path, max_pixels=max_pixels) as source:
+        return Image(
+            source.read_pixels(0, source.height),
+            source.read_valid(0, source.height),
+            source.georeference,
+            source.notices,
+            source.gsd,
+        )
 
 
 def write(folder: Path, kind: str, ending: str) -> Path:

@@ -43,6 +43,13 @@ PIXELS = scene(150, 60)
 
 
 @pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    path.write_bytes(encoded(PIXELS))
+    return path
+
+
+@pytest.fixture
 def map_file(tmp_path: Path) -> Path:
     path = tmp_path / "map.tif"
     path.write_bytes(tiff(np.moveaxis(PIXELS, 2, 0), photometric="rgb", **UTM))
@@ -258,19 +265,15 @@ class TestStreaming:
         assert "rescale=0,25500,0,25500,0,25500, as asked" in capsys.readouterr().err
 
     def test_a_picture_streams_as_well(
-        self, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, bundle: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        picture = tmp_path / "picture.png"
-        picture.write_bytes(encoded(PIXELS))
         assert run("segment", picture, "-o", tmp_path / "out.geojson", "--quiet") == 0
         assert json.loads((tmp_path / "out.geojson").read_text())["coordinate_system"] == "pixel"
         assert "coordinates are pixels" in capsys.readouterr().err
 
     def test_an_output_that_the_image_cannot_give_leaves_nothing(
-        self, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, bundle: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        picture = tmp_path / "picture.png"
-        picture.write_bytes(encoded(PIXELS))
         assert run("segment", picture, "-o", tmp_path / "out.tif", "--quiet") == 1
         assert "no georeference" in capsys.readouterr().err
         assert {path.name for path in tmp_path.iterdir()} == {"bundle", "picture.png"}
