@@ -55,7 +55,7 @@ def calibrate(
         logger.warning("not calibrated for int8: %s", problem)
         return manifest
     from app.runtime import capabilities
-    from app.runtime.openvino import measure_ranges
+    from training.ranges import measure_ranges
 
     if "int8" not in capabilities.native_precisions():
         logger.warning("not calibrated for int8: this CPU has none")

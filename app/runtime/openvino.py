@@ -22,7 +22,7 @@ from .capabilities import float_precision, require_native
 from .choices import CpuPrecision
 from .cores import usable_cores
 from .predictor import Predictor, check_signature, reason, spell
-from .quantization import Ranges, convolutions, fold_constants, quantize
+from .quantization import Ranges, fold_constants, quantize
 from .winograd import rearrange
 
 # The first of these calls fills a table. Two threads that make it at once, as workers do, wait for
@@ -73,13 +73,13 @@ class OpenvinoPredictor(Predictor):
 
         def load(member: Member) -> ov.CompiledModel:
             name = member.name
-            graph = _read(core, name, read_model(bundle, member), manifest.patch_size)
+            graph = read_graph(core, name, read_model(bundle, member), manifest.patch_size)
             fold_constants(graph)
             if name in in_int8:
                 quantize(name, graph, in_int8[name])
             elif rest == "fp32":
                 rearrange(graph)  # not in bf16, which would round its sums before they are used
-            return _compile(core, name, graph, rest, workers)
+            return compile_graph(core, name, graph, rest, workers)
 
         # Compiling lets go of the interpreter: a second core takes a third off the time.
         with ThreadPoolExecutor(workers) as threads:
@@ -108,38 +108,6 @@ class OpenvinoPredictor(Predictor):
         return probability
 
 
-def measure_ranges(
-    member: str, model: bytes, patches: NDArray[np.uint8]
-) -> dict[str, tuple[float, float]]:
-    """Measure the ranges of a member's convolution inputs in fp32, on uint8 (N, S, S, 3) patches.
-
-    A range is the mean of the patches' lowest values, and of their highest, so that one odd patch
-    does not widen it. {} if the member has no convolution to compute in int8.
-
-    Raises:
-        BundleError: OpenVINO can't run the graph, or it is not of the agreed kind.
-    """
-    core = ov.Core()
-    graph = _read(core, member, model, patches.shape[1])
-    fold_constants(graph)
-    tensors = {min(values.get_names()): values for values, _ in convolutions(graph)}
-    if not tensors:
-        return {}
-    watched = ov.Model(list(tensors.values()), graph.get_parameters())
-    request = _compile(core, member, watched, "fp32", 1).create_infer_request()
-    extremes = []
-    for patch in patches:
-        request.infer([patch[np.newaxis]])
-        outputs = (request.get_output_tensor(i).data for i in range(len(tensors)))
-        extremes.append([(data.min(), data.max()) for data in outputs])
-    means: NDArray[np.float64] = np.array(extremes, np.float64).mean(axis=0)
-    return {
-        name: (float(f"{low:.5g}"), float(f"{high:.5g}"))
-        for name, (low, high) in zip(tensors, means, strict=True)
-        if low < high  # else it is constant, and int8 gains nothing
-    }
-
-
 def _require_ranges(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
     if not in_int8:
         raise DeviceError(
@@ -149,7 +117,7 @@ def _require_ranges(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
         )
 
 
-def _read(core: ov.Core, member: str, model: bytes, patch: int) -> ov.Model:
+def read_graph(core: ov.Core, member: str, model: bytes, patch: int) -> ov.Model:
     """Read a network for one patch at a time.
 
     Raises:
@@ -169,7 +137,7 @@ def _read(core: ov.Core, member: str, model: bytes, patch: int) -> ov.Model:
     return graph
 
 
-def _compile(
+def compile_graph(
     core: ov.Core, member: str, graph: ov.Model, precision: Literal["fp32", "bf16"], workers: int
 ) -> ov.CompiledModel:
     """Compile a network for `workers` threads that call it.

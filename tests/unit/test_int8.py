@@ -19,7 +19,7 @@ from app.errors import BundleError, DeviceError
 from app.imaging.image import Image
 from app.runtime.capabilities import float_precision, native_precisions
 from app.runtime.choices import CpuPrecision
-from app.runtime.openvino import OpenvinoPredictor, measure_ranges
+from app.runtime.openvino import OpenvinoPredictor
 from app.runtime.predictor import Predictor
 from app.runtime.quantization import convolution_types
 from app.segmentation.options import Options
@@ -27,6 +27,7 @@ from app.segmentation.segmenter import load_segmenter
 from tests import factories
 from tests.cpus import pretend
 from tests.factories import write_toy_bundle
+from training.ranges import measure_ranges
 
 PATCH = 32
 ROOT = Path(__file__).parents[2]
