@@ -32,6 +32,10 @@ test: $(VENV)/.dev-$(DEVICE)
 hostile: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m pytest tests/hostile --hypothesis-profile hostile
 
+# Files as one map, buckets, catalogues, and Ray with a worker killed.
+scale: $(VENV)/.dev-$(DEVICE)
+	$(BIN)/python -m pytest tests/scale tests/properties/test_seams.py
+
 soak: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m tests.hostile.soak --minutes 10
 	$(BIN)/python -m tests.hostile.soak --minutes 2 --leak

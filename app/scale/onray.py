@@ -7,6 +7,7 @@ half a processor each, since a pool that takes them all starves those who read f
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +34,8 @@ _TRIES = 3
 """Times that a file may take its worker down with it before it is the file that is at fault."""
 _OBJECTS = 200_000_000
 """Bytes of Ray's object store where a cluster is begun here: names and records are all it holds."""
+_KNOCK = 10
+"""Seconds."""
 _STARTS = 3
 """Times that a cluster is begun here: Ray's own 30 seconds are few on a machine with much to do."""
 
@@ -58,8 +61,9 @@ class OnRay:
             _begin(num_cpus=self._cpus, **options)
         else:
             try:
+                _check_somebody_listens(self._address)
                 ray.init(address=self._address, **options)
-            except (ConnectionError, RuntimeError) as error:
+            except (OSError, RuntimeError) as error:
                 raise InvalidOption(
                     f"there is no Ray cluster at {self._address}: {error}"
                 ) from error
@@ -126,6 +130,17 @@ class _Worker:
         tile, neighbours = pickle.loads(batch["packed"][0])
         outcome = try_segment(tile, neighbours, self._work, self._segmenter)
         return {"packed": np.array([pickle.dumps(outcome)], object)}
+
+
+def _check_somebody_listens(address: str) -> None:
+    """Knock at HOST:PORT, since Ray itself would try for minutes; leave other addresses to it.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _KNOCK).close()
 
 
 def _begin(**options: Any) -> None:
