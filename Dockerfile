@@ -9,7 +9,7 @@ FROM ${BASE} AS build
 # Which of the extras `cpu` and `gpu` is installed.
 ARG DEVICE=cpu
 # More of them, with commas between: openvino (int8 and bf16 on CPUs, 1.7 times as fast and more),
-# geo (GeoPackage, FlatGeobuf, GeoParquet), otel.
+# geo (GeoPackage, FlatGeobuf, GeoParquet), otel, tiles (live map tiles).
 ARG EXTRAS="openvino"
 WORKDIR /opt/rooftrace
 COPY pyproject.toml setup.py constraints.txt ./

@@ -74,6 +74,10 @@ class NotAcceptable(InputError):
     """No result format satisfies what the client accepts."""
 
 
+class NoSuchTile(InputError):
+    """No source of this name, or a tile that lies outside of it."""
+
+
 class KeyMissing(InputError):
     """The operator asks for a key, and none came."""
 
@@ -116,6 +120,14 @@ class UploadTimeout(OverloadError):
 
 class DeadlineExceeded(OverloadError):
     """The request's deadline passed before its result was ready."""
+
+
+class SourceDown(OverloadError):
+    """The imagery of a map can't be read; it is asked again `seconds` from now."""
+
+    def __init__(self, message: str, seconds: float = 2.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class ClientGone(OverloadError):

@@ -38,6 +38,8 @@ def configure(settings: Settings) -> None:
         else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    # It would write the addresses of tile sources, which may hold a key.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     if settings.log_level == "info":
         # At this level rasterio tells of errors that it then raises, and we report; and botocore
         # where it found the credentials, at every file of a bucket.

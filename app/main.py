@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -10,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from . import __version__
-from .api import health, page, problems, processes, routes
+from .api import health, page, problems, processes, routes, tiles
 from .api import jobs as job_routes
 from .api.access import access_of
 from .api.admission import Admission, Memory
@@ -19,6 +20,7 @@ from .api.metrics import Metrics
 from .api.middleware import Head, RequestLog
 from .api.service import Service
 from .api.tracing import Traces
+from .errors import SettingsError
 from .imaging.proj import check_proj
 from .jobs.jobs import Jobs
 from .loading import load_models
@@ -26,6 +28,9 @@ from .outputs.formats import BYTES_PER_PIXEL
 from .runtime.cores import usable_cores
 from .segmentation.segmenter import Segmenter
 from .settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from .tiles.live import LiveTiles
 
 
 def create_app(
@@ -36,7 +41,7 @@ def create_app(
     Raises:
         SettingsError: settings were left to the environment, which holds a bad one; their
             memory budget does not hold what they allow one request to bring; or their keys can't
-            be used; or traces are asked for without what they need.
+            be used; or traces or tiles are asked for without what they need.
         StartupError: PROJ's data don't fit.
     """
     check_proj()
@@ -50,6 +55,7 @@ def create_app(
 
     access = access_of(settings)
     traces = Traces(settings.traces)
+    live = _open_tiles(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -68,7 +74,7 @@ def create_app(
             ended=lambda outcome: metrics.jobs_ended.labels(outcome).inc(),
         )
         app.state.service = service = Service(
-            settings, segmenter, admission, metrics, concurrency, access, traces, jobs
+            settings, segmenter, admission, metrics, concurrency, access, traces, jobs, live
         )
         jobs.start()
         lag = asyncio.create_task(metrics.watch_event_loop())
@@ -79,6 +85,8 @@ def create_app(
         admission.close()
         service.segmenter.close()
         traces.close()
+        if live:
+            live.close()
 
     app = FastAPI(
         title="Rooftrace",
@@ -102,6 +110,7 @@ def create_app(
     app.include_router(processes.executions)
     app.include_router(job_routes.router)
     app.include_router(health.router)
+    app.include_router(tiles.router)
     page.install(app)
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
 
@@ -118,3 +127,20 @@ def create_app(
         )
 
     return app
+
+
+def _open_tiles(settings: Settings) -> "LiveTiles | None":
+    """Return the live tiles that the settings ask for.
+
+    Raises:
+        SettingsError: the packages that they need are not installed.
+    """
+    if not settings.tile_sources:
+        return None
+    try:  # here, because they need not be installed
+        from .tiles.live import LiveTiles
+    except ImportError as error:
+        raise SettingsError(
+            f"ROOFTRACE_TILE_SOURCES needs {error.name}; install the `tiles` extra"
+        ) from error
+    return LiveTiles(settings)

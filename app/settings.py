@@ -8,9 +8,18 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -19,7 +28,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .errors import SettingsError
+from .errors import InvalidOption, SettingsError
+from .imaging.choices import MAX_SHARPEN, parse_rescale, parse_rgb
 from .runtime.choices import Backend, Device, Precision
 
 PREFIX = "ROOFTRACE_"
@@ -31,6 +41,77 @@ _SHIPPED_BUNDLE = (
     # Inside the package where it is installed, beside it in a checkout.
     (_HERE if (_HERE / "models").is_dir() else _HERE.parent) / "models" / "rooftrace-8"
 )
+
+
+_HOST = re.compile(r"https?://[^/?#\s{}]+(/|$)")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class TileSource(BaseModel):
+    """Imagery for live tiles. Its address is the operator's, and never a client's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    url: str
+    """A GeoTIFF by its path or its http(s) address, or a template with {z}, {x} and {y} or {-y}."""
+    attribution: str = ""
+    bounds: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees; None: all of the GeoTIFF, or of the world."""
+    min_zoom: int = Field(0, ge=0, le=24)
+    max_zoom: int = Field(24, ge=0, le=24)
+    """Zooms that a template's server has."""
+    rgb: str | None = None
+    rescale: str | None = None
+    sharpen: int | None = Field(None, ge=0, le=MAX_SHARPEN)
+    """As the parameters of a request: the same for all tiles."""
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it names the tiles of another server."""
+        return "{" in self.url
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies on a web server."""
+        return "://" in self.url
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_alone(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        names = sorted(_PLACEHOLDER.findall(url))
+        if url.startswith("/vsi"):
+            raise ValueError("url must be a path or an http(s) address, not a name of GDAL's")
+        if "://" in url or names:
+            if not _HOST.match(url):
+                raise ValueError("url must begin with http:// or https:// and a host, or be a path")
+            if names and names not in (["x", "y", "z"], ["-y", "x", "z"]):
+                raise ValueError("url must have each of {z}, {x} and {y} or {-y} once")
+        elif not Path(url).is_file():
+            raise ValueError(f"there is no file {url!r}")
+        return url
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        try:
+            if self.rgb is not None:
+                parse_rgb(self.rgb)
+            if self.rescale is not None:
+                parse_rescale(self.rescale)
+        except InvalidOption as error:
+            raise ValueError(str(error)) from error
+        if self.min_zoom > self.max_zoom:
+            raise ValueError(f"min_zoom {self.min_zoom} exceeds max_zoom {self.max_zoom}")
+        if self.bounds is not None:
+            west, south, east, north = self.bounds
+            if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+                raise ValueError("bounds must be west, south, east, north in degrees")
+        return self
 
 
 class Settings(BaseSettings):
@@ -102,6 +183,21 @@ class Settings(BaseSettings):
         description="origins whose pages may use the service, such as https://map.example.org, "
         "separated by commas; *: all; unset: none but its own",
     )
+    tile_sources: Annotated[dict[str, TileSource], NoDecode] = Field(
+        {},
+        description="imagery of live tiles, as JSON: a name, and a GeoTIFF's path or address or a "
+        'template of tiles, such as {"city": "/data/city.tif"}; unset: none',
+    )
+    tile_cache: PositiveInt = Field(
+        256 * 2**20, description="bytes of memory that keep live tiles and their imagery"
+    )
+    tile_max_age: PositiveFloat = Field(
+        3600.0,
+        description="seconds that live tiles and their imagery are kept, here and by clients",
+    )
+    tile_timeout: PositiveFloat = Field(
+        10.0, description="seconds that the host of a tile source has to answer"
+    )
     header_timeout: PositiveFloat = Field(
         10.0, description="seconds for a request's headers to arrive"
     )
@@ -129,6 +225,23 @@ class Settings(BaseSettings):
     @classmethod
     def _gpu_is_cuda(cls, value: object) -> object:
         return "cuda" if value == "gpu" else value
+
+    @field_validator("tile_sources", mode="before")
+    @classmethod
+    def _sources(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ValueError(f"it is no JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError('it must be an object of names, such as {"city": "/data/city.tif"}')
+        for name in value:
+            if not _SOURCE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no name of a source: use up to 64 letters, digits, - and _"
+                )
+        return value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -164,5 +277,6 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
-        variable = PREFIX + ".".join(map(str, first["loc"])).upper()
+        name, *inside = map(str, first["loc"])
+        variable = ".".join([PREFIX + name.upper(), *inside])
         raise SettingsError(f"{variable}={first['input']!r}: {first['msg']}") from error

@@ -22,6 +22,8 @@ EXPOSED = (
     "X-Cascade",
     "X-Notice",
     "Content-Disposition",
+    "Cache-Control",
+    "ETag",
     "Location",
     "Preference-Applied",
     "Retry-After",

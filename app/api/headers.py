@@ -11,31 +11,32 @@ from .parameters import ANY_BYTES, RESULT_TYPES
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
 
 
-def _header(description: str, example: str | float, type: str = "string") -> dict[str, Any]:
+def header(description: str, example: str | float, type: str = "string") -> dict[str, Any]:
+    """Describe a header as an OpenAPI object."""
     return {"description": description, "schema": {"type": type, "examples": [example]}}
 
 
 RESULT_HEADERS = {
-    "Server-Timing": _header(
+    "Server-Timing": header(
         "milliseconds of each stage",
         "queue;dur=0.2, decode;dur=3.8, infer;dur=1675.0, encode;dur=6.7",
     ),
-    "X-Request-Id": _header(
+    "X-Request-Id": header(
         "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
         "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
     ),
-    "X-Model-Version": _header("version of the bundle", "rooftrace-8-0123456789ab"),
-    "X-Execution-Provider": _header("what it ran on", "CPUExecutionProvider"),
-    "X-Building-Fraction": _header("share of building among the valid pixels", 0.123456, "number"),
-    "X-Building-Count": _header("buildings: pixels that share a side are one", 17, "integer"),
-    "X-Building-Area-M2": _header(
+    "X-Model-Version": header("version of the bundle", "rooftrace-8-0123456789ab"),
+    "X-Execution-Provider": header("what it ran on", "CPUExecutionProvider"),
+    "X-Building-Fraction": header("share of building among the valid pixels", 0.123456, "number"),
+    "X-Building-Count": header("buildings: pixels that share a side are one", 17, "integer"),
+    "X-Building-Area-M2": header(
         "area of the building pixels, where the GSD is known", 2318.4, "number"
     ),
-    "X-Cascade": _header(
+    "X-Cascade": header(
         "how many patches the first member decided alone; absent without a cascade",
         "unet_lite decided 34 of 49 patches alone",
     ),
-    "X-Notice": _header(
+    "X-Notice": header(
         "a fact about its own input that the client should know; may repeat",
         "The image is greyscale: its band was used as red, green and blue.",
     ),

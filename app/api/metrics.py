@@ -68,6 +68,12 @@ class Metrics:
         self.pixels = Counter(
             "rooftrace_segmented_pixels", "Pixels of the segmented images", registry=self.registry
         )
+        self.tiles = Counter(
+            "rooftrace_tiles",
+            "Live tiles, by where they came from: kept, drawn of what is kept, or predicted",
+            ("origin",),
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             "rooftrace_requests_waiting",
             "Requests that wait for their turn",

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from fastapi import Request
 from pydantic import Field
 
-from ..errors import NotAcceptable
+from ..errors import InvalidOption, NotAcceptable
 from ..outputs.formats import FORMATS
 from ..segmentation.options import BatchOptions, Options, ResultOptions
 
@@ -108,3 +109,10 @@ def _quality(parameters: list[str]) -> float:
             except ValueError:
                 return 0.0
     return 1.0
+
+
+def refuse_repeated(request: Request) -> None:
+    """Refuse a parameter that came twice, of which one would silently win."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidOption(f"{', '.join(repeated)} came more than once. Send it once.")

@@ -34,6 +34,7 @@ STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.NoSuchProcess: (404, "No such process"),
     errors.NoSuchJob: (404, "No such job"),
     errors.ResultNotReady: (404, "Result not ready"),
+    errors.NoSuchTile: (404, "No such tile"),
     errors.NotAcceptable: (406, "Not acceptable"),
     errors.UploadTimeout: (408, "Upload timeout"),
     errors.UploadTooLarge: (413, "Upload too large"),
@@ -45,6 +46,7 @@ STATUS: dict[type[errors.RooftraceError], tuple[int, str]] = {
     errors.RateExceeded: (429, "Rate exceeded"),
     errors.ClientGone: (499, "Client gone"),  # nginx's number, for the log: nobody reads it
     errors.InferenceError: (500, "Inference failed"),
+    errors.SourceDown: (502, "Source down"),
     errors.QueueFull: (503, "Queue full"),
     errors.NotReady: (503, "Not ready"),
     errors.JobsAway: (503, "Jobs away"),
@@ -60,6 +62,13 @@ _TYPES = {
     "Result not ready": f"{_OGC}result-not-ready",
 }
 """By title, the types that a standard names. Source: OGC 18-062r2, sections 7.10 to 7.13."""
+
+_RETRIED = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+"""Statuses that come with Retry-After."""
 
 RETRY_AFTER = 2
 """Seconds that a client is asked to wait after a 503: a few patches' time."""
@@ -136,8 +145,10 @@ def install(app: FastAPI) -> None:
 
 async def _domain_error(request: Request, error: Exception) -> Response:
     headers = {}
-    if isinstance(error, errors.RateExceeded):
-        headers["Retry-After"] = str(math.ceil(error.seconds))
+    if isinstance(error, errors.RateExceeded | errors.SourceDown):
+        headers["Retry-After"] = str(max(1, math.ceil(error.seconds)))
+    if isinstance(error, errors.SourceDown | errors.NoSuchTile):
+        headers["Cache-Control"] = "no-store"  # the next moment it may be otherwise
     if isinstance(error, errors.UnsupportedEncoding):
         headers["Accept-Encoding"] = "identity"  # RFC 9110, section 15.5.16
     if isinstance(error, errors.KeyMissing):
@@ -246,7 +257,7 @@ def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, 
             "description": ", or ".join(examples),
             "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
         }
-        if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        if status in _RETRIED:
             documented[status]["headers"] = {
                 "Retry-After": {
                     "description": "seconds to wait before trying again",

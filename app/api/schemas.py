@@ -72,6 +72,42 @@ class ModelsInfo(BaseModel):
     )
 
 
+class TileSourceInfo(BaseModel):
+    """A source of live tiles."""
+
+    name: str = Field(examples=["city"])
+    attribution: str = Field(description="whom maps must name", examples=["City of Joplin"])
+    tilejson: str = Field(description="relative reference to its TileJSON", examples=["tiles/city"])
+
+
+class TileSources(BaseModel):
+    """The sources that the operator has named."""
+
+    sources: list[TileSourceInfo]
+
+
+class TileJson(BaseModel):
+    """A source for map clients. Source: TileJSON 3.0.0 of Mapbox."""
+
+    tilejson: Literal["3.0.0"] = "3.0.0"
+    name: str = Field(examples=["Buildings in city"])
+    attribution: str = Field(examples=["City of Joplin"])
+    scheme: Literal["xyz"] = "xyz"
+    tiles: list[str] = Field(
+        description="relative references, for the service may stand behind any path",
+        examples=[["city/{z}/{x}/{y}.png"]],
+    )
+    minzoom: int = Field(examples=[17])
+    maxzoom: int = Field(examples=[19])
+    bounds: tuple[float, float, float, float] = Field(
+        description="west, south, east, north in degrees",
+        examples=[(-94.5003, 37.0663, -94.4862, 37.0776)],
+    )
+    center: tuple[float, float, float] = Field(
+        description="longitude, latitude and zoom", examples=[(-94.4932, 37.0719, 19)]
+    )
+
+
 class Health(BaseModel):
     """The state of the service."""
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
@@ -20,12 +20,15 @@ from .admission import Admission
 from .metrics import Metrics
 from .tracing import Traces
 
+if TYPE_CHECKING:
+    from ..tiles.live import LiveTiles
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Service:
-    """Settings, models, admission, access, metrics and traces of one application.
+    """Settings, models, admission, access, metrics, traces and live tiles of one application.
 
     `segmenter` may be another one from one request to the next: a request asks once and keeps what
     it got. The old one goes, with its threads, when the last request lets go of it.
@@ -39,6 +42,7 @@ class Service:
     access: Access
     traces: Traces
     jobs: Jobs
+    tiles: "LiveTiles | None" = None
     draining: bool = False
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)

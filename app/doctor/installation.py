@@ -16,7 +16,7 @@ _EXTRAS = {
     "openvino": "int8 and bf16 on CPUs",
     "geo": "GeoPackage, FlatGeobuf and GeoParquet",
     "tiles": "live map tiles",
-    "jobs": "jobs with kept results",
+    "bulk": "many files as one map",
     "otel": "OpenTelemetry traces",
 }
 """Optional parts of the service, by their extra."""

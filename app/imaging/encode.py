@@ -63,6 +63,18 @@ def write_preview_png(
     _write_png(file, picture, {}, level=_OVERLAY_LEVEL)
 
 
+def write_tile_png(file: IO[bytes], mask: NDArray[np.bool_], rows: slice, cols: slice) -> None:
+    """Write a part of a mask as an overlay: tinted and outlined buildings on nothing.
+
+    Outlines are those of the whole mask, so they end at no edge of the part.
+    """
+    levels = mask[rows, cols].astype(np.uint8) + _outline(mask)[rows, cols]
+    picture = PIL.Image.fromarray(levels)
+    picture.putpalette(ACCENT * 3)
+    opacity = bytes([0, round(255 * _TINT), 255])
+    picture.save(file, "PNG", bits=2, transparency=opacity, optimize=True)
+
+
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Find the mask's pixels with a neighbour outside of it; the image's own edge is no outside."""
     inner = mask.copy()

@@ -2,8 +2,9 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 
 import rasterio
@@ -29,6 +30,8 @@ _ALONE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
 }
+_REMOTE = "remote"
+"""Name by which GDAL asks for what Python reads."""
 
 # An image without georeference is welcome here, and alpha is read beside nodata. The filters are
 # set once, since `warnings.catch_warnings` is not safe in threads, and only for our own calls.
@@ -96,4 +99,23 @@ def open_path(path: Path, driver: str) -> Iterator[DatasetReader]:
         GDAL_ERRORS: the driver can't open it.
     """
     with rasterio.Env(**_ENVIRONMENT), DatasetReader(path.resolve(), driver=driver) as dataset:
+        yield dataset
+
+
+@contextmanager
+def open_remote(opener: Callable[[], RawIOBase], driver: str) -> Iterator[DatasetReader]:
+    """Open what Python reads, such as a file on a web server, with `driver` and no other.
+
+    `opener` returns it as a file. It is called more than once.
+
+    Raises:
+        GDAL_ERRORS: the driver can't open it.
+    """
+
+    def by_name(name: str, mode: str = "rb") -> RawIOBase:
+        if name.startswith(f"{_REMOTE}."):
+            raise FileNotFoundError(name)  # a sidecar
+        return opener()
+
+    with environment(), rasterio.open(_REMOTE, driver=driver, opener=by_name) as dataset:
         yield dataset

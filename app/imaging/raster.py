@@ -65,7 +65,7 @@ def decode_raster(data: bytes, wanted: Decoding, *, max_pixels: int, grey: bool 
         pixels = raster.read_pixels(0, raster.height)
         valid = raster.read_valid(0, raster.height)
     image = Image(pixels, valid, raster.georeference, raster.notices, raster.gsd)
-    return image if grey or raster.is_scaled else correct_light(image)
+    return image if grey or raster.limits else correct_light(image)
 
 
 @contextmanager
@@ -144,23 +144,24 @@ class Raster:
         if self._palette is not None and not grey:
             notices += palette_notices(self._sampled(self._bands[0]))
 
-        self._limits = rescale
+        self.limits = rescale
+        """What becomes 0 and 255; None while samples of 8 bits stay as they are."""
         self._sharpened = 0
         if (dtype := source.dtypes[0]) != "uint8":
             by = "as asked"
             if rescale is None:
                 samples, _ = self._sample()
-                self._limits, by = percentile_limits(list(samples.T)), f"by which {RULE}"
+                self.limits, by = percentile_limits(list(samples.T)), f"by which {RULE}"
                 black = float(np.mean(~samples.any(axis=1))) if samples.size else 0.0
                 if black > _COLLAR:
                     notices.append(
                         f"{black:.0%} of the TIFF's pixels are 0 in every band and count as "
                         "imagery: if they are a collar, say so with gdal_edit.py -a_nodata 0."
                     )
-            assert self._limits is not None
+            assert self.limits is not None
             notices.append(
                 f"The TIFF's {dtype} samples were scaled to 8 bits with "
-                f"rescale={format_rescale(self._limits)}, {by}."
+                f"rescale={format_rescale(self.limits)}, {by}."
             )
 
         self.georeference, self.gsd, said = read_place(source, "TIFF")
@@ -169,21 +170,16 @@ class Raster:
             notices += _page_notices(source, data)
         self.notices = tuple(notices)
 
-    @property
-    def is_scaled(self) -> bool:
-        """Whether limits have been settled, by the client, or by percentiles."""
-        return self._limits is not None
-
     def correct(self, sharpen: int | None) -> None:
         """Correct unusual light of 8-bit samples, and sharpen by so many per cent, from now on.
 
         As `scaling.correct_light` and `sharpness.sharpen_soft` do with whole images.
         """
-        if not self.is_scaled:
+        if self.limits is None:
             samples, step = self._sample()
             corrected = light_limits(samples.astype(np.uint8, copy=False), step)
             if corrected is not None:
-                self._limits, notice = corrected
+                self.limits, notice = corrected
                 self.notices = (*self.notices, notice)
         self._sharpened = sharpening_for(self) if sharpen is None else sharpen
         if sharpen is None and self._sharpened:
@@ -199,7 +195,7 @@ class Raster:
     def _read(self, start: int, stop: int) -> NDArray[np.uint8]:
         pixels = np.empty((stop - start, self.width, 3), np.uint8)
         with damage_told():
-            if self._limits is None and len(self._bands) == 3:
+            if self.limits is None and len(self._bands) == 3:
                 out = np.moveaxis(pixels, 2, 0)
                 self._source.read(self._bands, out=out, window=self._window(start, stop))
                 return pixels
@@ -207,8 +203,8 @@ class Raster:
                 colours = self._colours(top, end)
                 for channel in range(3):
                     values = colours[channel % len(colours)]
-                    if self._limits is not None:
-                        values = to_8_bits(values, *self._limits[channel])
+                    if self.limits is not None:
+                        values = to_8_bits(values, *self.limits[channel])
                     pixels[top - start : end - start, :, channel] = values
         return pixels
 

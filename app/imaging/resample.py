@@ -60,6 +60,15 @@ def resample_part(
     `values` is uint8 (h, w) or (h, w, 3), or float32 (h, w). The kernel also looks at the rows of
     `values` beyond the two coordinates.
     """
-    box = (0, rows[0], values.shape[1], rows[1])
+    return resample_box(values, (0, rows[0], values.shape[1], rows[1]), size, kernel)
+
+
+def resample_box(
+    values: NDArray[Scalar],
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    kernel: Literal["bilinear", "bicubic"],
+) -> NDArray[Scalar]:
+    """Resample what lies in a box (left, top, right, bottom) to `size`; else as `resample_part`."""
     picture = PIL.Image.fromarray(values)
     return np.asarray(picture.resize(size[::-1], _KERNELS[kernel], box))

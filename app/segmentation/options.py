@@ -1,6 +1,7 @@
 """The options of a client: one model for query parameters, command-line flags and the reference.
 
-`InferenceOptions` decide probabilities, `MaskOptions` make a mask of these, `MapOptions` draw maps.
+`InferenceOptions` decide probabilities, `TileOptions` make buildings of these, `MaskOptions` masks,
+`MapOptions` draw maps.
 The others put together what an endpoint takes.
 """
 
@@ -161,8 +162,8 @@ class InferenceOptions(_Parsed):
         return {"rescale": rescale, "sharpen": self.sharpen, "rgb": rgb}
 
 
-class MaskOptions(_Parsed):
-    """Options that make a mask of probabilities."""
+class TileOptions(_Parsed):
+    """Options that make buildings of probabilities: those of live tiles."""
 
     threshold: float | None = Field(
         None,
@@ -187,6 +188,11 @@ class MaskOptions(_Parsed):
         "known, else in pixels.",
         examples=[20],
     )
+
+
+class MaskOptions(TileOptions):
+    """Options that make a mask of probabilities."""
+
     order: PixelOrder = Field(
         "row",
         description="Pixel order of run-length encodings: along rows, or down columns.",

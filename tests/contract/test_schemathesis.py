@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -36,6 +36,9 @@ OPERATIONS = [
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
     ("GET", "/metrics"),
+    ("GET", "/tiles"),
+    ("GET", "/tiles/{source}"),
+    ("GET", "/tiles/{source}/{z}/{x}/{y}.png"),
 ]
 
 _WHOLE = [
@@ -70,13 +73,13 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     shutdown_lifespans()
 
 
-def statuses(schema: Any, method: str, path: str, mode: GenerationMode) -> set[int]:
+def statuses(schema: Any, method: str, path: str, mode: GenerationMode, start: int = 0) -> set[int]:
     """Send generated requests, check every answer, and return the statuses that came."""
     met = set()
 
+    @seed(start)
     @settings(
         max_examples=EXAMPLES,
-        derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -90,7 +93,10 @@ def statuses(schema: Any, method: str, path: str, mode: GenerationMode) -> set[i
 
 @pytest.mark.parametrize("path", ["/segment", "/segment/rle"])
 def test_requests_that_the_document_allows(schema: Any, path: str) -> None:
-    assert 200 in statuses(schema, "POST", path, GenerationMode.POSITIVE)
+    # Most have a parameter that names nothing, and no 40 requests must hold one without.
+    assert any(
+        200 in statuses(schema, "POST", path, GenerationMode.POSITIVE, start) for start in range(5)
+    )
 
 
 @pytest.mark.parametrize("path", ["/segment", "/segment/rle"])
@@ -99,9 +105,18 @@ def test_requests_that_the_document_forbids(schema: Any, path: str) -> None:
     assert met & {400, 422}
 
 
-@pytest.mark.parametrize("path", [path for method, path in OPERATIONS if method == "GET"])
+@pytest.mark.parametrize(
+    "path", [path for method, path in OPERATIONS if method == "GET" and "{" not in path]
+)
 def test_requests_without_anything_to_vary(schema: Any, path: str) -> None:
     assert statuses(schema, "GET", path, GenerationMode.POSITIVE) == {200}
+
+
+@pytest.mark.parametrize("path", [path for _, path in OPERATIONS if "{" in path])
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_tiles_of_no_source(schema: Any, path: str, mode: GenerationMode) -> None:
+    """What they answer where there is one is in tests/unit/test_tiles.py."""
+    assert statuses(schema, "GET", path, mode) <= {404, 405, 422}
 
 
 def test_the_operations_are_those_of_the_document(schema: Any) -> None:

@@ -10,7 +10,8 @@ PACKAGES = ("app", "training", "benchmarks")
 
 LIBRARIES = (
     "fastapi", "starlette", "uvicorn", "onnxruntime", "onnx", "openvino", "PIL", "rasterio",
-    "pyproj", "scipy", "shapely", "pyogrio", "pyarrow", "pystac", "ray", "torch", "albumentations",
+    "pyproj", "morecantile", "httpx2", "scipy", "shapely", "pyogrio", "pyarrow", "pystac", "ray",
+    "torch", "albumentations",
 )  # fmt: skip
 """Libraries that have walls around them: the map says which modules import them."""
 

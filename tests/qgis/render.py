@@ -9,6 +9,7 @@ import sys
 
 from qgis.core import (
     QgsApplication,
+    QgsMapLayer,
     QgsMapRendererSequentialJob,
     QgsMapSettings,
     QgsRasterLayer,
@@ -21,10 +22,7 @@ RASTERS = (".tif", ".tiff", ".png")
 
 def draw(picture: str, width: int, names: list[str]) -> None:
     """Write a PNG of the layers."""
-    layers = [
-        QgsRasterLayer(name, name) if name.endswith(RASTERS) else QgsVectorLayer(name, name)
-        for name in names
-    ]
+    layers = [_layer(name) for name in names]
     for layer in layers:
         assert layer.isValid(), layer.source()
         print(type(layer.renderer()).__name__)
@@ -38,6 +36,12 @@ def draw(picture: str, width: int, names: list[str]) -> None:
     job.start()
     job.waitForFinished()
     assert job.renderedImage().save(picture), picture
+
+
+def _layer(name: str) -> QgsMapLayer:
+    if name.startswith("type=xyz"):
+        return QgsRasterLayer(name, "tiles", "wms")
+    return QgsRasterLayer(name, name) if name.endswith(RASTERS) else QgsVectorLayer(name, name)
 
 
 if __name__ == "__main__":

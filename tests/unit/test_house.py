@@ -118,6 +118,12 @@ class TestImports:
     def test_the_libraries_of_extras_are_known_to_few(self, library: str, rooms: set[str]) -> None:
         assert importers(library) == rooms
 
+    @pytest.mark.parametrize("library", ["morecantile", "httpx2"])
+    def test_the_libraries_of_the_extra_tiles_are_known_to_tiles_only(self, library: str) -> None:
+        assert importers(library)
+        assert importers(library) == importers(library, "app.tiles")
+        assert library not in loaded_with("app.main")
+
     @pytest.mark.parametrize(
         ("part", "must_not_know"),
         [
@@ -128,6 +134,7 @@ class TestImports:
             ("outputs", {*EDGES, "bundle", "runtime"}),
             ("api", {"main", "commandline", "runtime", "scale"}),
             ("scale", {*EDGES, "runtime", "bundle"}),
+            ("tiles", {*EDGES - {"settings"}, "runtime", "outputs"}),
         ],
     )
     def test_the_middle_does_not_know_the_edges(self, part: str, must_not_know: set[str]) -> None:
@@ -210,6 +217,7 @@ class TestReaders:
             "app.api.routes",
             "app.api.service",
             "app.commandline.bulk",  # and what a margin is measured in
+            "app.api.tiles",
             "app.commandline.commands",
         }
 

@@ -1,0 +1,176 @@
+"""Live map tiles, and what maps need to know to ask for them."""
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from .. import errors
+from ..segmentation.options import TileOptions
+from .admission import Deadline
+from .headers import RESULT_HEADERS, header
+from .parameters import refuse_repeated
+from .problems import responses
+from .schemas import TileJson, TileSourceInfo, TileSources
+from .service import CHECKED, OPTIONAL_KEY, Running, Service, execution_providers
+from .uploads import unless_gone
+
+if TYPE_CHECKING:
+    from ..tiles.live import LiveTiles
+
+T = TypeVar("T")
+
+router = APIRouter(tags=["tiles"], dependencies=[CHECKED])
+
+_ACCESS = (errors.KeyMissing, errors.KeyRefused, errors.RateExceeded)
+_Source = Annotated[
+    str, Path(description="name of a source, as `/tiles` lists it", examples=["city"])
+]
+_Zoom = Annotated[int, Path(description="zoom; TileJSON tells those that work", examples=[18])]
+_Column = Annotated[int, Path(description="column, from the west", examples=[62260])]
+_Row = Annotated[int, Path(description="row, from the north", examples=[101738])]
+_Parameters = Annotated[TileOptions, Query()]
+
+_TILE_HEADERS = {
+    **{name: RESULT_HEADERS[name] for name in ("X-Request-Id", "X-Model-Version")},
+    "X-Execution-Provider": RESULT_HEADERS["X-Execution-Provider"],
+    "Cache-Control": header("how long clients may keep the tile", "public, max-age=3600"),
+    "ETag": header("names these very bytes, for `If-None-Match`", '"3f4b4c7e9a510a8a"'),
+}
+
+
+@router.get(
+    "/tiles",
+    summary="The sources of live tiles",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(*_ACCESS),
+)
+async def tile_sources(service: Running) -> TileSources:
+    """List the sources that the operator has named; none of them is asked."""
+    sources = service.settings.tile_sources
+    return TileSources(
+        sources=[
+            TileSourceInfo(name=name, attribution=source.attribution, tilejson=f"tiles/{name}")
+            for name, source in sources.items()
+        ]
+    )
+
+
+@router.get(
+    "/tiles/{source}",
+    summary="A source as TileJSON",
+    openapi_extra=OPTIONAL_KEY,
+    responses=responses(
+        *_ACCESS, errors.NoSuchTile, errors.InvalidOption, errors.SourceDown, errors.QueueFull,
+        errors.DeadlineExceeded,
+    ),
+)  # fmt: skip
+async def tile_json(
+    request: Request, source: _Source, parameters: _Parameters, service: Running
+) -> TileJson:
+    """Describe a source: where it lies, which zooms work, and the addresses of its tiles."""
+    refuse_repeated(request)
+    map = _live(service).find(source)
+    deadline = Deadline(service.settings.deadline)
+    trained = service.segmenter.manifest.gsd
+    async with service.admission.admit():
+
+        def look() -> tuple[tuple[float, float, float, float], list[int]]:
+            return map.bounds(), map.zooms(trained)
+
+        running = service.admission.run(look, deadline)
+        (west, south, east, north), zooms = await unless_gone(request, running)
+    if not zooms:
+        raise errors.InvalidOption(
+            f"No zoom of the source {source!r} has a GSD that the models know, which is "
+            f"{trained.min:g} to {trained.max:g} m."
+        )
+    query = urlencode(parameters.model_dump(exclude_unset=True))
+    return TileJson(
+        name=f"Buildings in {source}",
+        attribution=service.settings.tile_sources[source].attribution,
+        tiles=[f"{source}/{{z}}/{{x}}/{{y}}.png" + (f"?{query}" if query else "")],
+        minzoom=zooms[0],
+        maxzoom=zooms[-1],
+        bounds=(west, south, east, north),
+        center=((west + east) / 2, (south + north) / 2, float(zooms[-1])),
+    )
+
+
+@router.get(
+    "/tiles/{source}/{z}/{x}/{y}.png",
+    summary="One tile of buildings",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Buildings tinted and outlined; transparent elsewhere",
+            "headers": _TILE_HEADERS,
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        304: {"description": "The client's own tile is still right"},
+        **responses(
+            *_ACCESS, errors.NoSuchTile, errors.InvalidOption, errors.InferenceError,
+            errors.SourceDown, errors.QueueFull, errors.DeadlineExceeded,
+        ),
+    },
+    openapi_extra=OPTIONAL_KEY,
+)  # fmt: skip
+async def tile(
+    request: Request,
+    source: _Source,
+    z: _Zoom,
+    x: _Column,
+    y: _Row,
+    parameters: _Parameters,
+    service: Running,
+) -> Response:
+    """Return the buildings of a 256 x 256 tile of the web's map tiles, in Web Mercator."""
+    refuse_repeated(request)
+    live, segmenter = _live(service), service.segmenter
+    made = live.kept(source, z, x, y, parameters, segmenter)
+    if made is None:
+        deadline = Deadline(service.settings.deadline)
+
+        async def run(work: Callable[[], T], size: int) -> T:
+            def in_memory() -> T:
+                with service.admission.memory.for_image(size, deadline):
+                    return work()
+
+            return await service.admission.run(in_memory, deadline)
+
+        async with service.admission.admit():
+            making = live.make(source, z, x, y, parameters, segmenter, run, deadline.check)
+            made = await unless_gone(request, making)
+    service.metrics.tiles.labels(made.origin).inc()
+    tag = f'"{hashlib.sha256(made.png).hexdigest()[:16]}"'
+    scope = "private" if service.settings.api_keys else "public"
+    headers = {
+        "ETag": tag,
+        "Cache-Control": f"{scope}, max-age={service.settings.tile_max_age:.0f}",
+        "X-Model-Version": segmenter.manifest.version,
+        "X-Execution-Provider": ", ".join(execution_providers(segmenter)),
+    }
+    if _has_it(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(made.png, media_type="image/png", headers=headers)
+
+
+def _live(service: Service) -> "LiveTiles":
+    if service.tiles is None:
+        raise errors.NoSuchTile(
+            "This service has no sources of tiles. Its operator names them in the setting "
+            "ROOFTRACE_TILE_SOURCES."
+        )
+    return service.tiles
+
+
+def _has_it(request: Request, tag: str) -> bool:
+    """Tell whether the client has a tile already. Source: RFC 9110, section 13.1.2."""
+    known: list[Any] = [
+        name.strip().removeprefix("W/")
+        for value in request.headers.getlist("if-none-match")
+        for name in value.split(",")
+    ]
+    return "*" in known or tag in known

@@ -1,0 +1,1 @@
+"""Live map tiles: sources that the operator names, and the buildings in them, tile by tile."""

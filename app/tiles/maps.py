@@ -1,0 +1,209 @@
+"""A map of a source: its tiles' probabilities, block by block, and what is drawn of them."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.manifest import GsdRange
+from ..errors import InvalidOption, NoSuchTile
+from ..imaging.encode import write_tile_png
+from ..imaging.image import Image
+from ..imaging.resample import resample_box
+from ..imaging.sharpness import sharpen_soft, sharpening_for
+from ..segmentation.options import Options, TileOptions
+from ..segmentation.segmenter import Segmenter, stream
+from ..segmentation.stream import Band, Cancelled
+from ..settings import Settings, TileSource
+from .cache import Cache
+from .grid import (
+    BLOCK,
+    TILE,
+    Area,
+    Block,
+    Lattice,
+    Tile,
+    lattice_of,
+    pixel_at,
+    working_zooms,
+    works,
+)
+from .sources import Bounds, Source, open_source
+
+BYTES_PER_PIXEL = 60
+"""Memory at the peak of a block's way through; as `app.outputs.formats` has it for images."""
+_REACH = 8
+"""Pixels around what is read, for sharpening and for the kernel that resamples."""
+_SAMPLE = 512
+"""Side in pixels of what a map's sharpness is judged by: the middle of the source."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probabilities:
+    """A block's probabilities, float32 (side, side), and `margin` pixels around it."""
+
+    block: Block
+    margin: int
+    values: NDArray[np.float32]
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes to draw a tile of it."""
+        return BYTES_PER_PIXEL * self.values.size
+
+
+class Map:
+    """The tiles of one source."""
+
+    def __init__(self, name: str, spec: TileSource, source: Source, cache: Cache) -> None:
+        self.name, self.spec = name, spec
+        self._source, self._cache = source, cache
+
+    def check(self, tile: Tile, trained: GsdRange) -> None:
+        """Check that there is such a tile, and that the models know its GSD.
+
+        Raises:
+            NoSuchTile: it lies outside of the world, or of the source.
+            InvalidOption: the zoom is none that works here.
+            SourceDown: the source can't be asked where it lies.
+        """
+        tile.check()
+        west, south, east, north = tile.bounds
+        if tile.z not in self._source.zooms or not works(tile.gsd, trained):
+            zooms = working_zooms(((south + north) / 2,), trained, self._source.zooms)
+            which = f"{zooms[0]} to {zooms[-1]}" if zooms else "none"
+            raise InvalidOption(
+                f"Zoom {tile.z} has {tile.gsd:.3g} m per pixel here. The models know "
+                f"{trained.min:g} to {trained.max:g} m. Zooms that work: {which}."
+            )
+        left, bottom, right, top = self._source.bounds()
+        if west >= right or east <= left or south >= top or north <= bottom:
+            raise NoSuchTile(
+                f"Tile {tile.z}/{tile.x}/{tile.y} lies outside of the source {self.name!r}, which "
+                f"reaches from {left:.5f}, {bottom:.5f} to {right:.5f}, {top:.5f} (longitude, "
+                "latitude)."
+            )
+
+    def bounds(self) -> Bounds:
+        """Return where there is imagery; see `Source`."""
+        return self._source.bounds()
+
+    def zooms(self, trained: GsdRange) -> list[int]:
+        """Return the zooms that work somewhere in the source."""
+        _, south, _, north = self._source.bounds()
+        latitudes = south, (south + north) / 2, north
+        return working_zooms(latitudes, trained, self._source.zooms)
+
+    def predict(
+        self, block: Block, options: TileOptions, segmenter: Segmenter, cancelled: Cancelled
+    ) -> Probabilities:
+        """Predict a block, each pixel from all patches of the lattice that reach it.
+
+        Raises:
+            SourceDown: its imagery can't be read.
+            InferenceError: a member failed.
+            Exception: whatever `cancelled` raises.
+        """
+        lattice = _lattice(block, segmenter)
+        image = self._seen(block, lattice, cancelled)
+        plan = segmenter.plan(image, _prediction(options, lattice))
+        values = np.empty(plan.size, np.float32)
+        for band in segmenter.bands(plan, image, cancelled):
+            values[band.rows] = band.probability
+        margin, scale = lattice.margin, lattice.scale
+        first = lattice.stride - margin * scale
+        last = lattice.stride * (1 + lattice.windows) + margin * scale
+        side = block.area(margin).width
+        drawn = resample_box(values, (first, first, last, last), (side, side), "bilinear")
+        return Probabilities(block, margin, np.clip(drawn, 0, 1))
+
+    def _seen(self, block: Block, lattice: Lattice, cancelled: Cancelled) -> Image:
+        """Read a block as the members see it, with all patches that reach into it."""
+        reach = lattice.side / lattice.scale
+        before = int(np.ceil(-lattice.start)) + _REACH
+        side = before + int(np.ceil(lattice.start + reach)) + _REACH
+        corner = block.area()
+        area = Area(block.z, corner.left - before, corner.top - before, side, side)
+        image = self._source.read(area, cancelled)
+        image = sharpen_soft(image, self._sharpening(block.z, cancelled))
+        start = before + lattice.start
+        box = start, start, start + reach, start + reach
+        size = lattice.side, lattice.side
+        valid = None
+        if image.valid is not None:
+            shown = np.multiply(image.valid, 255, dtype=np.uint8)
+            valid = resample_box(shown, box, size, "bilinear") > 127
+        return Image(resample_box(image.pixels, box, size, "bicubic"), valid)
+
+    def _sharpening(self, zoom: int, cancelled: Cancelled) -> int:
+        """Return by how many per cent a zoom is sharpened: as asked, else as its middle needs."""
+        if self.spec.sharpen is not None:
+            return self.spec.sharpen
+        if self.spec.is_template and self.spec.bounds is None:
+            return 0  # the middle of the world tells nothing
+        key = "sharpening", self.name, zoom
+        kept = self._cache.get(key)
+        if not isinstance(kept, int):
+            kept = sharpening_for(self._source.read(self._middle(zoom), cancelled))
+            self._cache.put(key, kept, 100)
+        return kept
+
+    def _middle(self, zoom: int) -> Area:
+        west, south, east, north = self._source.bounds()
+        column, row = pixel_at((west + east) / 2, (south + north) / 2, zoom)
+        return Area(zoom, column - _SAMPLE // 2, row - _SAMPLE // 2, _SAMPLE, _SAMPLE)
+
+    def close(self) -> None:
+        """Let go of the source."""
+        self._source.close()
+
+
+def draw(known: Probabilities, tile: Tile, options: TileOptions, segmenter: Segmenter) -> bytes:
+    """Draw the buildings of a tile as PNG: transparent where there is none.
+
+    Components are those of the whole block and of its margin.
+    """
+    side = len(known.values)
+    place = known.block.area(known.margin).georeference
+    nothing = np.broadcast_to(np.uint8(0), (side, side, 3))
+    image = Image(nothing, None, place, (), place.gsd(side, side))
+    plan = segmenter.plan(image, Options(**options.model_dump(), resample="off"))
+    band = Band(0, known.values, known.values >= plan.threshold)
+    mask = stream(plan, image, [band]).assemble(lambda held: held.mask)
+    top = known.margin + TILE * (tile.y - known.block.row * BLOCK)
+    left = known.margin + TILE * (tile.x - known.block.column * BLOCK)
+    file = BytesIO()
+    write_tile_png(file, mask, slice(top, top + TILE), slice(left, left + TILE))
+    return file.getvalue()
+
+
+def block_key(map: Map, block: Block, options: TileOptions, segmenter: Segmenter) -> Hashable:
+    """Return what a block's probabilities depend on: the threshold only by way of the cascade."""
+    lattice = _lattice(block, segmenter)
+    image = Image(np.broadcast_to(np.uint8(0), (lattice.side, lattice.side, 3)))
+    cascade = segmenter.plan(image, _prediction(options, lattice)).cascade
+    return segmenter.manifest.version, map.name, block, cascade
+
+
+def memory_of(block: Block, segmenter: Segmenter) -> int:
+    """Return how many bytes it takes to predict a block."""
+    return BYTES_PER_PIXEL * _lattice(block, segmenter).side ** 2
+
+
+def open_maps(settings: Settings, cache: Cache) -> dict[str, Map]:
+    """Return the maps of the sources that the settings name; no host is asked yet."""
+    return {
+        name: Map(name, spec, open_source(name, spec, settings, cache), cache)
+        for name, spec in settings.tile_sources.items()
+    }
+
+
+def _lattice(block: Block, segmenter: Segmenter) -> Lattice:
+    manifest = segmenter.manifest
+    return lattice_of(block, manifest.gsd, manifest.patch_size)
+
+
+def _prediction(options: TileOptions, lattice: Lattice) -> Options:
+    return Options(threshold=options.threshold, overlap=lattice.overlap, resample="off")
