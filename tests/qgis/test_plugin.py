@@ -4,11 +4,13 @@ import ast
 import json
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import PIL.Image
 import pyogrio
@@ -25,7 +27,7 @@ from tests.qgis.conftest import PYTHON, QGIS_PROCESS, qgis_environment, qgis_is_
 from tests.serving import encoded
 
 CLIENT = ROOT / "clients" / "qgis"
-KEY = "a-key-that-is-long-enough"
+KEY, BUSY_KEY = "a-key-that-is-long-enough", "the-key-of-a-busy-client"
 MASK = plan()
 
 needs_qgis = pytest.mark.skipif(qgis_is_missing() is not None, reason=str(qgis_is_missing()))
@@ -35,9 +37,9 @@ needs_qgis = pytest.mark.skipif(qgis_is_missing() is not None, reason=str(qgis_i
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the toy bundle that asks for a key."""
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "keys").write_text(f"{KEY}\n")
-    bundle = write_toy_bundle(folder / "bundle", patch_size=32)
-    with running_server(folder, bundle, api_keys=folder / "keys") as server:
+    (folder / "keys").write_text(f"{KEY}\n{BUSY_KEY}\n")
+    bundle = write_toy_bundle(folder / "bundle")
+    with running_server(folder, bundle, api_keys=folder / "keys", rate_limit=120) as server:
         yield server
 
 
@@ -144,6 +146,64 @@ def test_an_extent_options_and_the_projects_reference_system(
     expected = shapely.transform(block, lambda xy: np.stack(to_map.transform(*xy.T), axis=1))
     assert shape.intersection(expected).area / shape.union(expected).area > 0.99
     assert columns["area_m2"] == pytest.approx([150.1], rel=1e-3)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Imagery of 1.3 megapixels, which goes as a job."""
+    path = tmp_path / "large.tif"
+    path.write_bytes(geotiff(picture(np.tile(MASK, (12, 10)))))
+    return path
+
+
+def jobs(server: Server) -> list[dict[str, Any]]:
+    """List what the service keeps of the plugin's user."""
+    answer = httpx2.get(f"{server.url}/jobs", headers={"Authorization": f"Bearer {KEY}"})
+    return list(answer.json()["jobs"])
+
+
+@needs_qgis
+def test_a_large_raster_goes_as_a_job_of_which_nothing_is_kept(
+    server: Server, large: Path, tmp_path: Path
+) -> None:
+    done = run(tmp_path, server, parameters={"INPUT": str(large), "MIN_AREA": 100})
+    assert done["ok"], done
+    assert "1.30 megapixels" in done["log"]
+    assert done["progress"] == sorted(done["progress"])
+    assert len(set(done["progress"])) >= 2
+    assert done["progress"][-1] == 100
+    _, shapes, columns = read(done["results"]["OUTPUT"])
+    assert (columns["area_m2"] > 99).all()
+    assert len(shapes) == 3 * 120, "yard, L and block of each tile"
+    assert "/processes/{processID}/execution 201" in server.log.read_text()
+    assert jobs(server) == []
+
+
+@needs_qgis
+def test_cancelling_ends_the_job(server: Server, large: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, server, parameters={"INPUT": str(large)}, cancel_at=0.5)
+    assert done["results"] == {}
+    assert done["progress"][-1] < 100
+    assert not (tmp_path / "found.gpkg").exists()
+    assert jobs(server) == []
+
+
+@needs_qgis
+def test_a_busy_service_is_asked_again(server: Server, imagery: Path, tmp_path: Path) -> None:
+    refused = "POST /segment 429"
+
+    def keep_busy() -> None:
+        with httpx2.Client(headers={"Authorization": f"Bearer {BUSY_KEY}"}) as client:
+            while refused not in server.log.read_text():
+                client.get(f"{server.url}/models")
+
+    others = threading.Thread(target=keep_busy, daemon=True)
+    others.start()
+    done = run(tmp_path, server, parameters={"INPUT": str(imagery), "API_KEY": BUSY_KEY})
+    assert refused in server.log.read_text()
+    others.join(timeout=10)
+    assert done["ok"], done
+    assert "The service is busy; it is asked again in 1 s." in done["log"]
 
 
 @needs_qgis

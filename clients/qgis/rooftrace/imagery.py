@@ -21,6 +21,8 @@ from qgis.core import (
     QgsRectangle,
 )
 
+_ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+"""What makes GDAL take a file without the ones beside it."""
 _LAYOUT = ["COMPRESS=DEFLATE", "BIGTIFF=IF_SAFER"]
 
 
@@ -31,8 +33,9 @@ class ImageryError(Exception):
 class Imagery:
     """The part of a raster layer that lies in an extent; all of it where the extent is empty.
 
-    A layer of GDAL is sent as it is: its own bands, samples and grid. Any other, such as XYZ or
-    WMS, is sent as QGIS draws it, at `resolution` metres per pixel. Make it in the main thread.
+    A layer of GDAL is sent with its own bands, samples and grid; a whole TIFF as the very file,
+    which may be compressed better than we could. Any other layer, such as XYZ or WMS, is sent as
+    QGIS draws it, at `resolution` metres per pixel. Make it in the main thread.
 
     Raises:
         ImageryError: the layer has no coordinate reference system, or needs an extent.
@@ -79,6 +82,8 @@ class Imagery:
         Raises:
             ImageryError: it can't be read.
         """
+        if self._source is not None and self._is_whole_file():
+            return Path(self._source).read_bytes()
         with tempfile.TemporaryDirectory(prefix="rooftrace") as folder:
             path = Path(folder, "imagery.tif")
             if self._source is None:
@@ -88,6 +93,25 @@ class Imagery:
             if feedback.isCanceled():
                 return b""
             return path.read_bytes()
+
+    def _is_whole_file(self) -> bool:
+        """Tell whether the layer is all of a TIFF, which says of itself where it lies."""
+        dataset = self._open()
+        whole = (0, 0, dataset.RasterXSize, dataset.RasterYSize)
+        if self._window() != whole or not Path(self._source).is_file():
+            return False
+        for option, value in _ALONE.items():
+            gdal.SetThreadLocalConfigOption(option, value)
+        try:
+            alone = gdal.OpenEx(self._source, allowed_drivers=["GTiff"])
+        finally:
+            for option in _ALONE:
+                gdal.SetThreadLocalConfigOption(option, None)
+        return (
+            alone is not None
+            and alone.GetGeoTransform() == dataset.GetGeoTransform()
+            and QgsCoordinateReferenceSystem.fromWkt(alone.GetProjection()) == self._crs
+        )
 
     def _copy(self, path: Path, feedback: QgsFeedback) -> None:
         made = gdal.Translate(

@@ -57,21 +57,15 @@ class Service:
     def segment_as_job(self, image: bytes, options: Mapping[str, str]) -> dict[str, Any]:
         """Segment a TIFF as a job, show its progress, and return the GeoJSON.
 
-        The job is dismissed in the end, so the service keeps nothing of the image. A service
-        without jobs is asked as `segment` does.
+        The job is dismissed in the end, so the service keeps nothing of the image.
 
         Raises:
             As `segment`.
         """
         query = urlencode({**options, "format": "geojson"})
         execution = f"{self._address}/processes/segment-buildings/execution?{query}"
-        reply = self._send(
-            "POST", execution, image, {**_TIFF, "Prefer": "respond-async"}, missing_is_none=True
-        )
-        if reply is None:
-            self._feedback.pushInfo("This service has no jobs: there is no progress to show.")
-            return self.segment(image, options)
-        location = bytes(reply.rawHeader(b"Location")).decode()
+        reply = self._send("POST", execution, image, {**_TIFF, "Prefer": "respond-async"})
+        location = _header(reply, "Location")
         if not location:
             raise ServiceError("The service began no job. Is the address that of Rooftrace?")
         job = QUrl(execution).resolved(QUrl(location)).toString()
@@ -120,10 +114,8 @@ class Service:
         url: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
-        *,
-        missing_is_none: bool = False,
-    ) -> Any:
-        """Return the answer, once the service has room; with `missing_is_none`, None for a 404."""
+    ) -> QgsNetworkReplyContent:
+        """Return the answer, once the service has room."""
         give_up = time.monotonic() + _PATIENCE
         while True:
             sender = QgsBlockingNetworkRequest()
@@ -141,13 +133,11 @@ class Service:
                     f"{self._address} does not answer ({sender.errorMessage()}). Check the "
                     "address, and that the service runs (rooftrace serve)."
                 )
-            wait = _seconds(bytes(reply.rawHeader(b"Retry-After")))
+            wait = _seconds(_header(reply, "Retry-After"))
             if status in (429, 503) and wait is not None and time.monotonic() + wait < give_up:
                 self._feedback.pushInfo(f"The service is busy; it is asked again in {wait:g} s.")
                 self._sleep(wait)
                 continue
-            if status == 404 and missing_is_none:
-                return None
             if status >= 400:
                 raise ServiceError(_problem(status, bytes(reply.content())))
             return reply
@@ -160,7 +150,13 @@ class Service:
             time.sleep(min(0.1, left))
 
 
-def _seconds(text: bytes) -> float | None:
+def _header(reply: QgsNetworkReplyContent, name: str) -> str:
+    """Return a header, "" where it is absent; QGIS's own look-up takes the case for part of it."""
+    values = {bytes(key).lower(): bytes(reply.rawHeader(key)) for key in reply.rawHeaderList()}
+    return values.get(name.lower().encode(), b"").decode("latin-1")
+
+
+def _seconds(text: str) -> float | None:
     """Read `Retry-After`; None where it is absent or a date."""
     return max(1.0, float(text)) if text.strip().isdigit() else None
 
