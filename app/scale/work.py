@@ -218,7 +218,7 @@ def _segment(
     record = Record(
         id=tile.id,
         made_of=made_of(tile, neighbours, work.options, plan.model),
-        provenance=provenance(plan).fields(),
+        provenance=provenance(plan),
         notices=plan.notices,
         segmented=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(perf_counter() - began, 3),
