@@ -1,6 +1,7 @@
 """What the service tells Prometheus. No label ever carries a client's text."""
 
 import asyncio
+from functools import partial
 from time import perf_counter
 
 from prometheus_client import (
@@ -27,99 +28,77 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # memory, processor time, open files
-        self.requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, buckets=_SECONDS, registry=self.registry)
+        self.requests = counter(
             "rooftrace_requests",
             "Requests answered, by path template, method and status",
             ("path", "method", "status"),
-            registry=self.registry,
         )
-        self.problems = Counter(
+        self.problems = counter(
             "rooftrace_problems",
             "Requests answered by a problem, by its kind: why load was shed, and why input refused",
             ("problem",),
-            registry=self.registry,
         )
-        self.event_loop_lag = Histogram(
+        self.event_loop_lag = histogram(
             "rooftrace_event_loop_lag_seconds",
             "How much later than asked for the event loop turned to a timer",
-            buckets=_SECONDS,
-            registry=self.registry,
         )
-        self.request_duration = Histogram(
+        self.request_duration = histogram(
             "rooftrace_request_duration_seconds",
             "From the arrival of a request to the end of its answer",
             ("path",),
-            buckets=_SECONDS,
-            registry=self.registry,
         )
-        self.stage_duration = Histogram(
+        self.stage_duration = histogram(
             "rooftrace_stage_duration_seconds",
             "Time of one image in one stage: queue, decode, infer, encode",
             ("stage",),
-            buckets=_SECONDS,
-            registry=self.registry,
         )
-        self.images = Counter(
+        self.images = counter(
             "rooftrace_images",
             "Images, by whether they were segmented or refused, and why",
             ("outcome",),
-            registry=self.registry,
         )
-        self.pixels = Counter(
-            "rooftrace_segmented_pixels", "Pixels of the segmented images", registry=self.registry
+        self.pixels = counter("rooftrace_segmented_pixels", "Pixels of the segmented images")
+        self.waiting = gauge("rooftrace_requests_waiting", "Requests that wait for their turn")
+        self.reserved = gauge(
+            "rooftrace_reserved_bytes", "Memory that is set aside for bodies and images"
         )
-        self.tiles = Counter(
+        self.tiles = counter(
             "rooftrace_tiles",
             "Live tiles, by where they came from: kept, drawn of what is kept, or predicted",
             ("origin",),
-            registry=self.registry,
         )
-        self.waiting = Gauge(
-            "rooftrace_requests_waiting",
-            "Requests that wait for their turn",
-            registry=self.registry,
-        )
-        self.reserved = Gauge(
-            "rooftrace_reserved_bytes",
-            "Memory that is set aside for bodies and images",
-            registry=self.registry,
-        )
-        self.jobs_ended = Counter(
+        self.jobs_ended = counter(
             "rooftrace_jobs_ended",
             "Jobs, by how they ended: successful, failed, dismissed",
             ("outcome",),
-            registry=self.registry,
         )
-        jobs = Gauge(
+        jobs = gauge(
             "rooftrace_jobs",
             "Jobs that are kept, by status; of all processes that share them",
             ("status",),
-            registry=self.registry,
         )
         self.jobs = {status: jobs.labels(status) for status in JOB_STATUSES}
-        self.job_bytes = Gauge(
+        self.job_bytes = gauge(
             "rooftrace_job_bytes",
             "Bytes on disk of the jobs that are kept, with what those at work may come to",
-            registry=self.registry,
         )
         self.model = Info(
             "rooftrace_model", "The loaded bundle and what it runs on", registry=self.registry
         )
-        self.reloads = Counter(
+        self.reloads = counter(
             "rooftrace_reloads",
             "Reloads of the bundle, by whether it was loaded or refused",
             ("outcome",),
-            registry=self.registry,
         )
-        self.fallback = Gauge(
-            "rooftrace_cpu_fallback",
-            "1 when there is a GPU and the CPU is used all the same",
-            registry=self.registry,
+        self.fallback = gauge(
+            "rooftrace_cpu_fallback", "1 when there is a GPU and the CPU is used all the same"
         )
-        self.out_of_memory = Gauge(
+        self.out_of_memory = gauge(
             "rooftrace_out_of_memory",
             "How often the device had no memory for a batch since the bundle was loaded",
-            registry=self.registry,
         )
 
     async def watch_event_loop(self) -> None:
