@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -247,4 +248,7 @@ def _written(value: object) -> str:
     """Write a setting as the environment has it."""
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, dict):
+        entries = {name: of.model_dump(exclude_defaults=True) for name, of in value.items()}
+        return json.dumps(entries) if entries else ""
     return "" if value is None else str(value)

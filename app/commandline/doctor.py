@@ -75,6 +75,7 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
     yield from machine.cores(settings)
     yield from machine.memory(settings)
     yield from machine.disk()
+    yield from machine.jobs(settings)
     yield from machine.port(settings)
 
 

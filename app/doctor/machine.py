@@ -15,6 +15,7 @@ from .finding import Finding, written_bytes
 
 _TRIED = 2**20
 """Bytes that are written for a trial."""
+_VARIABLES = {"temporary folder": "TMPDIR", "job folder": "ROOFTRACE_JOBS"}
 _LOW_DISK = 2**30
 _PATIENCE = 3.0
 """Seconds that whoever listens on the port has to answer."""
@@ -81,11 +82,17 @@ def disk() -> Iterator[Finding]:
     yield try_folder("temporary folder", Path(tempfile.gettempdir()))
 
 
+def jobs(settings: Settings) -> Iterator[Finding]:
+    """Try the folder of jobs, or the one that it will be made in."""
+    folder = settings.jobs.absolute()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    yield try_folder("job folder", there)
+
+
 def try_folder(name: str, folder: Path) -> Finding:
     """Write to a folder, and tell how much room it has."""
     advice = f"Make room in {folder}, and let this user write there."
-    if name == "temporary folder":
-        advice += " TMPDIR names another."
+    advice += f" {_VARIABLES[name]} names another."
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_TRIED))

@@ -112,6 +112,20 @@ GUARDS = (
         "::test_a_component_of_low_confidence_is_held_below_the_threshold",
     ),
     Guard(
+        "no redirect of a tile source is followed",
+        "app/tiles/web.py",
+        "follow_redirects=False",
+        "follow_redirects=True",
+        "tests/unit/test_tiles.py::TestFaults::test_no_redirect_is_followed",
+    ),
+    Guard(
+        "a tile source that failed is left alone for a while",
+        "app/tiles/web.py",
+        "if (left := self._alone_until - time.monotonic()) > 0:",
+        "if (left := 0.0) > 0:",
+        "tests/unit/test_tiles.py::TestFaults::test_down_and_back",
+    ),
+    Guard(
         "a key must be one of the operator's",
         "app/api/access.py",
         "return digest if any(matches) else None",

@@ -178,6 +178,17 @@ class TestMachine:
         assert "No space left on device" in found["found"]
         assert "TMPDIR" in found["advice"]
 
+    def test_the_folder_of_jobs_is_tried_where_it_will_be_made(
+        self, toy_bundle: Path, tmp_path: Path
+    ) -> None:
+        [found] = machine.jobs(settings_of(toy_bundle, jobs=tmp_path / "a" / "jobs"))
+        assert (found.state, found.found.split()[0]) == ("ok", str(tmp_path))
+        (tmp_path / "file").touch()
+        [found] = machine.jobs(settings_of(toy_bundle, jobs=tmp_path / "file"))
+        assert found.state == "problem"
+        assert "Not a directory" in found.found
+        assert "ROOFTRACE_JOBS" in found.advice
+
     def test_a_port_that_another_program_has(
         self, port: int, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
+from app.commandline.cli import main
 from app.errors import SettingsError
 from app.segmentation.options import TileOptions
 from app.segmentation.segmenter import Segmenter, load_segmenter
@@ -494,3 +495,16 @@ class TestSettings:
         found = load_settings().tile_sources
         assert [found[name].is_template for name in "ab"] == [True, False]
         assert found["b"].is_remote
+
+    def test_they_are_printed_as_they_are_set(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sources = {"a": {"url": "https://host/{z}/{x}/{y}.png", "bounds": [1, 2, 3, 4]}}
+        monkeypatch.setenv("ROOFTRACE_TILE_SOURCES", json.dumps(sources))
+        assert main(["settings"]) == 0
+        [line] = [
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if line.startswith("ROOFTRACE_TILE_SOURCES=")
+        ]
+        assert json.loads(line.partition("=")[2]) == sources
