@@ -11,7 +11,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from zipfile import ZipFile
 
 import numpy as np
@@ -98,10 +98,15 @@ class TestOneImage:
         assert result.geodataframe().geometry.area.sum() == plan().sum()
         assert any("pixel" in notice for notice in result.notices)
 
-    def test_options_are_the_parameters(self, client: Client) -> None:
-        [post] = json.loads((ROOT / "openapi.json").read_text())["paths"]["/segment"].values()
-        names = {parameter["name"] for parameter in post["parameters"]}
-        assert set(rooftrace_client.Options.__annotations__) == names - {"format"}
+    def test_options_are_the_parameters(self) -> None:
+        paths = json.loads((ROOT / "openapi.json").read_text())["paths"]
+        segment, result = paths["/segment"]["post"], paths["/jobs/{jobID}/results"]["get"]
+        for known, operation in (("Options", segment), ("ResultOptions", result)):
+            options = get_type_hints(getattr(rooftrace_client, known))
+            names = {p["name"] for p in operation["parameters"] if p["in"] == "query"}
+            assert set(options) == names - {"format"}, f"change {known} of clients/python"
+
+    def test_options_are_sent(self, client: Client) -> None:
         result = client.segment(PNG, threshold=0.3, models=["red", "green"], rgb=(3, 2, 1))
         swapped = PIXELS[..., ::-1].astype(float)
         mask = (0.5 * swapped[..., 0] + 0.3 * swapped[..., 1]) / 0.8 / 255 >= 0.3

@@ -11,7 +11,7 @@ with rooftrace.Client("http://127.0.0.1:8000") as client:
 """
 
 from ._batch import Outcome
-from ._client import AsyncClient, Client
+from ._client import AsyncClient, AsyncJob, Client, Job
 from ._errors import (
     ConnectionFailed,
     DamagedImage,
@@ -21,28 +21,34 @@ from ._errors import (
     ImpossibleOutput,
     InputError,
     InvalidOption,
+    JobCancelled,
     KeyMissing,
     KeyRefused,
     MalformedUpload,
+    NoSuchJob,
     NotFound,
     NotReady,
     ProblemError,
     QueueFull,
     RateExceeded,
+    ResultNotReady,
     RooftraceError,
     ServiceError,
+    StorageFull,
     UnsupportedFormat,
     UnsupportedImage,
     UploadTimeout,
     UploadTooLarge,
 )
 from ._images import Image
-from ._options import Format, Options
+from ._jobs import JobImage, JobStatus
+from ._options import Format, JobFormat, Options, ResultOptions
 from ._results import Result
 from ._version import __version__
 
 __all__ = [
     "AsyncClient",
+    "AsyncJob",
     "Client",
     "ConnectionFailed",
     "DamagedImage",
@@ -54,9 +60,15 @@ __all__ = [
     "ImpossibleOutput",
     "InputError",
     "InvalidOption",
+    "Job",
+    "JobCancelled",
+    "JobFormat",
+    "JobImage",
+    "JobStatus",
     "KeyMissing",
     "KeyRefused",
     "MalformedUpload",
+    "NoSuchJob",
     "NotFound",
     "NotReady",
     "Options",
@@ -65,8 +77,11 @@ __all__ = [
     "QueueFull",
     "RateExceeded",
     "Result",
+    "ResultNotReady",
+    "ResultOptions",
     "RooftraceError",
     "ServiceError",
+    "StorageFull",
     "UnsupportedFormat",
     "UnsupportedImage",
     "UploadTimeout",

@@ -8,10 +8,11 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from . import _batch
+from . import _batch, _jobs
 from ._flow import Call, Flow, Retries, Send, exchange, run, run_async
 from ._images import Image, read_image
-from ._options import Format, Options
+from ._jobs import JobStatus, Progress
+from ._options import Format, JobFormat, Options, ResultOptions
 from ._results import Result
 from ._version import __version__
 
@@ -108,6 +109,22 @@ class Client:
 
         return _batch.segmented(one, images, concurrency)
 
+    def submit(self, image: Image, **options: Unpack[Options]) -> Job:
+        """Send an image as a job, for work that takes long. Its results are kept for a while.
+
+        Raises:
+            As `segment`.
+        """
+        return Job(self, self._run(_jobs.submit(image, options, self._retries)).id)
+
+    def job(self, id: str) -> Job:
+        """Return the job of an id, without asking whether there is one."""
+        return Job(self, id)
+
+    def jobs(self, limit: int = 100) -> list[JobStatus]:
+        """Return the status of this API key's jobs, the newest first."""
+        return self._run(_jobs.listed(limit, self._retries))
+
     def models(self) -> dict[str, Any]:
         """Return what the service says of its models."""
         return self._run(_models(self._retries))
@@ -132,6 +149,48 @@ class Client:
 
     def _run(self, flow: Flow[T]) -> T:
         return run(flow, self._http)
+
+
+class Job:
+    """A job of a service, as `Client.submit` and `Client.job` return it."""
+
+    def __init__(self, client: Client, id: str) -> None:
+        self._client = client
+        self.id = id
+
+    def status(self) -> JobStatus:
+        """Ask how far it is."""
+        return self._client._run(_jobs.status(self.id, self._client._retries))
+
+    def wait(self, progress: Progress = False) -> JobStatus:
+        """Wait until it has ended well.
+
+        Raises:
+            ProblemError: it failed; this is the problem that it ended with.
+            JobCancelled: it was dismissed.
+        """
+        return self._client._run(_jobs.wait(self.id, progress, self._client._retries))
+
+    def result(self, format: JobFormat = "png", **options: Unpack[ResultOptions]) -> Result:
+        """Return a result, which takes no new inference.
+
+        Options that are left out are those that the job was sent with.
+
+        Raises:
+            ResultNotReady: it has not ended. `wait` first.
+        """
+        return self._client._run(_jobs.result(self.id, format, options, self._client._retries))
+
+    def preview(self) -> bytes:
+        """Return a PNG of the image as the models see its colours, at most 2048 pixels a side."""
+        return self._client._run(_jobs.preview(self.id, self._client._retries))
+
+    def cancel(self) -> JobStatus:
+        """Dismiss it, and with it its results."""
+        return self._client._run(_jobs.cancel(self.id, self._client._retries))
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
 
 
 class AsyncClient:
@@ -177,6 +236,19 @@ class AsyncClient:
 
         return _batch.segmented_async(one, images, concurrency)
 
+    async def submit(self, image: Image, **options: Unpack[Options]) -> AsyncJob:
+        """Do as `Client.submit`."""
+        status = await self._run(_jobs.submit(image, options, self._retries))
+        return AsyncJob(self, status.id)
+
+    def job(self, id: str) -> AsyncJob:
+        """Return the job of an id, without asking whether there is one."""
+        return AsyncJob(self, id)
+
+    async def jobs(self, limit: int = 100) -> list[JobStatus]:
+        """Do as `Client.jobs`."""
+        return await self._run(_jobs.listed(limit, self._retries))
+
     async def models(self) -> dict[str, Any]:
         """Do as `Client.models`."""
         return await self._run(_models(self._retries))
@@ -201,3 +273,35 @@ class AsyncClient:
 
     async def _run(self, flow: Flow[T]) -> T:
         return await run_async(flow, self._http)
+
+
+class AsyncJob:
+    """`Job` for asyncio: the same methods, to be awaited."""
+
+    def __init__(self, client: AsyncClient, id: str) -> None:
+        self._client = client
+        self.id = id
+
+    async def status(self) -> JobStatus:
+        """Do as `Job.status`."""
+        return await self._client._run(_jobs.status(self.id, self._client._retries))
+
+    async def wait(self, progress: Progress = False) -> JobStatus:
+        """Do as `Job.wait`."""
+        return await self._client._run(_jobs.wait(self.id, progress, self._client._retries))
+
+    async def result(self, format: JobFormat = "png", **options: Unpack[ResultOptions]) -> Result:
+        """Do as `Job.result`."""
+        flow = _jobs.result(self.id, format, options, self._client._retries)
+        return await self._client._run(flow)
+
+    async def preview(self) -> bytes:
+        """Do as `Job.preview`."""
+        return await self._client._run(_jobs.preview(self.id, self._client._retries))
+
+    async def cancel(self) -> JobStatus:
+        """Do as `Job.cancel`."""
+        return await self._client._run(_jobs.cancel(self.id, self._client._retries))
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({self.id!r})"

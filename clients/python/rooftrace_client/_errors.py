@@ -7,6 +7,7 @@
     │   │   └── DamagedImage, InvalidOption, KeyMissing, …
     │   └── ServiceError        the service is at fault, or has no room or time
     │       └── QueueFull, NotReady, DeadlineExceeded, …
+    ├── JobCancelled            somebody dismissed the job
     └── FormatError             a result of this format does not have what was asked of it
 
 The service names a problem's kind by the end of its `type`: `urn:rooftrace:damaged-image` is
@@ -28,6 +29,10 @@ class RooftraceError(Exception):
 
 class ConnectionFailed(RooftraceError):
     """No answer came; `__cause__` is what httpx says of it."""
+
+
+class JobCancelled(RooftraceError):
+    """The job was dismissed, and has no results."""
 
 
 class FormatError(RooftraceError, TypeError):
@@ -88,6 +93,14 @@ class NotFound(InputError):
     """404: there is nothing at this address."""
 
 
+class NoSuchJob(NotFound):
+    """404: no job of this key has this id."""
+
+
+class ResultNotReady(NotFound):
+    """404: the job has not ended."""
+
+
 class UploadTimeout(InputError):
     """408: the body did not arrive in time."""
 
@@ -128,8 +141,12 @@ class NotReady(ServiceError):
     """503: the service is starting or stopping."""
 
 
+class StorageFull(ServiceError):
+    """507: the service has no room to keep the job."""
+
+
 class DeadlineExceeded(ServiceError):
-    """504: the request took longer than the service allows."""
+    """504: the request took longer than the service allows. Send it as a job."""
 
 
 def problem_of(response: httpx.Response) -> ProblemError:

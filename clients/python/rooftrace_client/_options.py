@@ -3,17 +3,29 @@
 from typing import Literal, TypeAlias, TypedDict
 
 Format: TypeAlias = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
+JobFormat: TypeAlias = Format | Literal["gpkg", "flatgeobuf", "geoparquet"]
 
 
-class Options(TypedDict, total=False):
-    """The parameters of `POST /segment` but `format`; the service's reference describes each.
+class ResultOptions(TypedDict, total=False):
+    """What may change from one result of a job to the next.
 
-    One that is left out, or None, has the service's own default.
+    The service's reference describes each. One that is left out, or None, has the service's own
+    default, or for a job's result that of the job.
     """
 
     threshold: float | None
     min_confidence: float | None
     min_area: float | None
+    order: Literal["row", "column"] | None
+    simplify: float | None
+    rectify: Literal["none", "orthogonal"] | None
+    bands: str | list[str] | None
+    background: Literal["transparent", "opaque"] | None
+
+
+class Options(ResultOptions, total=False):
+    """The parameters of `POST /segment` but `format`."""
+
     overlap: float | None
     tta: Literal["none", "flips", "d4"] | None
     models: str | list[str] | None
@@ -24,7 +36,3 @@ class Options(TypedDict, total=False):
     rgb: str | tuple[int, int, int] | None
     rescale: str | tuple[float, ...] | None
     sharpen: float | None
-    order: Literal["row", "column"] | None
-    simplify: float | None
-    rectify: Literal["none", "orthogonal"] | None
-    bands: str | list[str] | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 WGS84 = "EPSG:4326"
-_TABLES = ("gpkg", "flatgeobuf")
+_TABLES = {"gpkg": "gpkg", "flatgeobuf": "fgb"}
+"""Formats that GDAL reads, with their endings."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ class Result:
         if self.format == "geoparquet":
             return geopandas.read_parquet(io.BytesIO(self.content))
         if self.format in _TABLES:
-            return geopandas.read_file(io.BytesIO(self.content))
+            with tempfile.TemporaryDirectory() as folder:  # GDAL warns of other names
+                table = self.save(Path(folder, f"buildings.{_TABLES[self.format]}"))
+                return geopandas.read_file(table, layer=0)  # a GeoPackage has a style beside it
         collection = self.json()
         crs = None if collection.get("coordinate_system") == "pixel" else WGS84
         if not collection["features"]:  # geopandas wants at least one to know the columns
