@@ -18,6 +18,7 @@ from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled
 from ..settings import Settings, TileSource
 from .cache import Cache
+from .edges import mirror_beyond
 from .grid import (
     BLOCK,
     TILE,
@@ -126,7 +127,7 @@ class Map:
         side = before + int(np.ceil(lattice.start + reach)) + _REACH
         corner = block.area()
         area = Area(block.z, corner.left - before, corner.top - before, side, side)
-        image = self._source.read(area, cancelled)
+        image = mirror_beyond(self._source.read(area, cancelled))
         image = sharpen_soft(image, self._sharpening(block.z, cancelled))
         start = before + lattice.start
         box = start, start, start + reach, start + reach

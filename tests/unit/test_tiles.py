@@ -19,11 +19,13 @@ from starlette.testclient import TestClient
 
 from app.commandline.cli import main
 from app.errors import SettingsError
+from app.imaging.image import Image
 from app.segmentation.options import TileOptions
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import never
 from app.settings import load_settings
 from app.tiles.cache import Cache
+from app.tiles.edges import mirror_beyond
 from app.tiles.grid import Block, Tile, pixel_at
 from app.tiles.maps import Map, open_maps
 from tests.factories import EXACTLY, ramp_graph, slow_graph, write_toy_bundle
@@ -144,6 +146,18 @@ def cut(map: Map, block: Block, segmenter: Segmenter) -> NDArray[np.float32]:
     assert known.margin > 0
     inner = slice(known.margin, -known.margin)
     return known.values[inner, inner]
+
+
+def test_beyond_an_edge_the_imagery_is_mirrored() -> None:
+    pixels = np.zeros((4, 9, 3), np.uint8)
+    valid = np.zeros((4, 9), np.bool_)
+    pixels[:, 3:7] = np.array([10, 20, 30, 40], np.uint8)[:, np.newaxis]
+    valid[:, 3:7] = True
+    filled = mirror_beyond(Image(pixels, valid))
+    assert filled.pixels[0, :, 0].tolist() == [40, 30, 20, 10, 20, 30, 40, 30, 20]
+    assert filled.valid is valid
+    nothing = Image(pixels, np.zeros_like(valid))
+    assert mirror_beyond(nothing) is nothing
 
 
 class TestOptions:
