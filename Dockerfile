@@ -36,7 +36,10 @@ COPY --from=build /opt/rooftrace/venv venv
 COPY LICENSE .
 COPY models models
 COPY app app
+# A volume that is mounted here belongs to the user.
+RUN mkdir /var/lib/rooftrace && chown 10001:10001 /var/lib/rooftrace
 ENV PATH=/opt/rooftrace/venv/bin:$PATH \
+    ROOFTRACE_JOBS=/var/lib/rooftrace/jobs \
     ROOFTRACE_HOST=0.0.0.0 \
     ROOFTRACE_PORT=8000
 USER 10001:10001

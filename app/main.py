@@ -66,6 +66,7 @@ def create_app(
         )
         jobs = Jobs(
             settings.jobs,
+            database=settings.database.get_secret_value() if settings.database else None,
             budget=settings.job_budget,
             retention=settings.job_retention,
             max_pixels=settings.max_pixels,

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -174,6 +175,11 @@ class Settings(BaseSettings):
         Path("rooftrace-jobs"),
         description="folder where jobs are kept; it is made with the first job",
     )
+    database: SecretStr | None = Field(
+        None,
+        description="postgresql://USER:PASSWORD@HOST/NAME: where jobs are noted, for several "
+        "processes that share the folder of jobs; unset: SQLite in that folder, for one process",
+    )
     job_budget: PositiveInt = Field(20 * 2**30, description="bytes on disk that jobs may take")
     job_retention: PositiveFloat = Field(
         7 * 86400.0, description="seconds that a job is kept after its end"
@@ -243,6 +249,13 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("database")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith("postgresql://"):
+            raise ValueError("it must begin with postgresql://")
+        return value
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _origins(cls, value: object) -> object:
@@ -279,4 +292,5 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name, *inside = map(str, first["loc"])
         variable = ".".join([PREFIX + name.upper(), *inside])
-        raise SettingsError(f"{variable}={first['input']!r}: {first['msg']}") from error
+        came = "…" if name == "database" else repr(first["input"])  # it has a password
+        raise SettingsError(f"{variable}={came}: {first['msg']}") from error

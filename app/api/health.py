@@ -38,6 +38,7 @@ async def ready(service: Running) -> Readiness:
         model=segmenter.manifest.version,
         execution_providers=execution_providers(segmenter),
         fallback=segmenter.predictor.fallback,
+        jobs="away" if service.jobs.is_away else "ready",
         waiting=service.admission.waiting,
     )
 

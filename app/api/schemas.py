@@ -120,4 +120,8 @@ class Readiness(Health):
     model: str = Field(examples=["rooftrace-8-0123456789ab"])
     execution_providers: list[str] = Field(examples=[["CPUExecutionProvider"]])
     fallback: str | None
+    jobs: Literal["ready", "away"] = Field(
+        description="away: the database of jobs can't be reached, and jobs are a 503; requests "
+        "are served all the same"
+    )
     waiting: int = Field(description="requests that wait for their turn", examples=[0])

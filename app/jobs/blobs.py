@@ -1,9 +1,12 @@
 """Where the files of long work lie: by name, and each whole or not there at all."""
 
 import shutil
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+_UNFINISHED = ".tmp"
 
 
 class Blobs(Protocol):
@@ -47,7 +50,8 @@ class Folder:
         """Store a file."""
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
+        # Two processes may write the same file: one whose lease has ended, and the next.
+        unfinished = path.with_name(f"{uuid.uuid4().hex}{_UNFINISHED}")
         try:
             unfinished.write_bytes(data)
             unfinished.replace(path)
@@ -65,7 +69,7 @@ class Folder:
             return sorted(
                 f"{folder}/{path.name}"
                 for path in (self._root / folder).iterdir()
-                if path.suffix != ".tmp"
+                if path.suffix != _UNFINISHED
             )
         except FileNotFoundError:
             return []

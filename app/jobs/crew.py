@@ -14,13 +14,10 @@ from ..errors import InputError, JobsAway, StorageFull
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs
 from .records import Job
-from .runner import LEASE, Memory, Stopped, Watch, Work, failure
+from .runner import LEASE, LEAST, Memory, Stopped, Watch, Work, failure
 from .store import JobTable
 
 logger = logging.getLogger(__name__)
-
-LEAST = 64 * 1024
-"""Bytes that a job counts for at least, so that the budget bounds their number too."""
 
 _GLANCE = 1.0
 """Seconds after which a thread without work looks for jobs of other processes."""
@@ -43,6 +40,8 @@ class Crew:
     ) -> None:
         self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         """Name of the worker in leases."""
+        self.is_away = False
+        """Whether the database could not be reached when it was last asked."""
         self.totals: dict[str, int] = {}
         self.bytes = 0
         self._table = table
@@ -91,8 +90,9 @@ class Crew:
             self._wake.clear()
             try:
                 job = self._table.claim(self.name, LEASE)
+                self.is_away = False
             except (JobsAway, StorageFull):  # the log says so
-                job = None
+                job, self.is_away = None, True
             if job is None:
                 self._wake.wait(_GLANCE)
             else:
@@ -122,9 +122,19 @@ class Crew:
             logger.warning("job %s waits for its database", job.id)
             self._wake.wait(_GLANCE)
         except Exception as error:
-            self._fail(job, error)
+            # A file may be missing because the job was dismissed as it was read.
+            if self._is_mine(job):
+                self._fail(job, error)
+            else:
+                self._remove_if_gone(job)
         finally:
             del self._watches[job.id]
+
+    def _is_mine(self, job: Job) -> bool:
+        try:
+            return self._table.renew(job.id, self.name, LEASE)
+        except (JobsAway, StorageFull):
+            return True
 
     def _remove_if_gone(self, job: Job) -> None:
         """Remove the files of a job that was dismissed as they were written."""
@@ -158,7 +168,7 @@ class Crew:
         """Renew leases, let go of old jobs, and count, every few seconds."""
         self._sweep()
         while not self._stopping.wait(LEASE / 5):
-            with suppress(JobsAway, StorageFull):
+            try:
                 for id in list(self._watches):
                     if not self._table.renew(id, self.name, LEASE):
                         self.leave(id)
@@ -166,6 +176,9 @@ class Crew:
                     self._table.remove(id)
                     self._blobs.remove(id)
                 self.totals, self.bytes = self._table.totals()
+                self.is_away = False
+            except (JobsAway, StorageFull):
+                self.is_away = True
 
     def _sweep(self) -> None:
         """Remove the files of jobs that are gone."""

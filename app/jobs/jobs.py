@@ -14,10 +14,10 @@ from typing import IO
 from ..errors import JobsAway, NoSuchJob, StorageFull
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs, Folder
-from .crew import LEAST, Crew
+from .crew import Crew
 from .records import UPLOAD, Job
 from .results import Kept
-from .runner import Memory
+from .runner import LEAST, Memory
 from .store import Filter, JobTable
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class Jobs:
         self,
         folder: Path,
         *,
+        database: str | None = None,
         budget: int,
         retention: float,
         max_pixels: int,
@@ -47,13 +48,16 @@ class Jobs:
     ) -> None:
         """Keep jobs in `folder`, in `budget` bytes, for `retention` seconds after their end.
 
+        `database`: a PostgreSQL that several processes share, as they share the folder.
         `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
         """
         self.memory = memory
         self._folder = folder
         self._ended = ended
         self._blobs: Blobs = Folder(folder / "files")
-        self._table = JobTable(f"sqlite:///{folder / 'jobs.sqlite'}", budget=budget)
+        self._is_shared = database is not None
+        url = database or f"sqlite:///{folder / 'jobs.sqlite'}"
+        self._table = JobTable(url, budget=budget)
         self._crew = Crew(
             self._table,
             self._blobs,
@@ -74,17 +78,21 @@ class Jobs:
         return self._crew.totals
 
     @property
+    def is_away(self) -> bool:
+        """Whether the database could not be reached when it was last asked."""
+        return self._crew.is_away
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes on disk of all jobs, as of a few seconds ago."""
         return self._crew.bytes
 
     def start(self) -> None:
         """Go on with the jobs of earlier processes, if there are any."""
-        if self._folder.exists():
-            try:
-                self._open()
-            except (StorageFull, JobsAway) as error:
-                logger.error("jobs are not available: %s", error)
+        try:
+            self._may_open()
+        except (StorageFull, JobsAway) as error:
+            logger.error("jobs are not available: %s", error)
 
     def close(self) -> None:
         """Stop the work: what is not finished is left to the next start."""
@@ -123,9 +131,9 @@ class Jobs:
 
         Raises:
             NoSuchJob: there is none, or it is another's.
-            JobsAway: the database can't be reached.
+            JobsAway, StorageFull: the database can't be reached, or the folder not be made.
         """
-        if not self._is_open:
+        if not self._may_open():
             raise NoSuchJob("There are no jobs here.")
         return self._table.get(id, owner)
 
@@ -135,14 +143,14 @@ class Jobs:
         Raises:
             JobsAway: the database can't be reached.
         """
-        return self._table.find(owner, filter, limit, offset) if self._is_open else []
+        return self._table.find(owner, filter, limit, offset) if self._may_open() else []
 
     def dismiss(self, id: str, owner: str) -> Job:
         """Cancel a job or remove its results: nothing of it is left.
 
         Raises:
             NoSuchJob: there is none, or it is another's.
-            JobsAway: the database can't be reached.
+            JobsAway, StorageFull: the database can't be reached, or the folder not be made.
         """
         job = self.get(id, owner)
         self._table.remove(id)
@@ -166,6 +174,12 @@ class Jobs:
         """Return what makes the results of a finished job."""
         return Kept(job, self._blobs)
 
+    def _may_open(self) -> bool:
+        """Open the jobs if there may be any, and tell whether there may."""
+        if self._is_open or self._is_shared or self._folder.exists():
+            self._open()
+        return self._is_open
+
     def _open(self) -> None:
         """Make the folder, take over what nobody works on, and start the threads.
 
@@ -182,15 +196,21 @@ class Jobs:
                 self._shared = (self._folder / "lock").open("a")
             except OSError as error:
                 raise _no_room(error) from error
-            try:
-                # Nobody else is here: who worked on jobs is gone, whatever their leases say.
-                fcntl.flock(self._shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._table.free()
-            except OSError:
-                logger.info("another process shares the jobs in %s", self._folder)
-            fcntl.flock(self._shared, fcntl.LOCK_SH)
+            if not self._is_shared:
+                self._take_over()
             self._is_open = True
             self._crew.start()
+
+    def _take_over(self) -> None:
+        """End the leases of processes that are gone, if this one is alone with its folder."""
+        assert self._shared is not None
+        try:
+            fcntl.flock(self._shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            logger.info("another process shares the jobs in %s", self._folder)
+        else:
+            self._table.free()
+        fcntl.flock(self._shared, fcntl.LOCK_SH)
 
 
 def _no_room(error: OSError) -> StorageFull:

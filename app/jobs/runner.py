@@ -30,10 +30,13 @@ from .store import JobTable
 
 logger = logging.getLogger(__name__)
 
+LEAST = 64 * 1024
+"""Bytes that a job counts for at least, so that the budget bounds their number too."""
+
 LEASE = 15.0
 """Seconds after which others may take over a job that its process does not claim any more."""
 
-_TELL_AGAIN = 0.5
+_TELL_AGAIN = 0.1
 """Seconds between two notes of a job's progress."""
 
 
@@ -129,6 +132,7 @@ class Work:
             del decoded
         # Disagreement is kept for formats that show it.
         plan = self.segmenter.plan(image, options, buildings=True)
+        check_width(image, plan, self.memory)
         anew = self._begin(plan)
         with self.memory.for_job(running_memory(image, plan), self.watch):
             read = self._segment(image, plan)
@@ -148,7 +152,7 @@ class Work:
             finished=now,
             updated=now,
             outcome=outcome,
-            bytes=self.blobs.size(self.job.id),
+            bytes=max(LEAST, self.blobs.size(self.job.id)),
             lease_until=0.0,
         )
         return read

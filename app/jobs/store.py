@@ -36,10 +36,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..errors import JobsAway, NoSuchJob, StorageFull
+from ..errors import JobsAway, NoSuchJob, SettingsError, StorageFull
 from .records import FINISHED, Job
 
 _METADATA = MetaData()
@@ -69,6 +69,10 @@ _JOBS = Table(
     Column("lease_until", Float(53), nullable=False),
 )
 _IS_OPEN = _JOBS.c.status.in_(("accepted", "running"))
+_AT_ONCE = 500
+"""Names in one query."""
+_PATIENCE = 5
+"""Seconds after which a PostgreSQL that does not answer is away."""
 _BUSY_MS = 10_000
 """Milliseconds that SQLite waits for another writer."""
 
@@ -97,6 +101,13 @@ class _Database:
         """Close the connections."""
         self._engine.dispose()
 
+    def _make_table(self) -> None:
+        try:
+            _METADATA.create_all(self._engine)
+        except (IntegrityError, ProgrammingError):  # another process was a moment earlier
+            _METADATA.create_all(self._engine)
+        self._has_table = True
+
     def _read(self, query: Select[Any]) -> Sequence[Job]:
         with self._begin() as connection:
             return [Job(**row) for row in connection.execute(query).mappings()]
@@ -106,8 +117,7 @@ class _Database:
         """Open a transaction, in a database that has the table."""
         try:
             if not self._has_table:
-                _METADATA.create_all(self._engine)
-                self._has_table = True
+                self._make_table()
             with self._engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
@@ -248,9 +258,12 @@ class JobTable(_Database):
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are jobs."""
+        known = set[str]()
         with self._begin() as connection:
-            query = select(_JOBS.c.id).where(_JOBS.c.id.in_(ids))
-            return set(connection.execute(query).scalars())
+            for first in range(0, len(ids), _AT_ONCE):
+                some = _JOBS.c.id.in_(ids[first : first + _AT_ONCE])
+                known.update(connection.execute(select(_JOBS.c.id).where(some)).scalars())
+        return known
 
     def totals(self) -> tuple[dict[str, int], int]:
         """Return how many jobs have each status, and the bytes of all."""
@@ -263,10 +276,22 @@ class JobTable(_Database):
 
 
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True)
-    if engine.dialect.name == "sqlite":
+    if url.startswith("sqlite:"):
+        engine = create_engine(url)
         event.listen(engine, "connect", _prepare)
-    return engine
+        return engine
+    try:
+        return create_engine(
+            url.replace("postgresql:", "postgresql+psycopg:", 1),
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": _PATIENCE, "tcp_user_timeout": 1000 * _PATIENCE},
+        )
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"ROOFTRACE_DATABASE needs {error.name}: install the extra `postgres`"
+        ) from error
+    except ArgumentError:
+        raise SettingsError("ROOFTRACE_DATABASE can't be read as an address") from None
 
 
 def _prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

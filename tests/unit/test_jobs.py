@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from app.api.admission import Memory
+from app.errors import QueueFull
+from app.jobs.runner import Stopped, Watch
 from tests.factories import nan_graph, scene, toy_cascade, write_toy_bundle
 from tests.geotiff import tiff
 from tests.maps import NORTH_UP, UTM
@@ -434,6 +437,29 @@ class TestOwners:
             database = (tmp_path / "jobs" / "jobs.sqlite").read_bytes()
             assert b"first-key" not in database
             assert client.delete(f"/jobs/{id}", headers=mine).status_code == 200
+
+
+class TestMemory:
+    def test_a_job_takes_the_bodies_share_and_no_images(self) -> None:
+        memory = Memory(1000, largest_body=100, largest_image=500)
+        assert memory.largest_job == 300
+        with memory.for_job(300, Watch()), memory.for_image(500, Watch()):
+            memory.resize_body(0, 200)  # the largest, which is held twice
+            with pytest.raises(QueueFull):
+                memory.resize_body(200, 201)
+        memory.resize_body(200, 500)
+        watch = Watch()
+        watch.stopped.set()
+        with pytest.raises(Stopped), memory.for_job(1, watch):
+            pass
+
+    def test_an_image_with_too_long_rows_is_no_job(self, tmp_path: Path, bundle: Path) -> None:
+        limits = {"max_pixels": 10_000, "max_upload_bytes": 100_000, "memory_budget": 1_000_000}
+        with serving(bundle, jobs=tmp_path, **limits) as client:
+            wide = encoded(scene(2, 5000))
+            response = client.post(EXECUTION, files={"file": wide}, headers=ASYNC)
+            assert_problem(response, 413, "Upload too large", "5000 x 2 pixels", "POST /segment")
+            assert client.post("/segment", files={"file": wide}).status_code == 200
 
 
 class TestList:

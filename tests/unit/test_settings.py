@@ -24,6 +24,18 @@ def test_the_defaults_are_the_contracts() -> None:
     assert (settings.bundle / "..").resolve() == Path(__file__).parents[2] / "models"
 
 
+def test_a_database_is_postgresql_and_its_password_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROOFTRACE_DATABASE", "postgresql://jobs:secret@host/name")
+    settings = load_settings()
+    assert "secret" not in f"{settings} {settings.database}"
+    monkeypatch.setenv("ROOFTRACE_DATABASE", "mysql://jobs:secret@host/name")
+    with pytest.raises(SettingsError, match=r"ROOFTRACE_DATABASE.*postgresql://") as raised:
+        load_settings()
+    assert "secret" not in str(raised.value)
+
+
 def test_every_one_has_a_description() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
