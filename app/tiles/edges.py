@@ -20,7 +20,7 @@ def mirror_beyond(image: Image) -> Image:
         ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
     )
     rows, cols = nearest[0], nearest[1]
-    row, col = np.indices(valid.shape, np.int32, sparse=True)
+    row, col = np.ogrid[: image.height, : image.width]
     mirrored_row = np.clip(2 * rows - row, 0, image.height - 1)
     mirrored_col = np.clip(2 * cols - col, 0, image.width - 1)
     there = valid[mirrored_row, mirrored_col]
