@@ -9,8 +9,8 @@ FROM ${BASE} AS build
 # Which of the extras `cpu` and `gpu` is installed.
 ARG DEVICE=cpu
 # More of them, with commas between: openvino (int8 and bf16 on CPUs, 1.7 times as fast and more),
-# geo (GeoPackage, FlatGeobuf, GeoParquet), otel, tiles (live map tiles).
-ARG EXTRAS="openvino"
+# map (the page's map), geo (GeoPackage, FlatGeobuf, GeoParquet), otel, tiles (live map tiles).
+ARG EXTRAS="openvino,map"
 WORKDIR /opt/rooftrace
 COPY pyproject.toml setup.py constraints.txt ./
 COPY app/__init__.py app/

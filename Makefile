@@ -12,8 +12,8 @@ comma  := ,
 BIN    := $(VENV)/bin
 # The GPU build where an NVIDIA driver answers, else the CPU build.
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-# On a CPU, OpenVINO too, for int8 and bf16 where the CPU has them.
-EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)
+# The page's map; and on a CPU, OpenVINO, for int8 and bf16 where the CPU has them.
+EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)$(comma)map
 # glibc hands large blocks back to the system after every operator; keeping them made bf16 training
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1

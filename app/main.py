@@ -112,7 +112,7 @@ def create_app(
     app.include_router(job_routes.router)
     app.include_router(health.router)
     app.include_router(tiles.router)
-    page.install(app)
+    page.install(app, settings)
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
 
     # All that it asks for is relative: a proxy may have put the service under any path.

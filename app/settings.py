@@ -204,6 +204,12 @@ class Settings(BaseSettings):
     tile_timeout: PositiveFloat = Field(
         10.0, description="seconds that the host of a tile source has to answer"
     )
+    basemap: str | None = Field(
+        None,
+        description="map tiles under the images on the page, such as "
+        "https://tiles.example.org/{z}/{x}/{y}.png; unset: the page asks no other host",
+    )
+    basemap_attribution: str = Field("", description="what the page writes beside these tiles")
     header_timeout: PositiveFloat = Field(
         10.0, description="seconds for a request's headers to arrive"
     )
@@ -255,6 +261,17 @@ class Settings(BaseSettings):
         if value is not None and not value.get_secret_value().startswith("postgresql://"):
             raise ValueError("it must begin with postgresql://")
         return value
+
+    @field_validator("basemap")
+    @classmethod
+    def _tiles(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        if missing := [name for name in ("{z}", "{x}", "{y}") if name not in address]:
+            raise ValueError(f"{', '.join(missing)} is missing: tiles are asked for by z, x and y")
+        if not re.fullmatch(r"(https?://[^\s/;,'\"]+)?/?[^\s:;,'\"]+", address):
+            raise ValueError("it must be an https:// address or a path of this service")
+        return address
 
     @field_validator("cors_origins", mode="before")
     @classmethod

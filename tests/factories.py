@@ -71,14 +71,14 @@ def nan_graph(patch: int, channel: str = "red") -> bytes:
     return _graph(patch, nodes)
 
 
-def slow_graph(channel: str, patch: int) -> bytes:
-    """Make a member that answers as `channel_graph`, after much that comes to nothing."""
+def slow_graph(channel: str, patch: int, rounds: int = 200) -> bytes:
+    """Make a member that answers as `channel_graph`, after `rounds` that come to nothing."""
     detour = [_node("Sin", ["value"], "sin0")]
-    detour += [_node("Sin", [f"sin{i}"], f"sin{i + 1}") for i in range(200)]
+    detour += [_node("Sin", [f"sin{i}"], f"sin{i + 1}") for i in range(rounds)]
     nodes = [
         *_channel(channel),
         *detour,
-        _node("Mul", ["sin200", "zero"], "nothing"),
+        _node("Mul", [f"sin{rounds}", "zero"], "nothing"),
         _node("Add", ["value", "nothing"], "sum"),
         _node("Div", ["sum", "full"], "probability"),
     ]

@@ -1,60 +1,92 @@
 """The page for a person: static files, and a policy that holds the browser to this service."""
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Scope
 
+from ..settings import Settings
 from .answers import accepted
 from .ogc import landing_page
 
 _WEB = Path(__file__).parents[1] / "web"
-
-_POLICY = {
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self'",
-    "img-src": "'self' blob: data:",
-    "connect-src": "'self'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-    "frame-ancestors": "'none'",
-}
-_HEADERS = {
-    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    # Files of two releases must not meet in one page: a browser asks whether its copy is current.
-    "Cache-Control": "no-cache",
-}
-
-router = APIRouter(include_in_schema=False)
+_MAP = "maplibre"
+"""Package whose folder `srcjs` holds MapLibre GL JS: the extra `map`."""
 
 
-@router.get("/")
-async def page(request: Request) -> Response:
-    """Return the page to a browser, and to others the links of OGC API in JSON.
+def install(app: FastAPI, settings: Settings) -> None:
+    """Serve the page and the files that it is made of.
 
-    All that the page asks for is relative: a proxy may have put it anywhere.
+    All that it asks for is relative: a proxy may have put the service under any path.
     """
-    vary = {"Vary": "Accept"}
-    if "text/html" in accepted(request).lower():
-        return FileResponse(_WEB / "index.html", headers={**_HEADERS, **vary})
-    landing = landing_page().model_dump_json()
-    return Response(landing, media_type="application/json", headers=vary)
+    has_map = find_spec(_MAP) is not None
+    headers = _headers(settings.basemap, has_map)
+
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        """Return the page to a browser, and to others the links of OGC API in JSON."""
+        vary = {"Vary": "Accept"}
+        if "text/html" in accepted(request).lower():
+            return FileResponse(_WEB / "index.html", headers={**headers, **vary})
+        landing = landing_page().model_dump_json()
+        return Response(landing, media_type="application/json", headers=vary)
+
+    @app.get("/page.json", include_in_schema=False)
+    async def page_settings() -> JSONResponse:
+        basemap = {"url": settings.basemap, "attribution": settings.basemap_attribution}
+        body = {"map": has_map, "basemap": basemap if settings.basemap else None}
+        return JSONResponse(body, headers=headers)
+
+    app.mount("/page", _Files(headers, directory=_WEB / "page"))
+    if has_map:
+        app.mount("/map", _Files(headers, packages=[(_MAP, "srcjs")]))
+
+
+def _headers(basemap: str | None, has_map: bool) -> dict[str, str]:
+    """Return the headers of the page and of its files.
+
+    No host but this one is asked for anything, and that of the basemap if the operator names one.
+    """
+    basemap_host = ""
+    if basemap and (parts := urlsplit(basemap)).netloc:
+        basemap_host = f" {parts.scheme}://{parts.netloc}"
+    policy = {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": f"'self' blob: data:{basemap_host}",
+        "connect-src": f"'self'{basemap_host}",
+        # MapLibre makes its workers of its own text.
+        **({"worker-src": "blob:"} if has_map else {}),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return {
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        # Files of two releases must not meet in one page: a browser asks whether its copy is
+        # current.
+        "Cache-Control": "no-cache",
+    }
 
 
 class _Files(StaticFiles):
+    """Static files with the headers of the page."""
+
+    def __init__(self, headers: dict[str, str], **where: Any) -> None:
+        super().__init__(**where)
+        self._headers = headers
+
     async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return the file at a path."""
         response = await super().get_response(path, scope)
-        response.headers.update(_HEADERS)
+        response.headers.update(self._headers)
         return response
-
-
-def install(app: FastAPI) -> None:
-    """Serve the page and the files that it is made of."""
-    app.include_router(router)
-    app.mount("/page", _Files(directory=_WEB / "page"))

@@ -10,7 +10,9 @@ from ..errors import InvalidOption, NotAcceptable
 from ..outputs.formats import FORMATS
 from ..segmentation.options import BatchOptions, Options, ResultOptions
 
-FormatName = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
+FormatName = Literal[
+    "png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"
+]
 JobFormatName = FormatName | Literal["gpkg", "flatgeobuf", "geoparquet"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
 

@@ -8,7 +8,7 @@ from .. import __version__
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 FORMATS = (
-    *("png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"),
+    *("png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"),
     *("gpkg", "flatgeobuf", "geoparquet"),
 )
 """Names in `app.outputs.formats`, which takes long to import."""

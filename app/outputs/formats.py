@@ -14,7 +14,7 @@ from .coco import write_coco
 from .geojson import check_coordinates, write_geojson
 from .geotiff import check_grid, save_geotiff, write_geotiff
 from .mask_rle import write_rle
-from .pictures import write_mask, write_overlay, write_probability
+from .pictures import write_disagreement, write_mask, write_overlay, write_probability
 from .styles import RASTER_QML
 from .tables import check_table, save_flatgeobuf, save_geopackage, save_geoparquet
 
@@ -34,9 +34,9 @@ class Format:
     `check` tells before any work whether an image can have it: it raises `ImpossibleOutput`, or
     returns notices for the client. `write` writes to an open file; None where a library insists on
     a path. `save` writes to a path, by default by way of `write`; the file is not whole until
-    it returns. `buildings`: it shows each building, not the mask alone. `whole`: it holds the
-    result whole, so its memory grows with the image's height. `style`: what QGIS looks for beside
-    a file, in one of the same name that ends in `.qml`.
+    it returns. `buildings`: it shows each building or the members' disagreement, not the mask
+    alone. `whole`: it holds the result whole, so its memory grows with the image's height. `style`:
+    what QGIS looks for beside a file, in one of the same name that ends in `.qml`.
     """
 
     name: str
@@ -103,6 +103,16 @@ FORMATS: dict[str, Format] = {
             "8-bit single-channel: 255 × probability, rounded; at least 255 × threshold where the "
             "mask is building, less elsewhere",
             write_probability,
+            whole=True,
+        ),
+        Format(
+            "disagreement",
+            "image/png",
+            ".disagreement.png",
+            "8-bit single-channel: 255 × the largest less the smallest probability of the members, "
+            "rounded",
+            write_disagreement,
+            buildings=True,
             whole=True,
         ),
         Format(

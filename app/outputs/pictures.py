@@ -1,4 +1,4 @@
-"""Results as PNG: the mask, the probabilities, and the image with its buildings tinted."""
+"""Results as PNG: mask, probabilities, disagreement, and the image with its buildings tinted."""
 
 import math
 from typing import IO
@@ -29,12 +29,24 @@ def write_probability(stream: SegmentedStream, file: IO[bytes]) -> None:
     write_grey_png(file, levels, tags(stream.plan))
 
 
+def write_disagreement(stream: SegmentedStream, file: IO[bytes]) -> None:
+    """Write 255 x how far the members disagree, rounded, as 8-bit single-channel PNG."""
+    levels = stream.assemble(lambda band: _rounded(band.disagreement))
+    write_grey_png(file, levels, tags(stream.plan))
+
+
 def write_overlay(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write the image with its buildings tinted and outlined, as RGB or RGBA PNG."""
     image = stream.image
     mask = stream.assemble(lambda band: band.mask)
     pixels, valid = image.read_pixels(0, image.height), image.read_valid(0, image.height)
     write_overlay_png(file, pixels, valid, mask, tags(stream.plan))
+
+
+def _rounded(values: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    assert values is not None, "the plan asks for it"
+    rounded: NDArray[np.uint8] = np.rint(values * np.float32(255)).astype(np.uint8)
+    return rounded
 
 
 def _levels(band: Band, least: int) -> NDArray[np.uint8]:

@@ -1,140 +1,164 @@
-"""The page for a person, in a real Chromium."""
+"""The page in a real Chromium: what it shows of an image is what the service says of it."""
 
 import re
+import subprocess
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
 
+import httpx2
 import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.browsing import (
+    GREY,
+    canvas,
+    choose,
+    percent,
+    shown_mask,
+    wait_for_result,
+    wait_for_update,
+    watched,
+)
 from tests.e2e.conftest import IN_CHROMIUM, Serve, Server
 from tests.factories import scene, toy_cascade
 from tests.serving import THRESHOLD, decoded, encoded, exact_bundle, toy_mask
 
 pytestmark = IN_CHROMIUM
 
-# Three equal channels: the toy's probability is then value / 255, and eight bits hold it exactly.
-GREY: NDArray[np.uint8] = np.repeat(scene(60, 90)[..., :1], 3, axis=2)
-READ_CANVAS = """id => {
-  const canvas = document.getElementById(id);
-  const { data, width, height } =
-    canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return { width, height, data: Array.from(data) };
-}"""
-
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The page, which must ask nobody but its server for anything, and complain of nothing."""
-    page = browser.new_page(viewport={"width": 1280, "height": 860})
-    asked: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(server.url)
-    yield page
-    page.close()
-    assert asked
-    assert not [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))]
-    assert not complaints
+    with watched(browser, server.url) as page:
+        yield page
 
 
-def choose(page: Page, folder: Path, name: str, data: bytes) -> None:
-    (folder / name).write_bytes(data)
-    page.get_by_label("Drop").set_input_files(folder / name)
+@pytest.fixture
+def tile(tmp_path: Path) -> Path:
+    """An image of 90 × 60 pixels."""
+    return written(tmp_path / "my.tile.png", encoded(GREY))
 
 
-def canvas(page: Page, name: str) -> NDArray[np.uint8]:
-    """Read the pixels of a canvas, uint8 (H, W, 4)."""
-    read: dict[str, Any] = page.evaluate(READ_CANVAS, name)
-    return np.array(read["data"], np.uint8).reshape(read["height"], read["width"], 4)
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
 
 
-def shown_mask(page: Page) -> NDArray[np.bool_]:
-    return canvas(page, "mask")[..., 3] > 0
+def download(page: Page, format: str) -> bytes:
+    with page.expect_download() as begun:
+        page.locator(f"[data-format={format}]").click()
+    return Path(begun.value.path()).read_bytes()
 
 
-def percent(mask: NDArray[np.bool_]) -> str:
-    return f"{100 * mask.mean():.1f} %"
-
-
-def test_an_image_is_shown_with_its_mask_and_figures(page: Page, tmp_path: Path) -> None:
-    choose(page, tmp_path, "tile.png", encoded(GREY))
+def test_an_image_is_shown_with_its_mask_and_figures(page: Page, tile: Path) -> None:
+    choose(page, tile)
+    wait_for_result(page)
     expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
     np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
     np.testing.assert_array_equal(canvas(page, "picture")[..., :3], GREY)
-    work = page.locator("#work")
-    for text in ("tile.png", "90 × 60 px", "toy-", "CPU", "infer", "decode"):
-        expect(work).to_contain_text(text)
-    expect(page.locator("#notices")).to_be_hidden()
-    expect(page.get_by_role("alert")).to_be_hidden()
-
-
-def test_the_sliders(page: Page, tmp_path: Path) -> None:
-    choose(page, tmp_path, "tile.png", encoded(GREY))
-    threshold = page.get_by_label("Threshold")
+    page.get_by_text("About this image").click()
+    for text in ("90 × 60 px", "not known", "toy-"):
+        expect(page.locator("#facts")).to_contain_text(text)
     expect(page.locator("#threshold-value")).to_have_text(str(THRESHOLD))
-    threshold.fill("0.8")
-    expect(page.get_by_text(percent(toy_mask(GREY, 0.8)))).to_be_visible()
-    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY, 0.8))
-    page.get_by_role("button", name="Back to the model").click()
-    expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
-    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
-    opacity = page.get_by_label("Opacity")
-    opacity.fill("0")
-    expect(page.locator("#mask")).to_have_css("opacity", "0")
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.locator("#complaint")).to_be_hidden()
 
 
-def test_downloads_are_the_services_own(page: Page, tmp_path: Path) -> None:
-    choose(page, tmp_path, "my.tile.png", encoded(GREY))
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download the mask").click()
-    assert download.value.suggested_filename == "my.tile.mask.png"
-    mask = decoded(Path(download.value.path()).read_bytes())
-    np.testing.assert_array_equal(mask == 255, toy_mask(GREY))
-    page.get_by_label("Threshold").fill("0.8")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download the mask").click()
-    mask = decoded(Path(download.value.path()).read_bytes())
-    np.testing.assert_array_equal(mask == 255, toy_mask(GREY, 0.8))
-
-
-def test_what_is_shown_is_what_is_downloaded(
+def test_what_is_adjusted_is_what_is_shown_and_downloaded(
     browser: Browser, serve: Serve, tmp_path: Path
 ) -> None:
-    """Bit for bit, at the bundle's threshold and at others, with everything that decides masks."""
+    """Bit for bit, at the bundle's own values and at others, with everything that decides masks."""
     cascade = toy_cascade("blue", 0.2, 0.8, 0.2)
     bundle = exact_bundle(tmp_path / "bundle", patch_size=32, cascade=cascade, min_confidence=0.62)
     colours = np.random.default_rng(7).integers(0, 256, (30, 40, 3))
     pixels = np.kron(colours, np.ones((6, 6, 1))).astype(np.uint8)
-    page = browser.new_page()
-    page.goto(serve(bundle).url)
-    choose(page, tmp_path, "tile.png", encoded(pixels))
-    button = page.get_by_role("button", name="Download the mask")
-    expect(button).to_be_visible()
     masks: list[NDArray[np.bool_]] = []
-    for threshold in (None, "0.3", "0.5", "0.71", "0.9"):
-        if threshold:
-            first = len(masks) == 1  # other probabilities come, once
-            with page.expect_response(re.compile("min_confidence=0")) if first else nullcontext():
-                page.get_by_label("Threshold").fill(threshold)
-            page.wait_for_timeout(200)
-        with page.expect_download() as download:
-            button.click()
-        masks.append(decoded(Path(download.value.path()).read_bytes()) == 255)
-        np.testing.assert_array_equal(shown_mask(page), masks[-1])
-    assert len({mask.tobytes() for mask in masks}) == len(masks)
-    page.close()
+    with watched(browser, serve(bundle).url) as page:
+        choose(page, written(tmp_path / "tile.png", encoded(pixels)))
+        wait_for_result(page)
+        for name, value in (
+            ("", ""),
+            ("threshold", "0.3"),
+            ("threshold", "0.71"),
+            ("min_confidence", "0.8"),
+            ("min_area", "100"),
+        ):
+            if name:
+                with page.expect_response(re.compile(f"results.*coco.*{name}={value}")):
+                    page.locator(f"#{name}").fill(value)
+                wait_for_update(page)
+            masks.append(decoded(download(page, "png")) == 255)
+            np.testing.assert_array_equal(shown_mask(page), masks[-1])
+            expect(page.locator("#share")).to_have_text(percent(masks[-1]))
+        assert len({mask.tobytes() for mask in masks}) == len(masks)
+        page.get_by_role("button", name="Reset").click()
+        expect(page.locator("#share")).to_have_text(percent(masks[0]))
+        np.testing.assert_array_equal(shown_mask(page), masks[0])
+
+
+def test_the_threshold_shows_while_it_moves(page: Page, tile: Path) -> None:
+    """From probabilities that the page has got once; the service is asked when the slider rests."""
+    choose(page, tile)
+    wait_for_result(page)
+    with page.expect_response(re.compile("format=probability")):
+        page.locator("#threshold").fill("0.6")
+    expect(page.locator("#share")).to_have_text(percent(toy_mask(GREY, 0.6)))
+    page.route("**/results*", lambda route: None)  # no answer comes
+    page.locator("#threshold").fill("0.8")
+    page.wait_for_timeout(400)
+    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY, 0.8))
+    expect(page.locator("#share")).to_have_text(percent(toy_mask(GREY, 0.6)))
+    expect(page.locator("#result")).to_have_class("stale")
+
+
+def test_every_format_comes_of_one_inference_and_is_the_services_own(
+    page: Page, server: Server, tile: Path
+) -> None:
+    before = inferences(server)
+    choose(page, tile)
+    wait_for_result(page)
+    offered = page.locator("#downloads button:not([aria-disabled])")
+    formats = [button.get_attribute("data-format") for button in offered.all()]
+    assert {"png", "probability", "overlay", "rle", "coco", "geojson"} <= set(formats)
+    files = {str(name): download(page, str(name)) for name in formats}
+    assert inferences(server) == before + 1
+    for name in ("png", "probability", "overlay"):
+        own = httpx2.post(
+            f"{server.url}/segment?format={name}", files={"file": (tile.name, tile.read_bytes())}
+        )
+        np.testing.assert_array_equal(decoded(files[name]), decoded(own.content))
+
+
+def test_what_an_image_can_not_have_is_said(page: Page, tile: Path) -> None:
+    choose(page, tile)
+    wait_for_result(page)
+    geotiff = page.locator("[data-format=geotiff]")
+    expect(geotiff).to_have_attribute("aria-disabled", "true")
+    expect(page.locator("#reasons")).to_contain_text("georeference")
+    expect(geotiff).to_have_accessible_description(re.compile("georeference"))
+
+
+def test_the_command_line_gives_the_same_file(page: Page, tile: Path, tmp_path: Path) -> None:
+    choose(page, tile)
+    wait_for_result(page)
+    page.locator("#threshold").fill("0.7")
+    expect(page.locator("#share")).to_have_text(percent(toy_mask(GREY, 0.7)))
+    data = download(page, "rle")
+    page.get_by_text("The same from a command line").click()
+    lines = page.locator("#command pre").inner_text().splitlines()
+    commands = [line for line in lines if line.startswith("curl ")]
+    assert len(commands) == 2
+    for command in commands:
+        subprocess.run(["bash", "-ec", f"{command} -sS"], cwd=tmp_path, check=True)
+        assert (tmp_path / "my.tile.rle.json").read_bytes() == data
+        (tmp_path / "my.tile.rle.json").unlink()
 
 
 def test_a_tiff_which_no_browser_shows(page: Page, tmp_path: Path) -> None:
-    choose(page, tmp_path, "tile.tif", encoded(GREY, "TIFF"))
-    expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
+    choose(page, written(tmp_path / "tile.tif", encoded(GREY, "TIFF")))
+    wait_for_result(page)
     np.testing.assert_array_equal(canvas(page, "picture")[..., :3], GREY)
     np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
 
@@ -142,7 +166,7 @@ def test_a_tiff_which_no_browser_shows(page: Page, tmp_path: Path) -> None:
 def test_the_picture_lies_under_its_mask_whatever_its_exif_says(page: Page, tmp_path: Path) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
-    choose(page, tmp_path, "phone.jpg", encoded(GREY, "JPEG", quality=100, exif=exif))
+    choose(page, written(tmp_path / "a.jpg", encoded(GREY, "JPEG", quality=100, exif=exif)))
     expect(page.locator("#notices")).to_contain_text("orientation")
     assert shown_mask(page).shape == canvas(page, "picture").shape[:2] == (60, 90)
     distance = canvas(page, "picture")[..., :3].astype(int) - GREY
@@ -152,103 +176,73 @@ def test_the_picture_lies_under_its_mask_whatever_its_exif_says(page: Page, tmp_
 def test_transparent_pixels_do_not_count(page: Page, tmp_path: Path) -> None:
     alpha = np.zeros((60, 90, 1), np.uint8)
     alpha[:, :45] = 255
-    choose(page, tmp_path, "half.png", encoded(np.dstack([GREY, alpha])))
-    expect(page.get_by_text(percent(toy_mask(GREY)[:, :45]))).to_be_visible()
-    page.get_by_label("Threshold").fill("0.8")
-    expect(page.get_by_text(percent(toy_mask(GREY, 0.8)[:, :45]))).to_be_visible()
+    choose(page, written(tmp_path / "half.png", encoded(np.dstack([GREY, alpha]))))
+    wait_for_result(page)
+    expect(page.locator("#share")).to_have_text(percent(toy_mask(GREY)[:, :45]))
 
 
-def test_an_error_shows_the_problems_detail_and_the_next_image_works(
-    page: Page, tmp_path: Path
+def inferences(server: Server) -> int:
+    """Count the images that members were asked about, by the service's own metrics."""
+    metrics = httpx2.get(f"{server.url}/metrics").text
+    of_jobs = re.findall(r'^rooftrace_jobs_ended_total\{.*"successful"\} (\S+)', metrics, re.M)
+    of_requests = re.findall(r'^rooftrace_stage_duration.*_count\{.*"infer"\} (\S+)', metrics, re.M)
+    return sum(int(float(number)) for number in (*of_jobs, *of_requests))
+
+
+def test_the_sample(page: Page) -> None:
+    page.get_by_role("button", name="Try a sample").click()
+    wait_for_result(page)
+    expect(page.locator("#name")).to_have_text("sample.tif")
+    expect(page.locator("#area")).to_contain_text("m²")
+
+
+def test_a_very_large_image_is_shown_smaller(
+    browser: Browser, server: Server, tmp_path: Path
 ) -> None:
-    choose(page, tmp_path, "notes.png", b"<svg/>")
-    alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("Unsupported format")
-    expect(alert).to_contain_text("The file is an SVG drawing.")
-    expect(page.locator("#work")).to_be_hidden()
-    choose(page, tmp_path, "tile.png", encoded(GREY))
-    expect(page.get_by_text(percent(toy_mask(GREY)))).to_be_visible()
-    expect(alert).to_be_hidden()
+    pixels = np.zeros((30, 9000, 3), np.uint8)
+    pixels[6:24, 300:8100] = 255
+    with watched(browser, server.url) as page:
+        choose(page, written(tmp_path / "long.png", encoded(pixels)))
+        wait_for_result(page)
+        expect(page.locator("#share")).to_have_text(percent(toy_mask(pixels)))
+        np.testing.assert_array_equal(shown_mask(page), toy_mask(pixels)[::3, ::3])
+        assert canvas(page, "picture").shape[1] == 4096
 
 
-def test_a_hostile_filename_is_text(page: Page, tmp_path: Path) -> None:
-    name = "<img src=x onerror=alert(1)>.png"
-    choose(page, tmp_path, name, encoded(GREY))
-    expect(page.locator("#status")).to_have_text(name)
-    assert page.locator("img").count() == 0
+def test_outlines_are_drawn_as_geojson_has_them(page: Page, server: Server, tmp_path: Path) -> None:
+    rows, cols = np.mgrid[:80, :100]
+    house = (np.abs(3 * (cols - 50) + rows - 40) < 60) & (np.abs(cols - 50 - 3 * (rows - 40)) < 60)
+    pixels = np.repeat(np.where(house, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
+    image = written(tmp_path / "house.png", encoded(pixels))
+    choose(page, image)
+    wait_for_result(page)
+    outlines = page.locator("#outlines")
+    assert outlines.get_attribute("d") is None
+    page.get_by_label("Square corners").check()
+    expect(outlines).to_have_attribute("d", re.compile("^M"))
+    points = re.findall(r"[ML]([\d.]+) ([\d.]+)", str(outlines.get_attribute("d")))
+    own = httpx2.post(
+        f"{server.url}/segment?format=geojson&rectify=orthogonal",
+        files={"file": (image.name, image.read_bytes())},
+    )
+    [feature] = own.json()["features"]
+    assert [[float(x), float(y)] for x, y in points] == feature["geometry"]["coordinates"][0]
+    assert len(points) == 5  # four corners, the first one twice
+    page.get_by_label("Square corners").uncheck()
+    expect(outlines).not_to_have_attribute("d", re.compile(""))
 
 
-def test_it_can_be_used_without_a_mouse(page: Page, tmp_path: Path) -> None:
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    expect(page.get_by_label("Drop")).to_be_focused()
-    choose(page, tmp_path, "tile.png", encoded(GREY))
-    threshold = page.get_by_label("Threshold")
-    expect(threshold).to_be_visible()
-    threshold.focus()
-    page.keyboard.press("ArrowRight")
-    expect(page.locator("#threshold-value")).to_have_text("0.5118")  # 130.5 / 255
-
-
-def test_a_key_is_asked_for_where_one_is_needed_and_kept_in_the_tab(
-    browser: Browser, serve: Serve, exact: Path, tmp_path: Path
-) -> None:
-    good, bad = "a-good-key-of-some-length", "another-key-that-is-not-good"
-    (tmp_path / "keys").write_text(f"{good}\n")
-    server = serve(exact, api_keys=tmp_path / "keys")
-    page, share = browser.new_page(), percent(toy_mask(GREY))
-    sent: list[tuple[str, str | None]] = []
-    complaints: list[str] = []
-    page.on("request", lambda r: sent.append((r.url, r.headers.get("authorization"))))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(server.url)
-    key, use = page.get_by_label("Key"), page.get_by_role("button", name="Use this key")
-    expect(key).to_be_hidden()
-    choose(page, tmp_path, "tile.png", encoded(GREY))
-    expect(page.get_by_role("alert")).to_contain_text("Key missing")
-    key.fill(bad)
-    use.click()
-    expect(page.get_by_role("alert")).to_contain_text("Key refused")
-    key.fill(good)
-    key.press("Enter")
-    expect(page.get_by_text(share)).to_be_visible()
-    expect(key).to_be_hidden()
-    expect(page.get_by_role("alert")).to_be_hidden()
-    np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
-    segmenting = [header for url, header in sent if "/segment?" in url]
-    assert segmenting == [None, f"Bearer {bad}", f"Bearer {good}"]
-    assert not [url for url, _ in sent if good in url or bad in url]
-    assert page.evaluate("localStorage.length + document.cookie.length") == 0
-
-    page.reload()
-    choose(page, tmp_path, "tile.png", encoded(GREY))
-    expect(page.get_by_text(share)).to_be_visible()
-    another = browser.new_page()
-    another.goto(server.url)
-    choose(another, tmp_path, "tile.png", encoded(GREY))
-    expect(another.get_by_label("Key")).to_be_visible()
-    for each in (page, another):
-        each.close()
-    assert not complaints
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(
-    browser: Browser, server: Server, tmp_path: Path, scheme: Literal["light", "dark"]
-) -> None:
-    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
-    page.goto(server.url)
-    choose(page, tmp_path, "w" * 80 + ".png", encoded(scene(300, 900)))
-    expect(page.get_by_text("of the image is building")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 21, 24)"
-    assert dark == (scheme == "dark")
-    page.close()
-
-
-def test_the_documents_render_from_our_own_files(page: Page) -> None:
-    page.get_by_role("link", name="API").click()
-    expect(page.locator(".opblock")).to_have_count(6)
-    expect(page.locator(".opblock-summary-path").first).to_contain_text("/segment")
-    page.locator(".opblock-summary").first.click()
-    expect(page.get_by_text("threshold").first).to_be_visible()
+def test_where_the_models_disagree(page: Page, server: Server, tmp_path: Path) -> None:
+    pixels = scene(60, 90)
+    image = written(tmp_path / "tile.png", encoded(pixels))
+    choose(page, image)
+    wait_for_result(page)
+    page.get_by_label("Where the models disagree").check()
+    layer = page.locator("#disagreement")
+    expect(layer).to_be_visible()
+    wait_for_update(page)
+    spread = pixels.max(axis=2).astype(float) - pixels.min(axis=2)
+    drawn = canvas(page, "disagreement")[..., 3]
+    np.testing.assert_allclose(drawn, np.minimum(230, 1.6 * spread), atol=2.5)
+    page.get_by_label("Where the models disagree").uncheck()
+    expect(layer).to_be_hidden()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.e2e.browsing import choose, percent, wait_for_result
 from tests.e2e.conftest import CHROMIUM, Server, free_port, wait_until_ready
 from tests.factories import scene
 from tests.serving import assert_problem, decoded, encoded, toy_mask
@@ -99,8 +100,13 @@ def test_the_page_works(root: str, browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "tile.png").write_bytes(encoded(PIXELS))
     page = browser.new_page()
     page.goto(root)
-    page.get_by_label("Drop").set_input_files(tmp_path / "tile.png")
-    expect(page.get_by_text(f"{100 * toy_mask(PIXELS).mean():.1f} %")).to_be_visible()
+    choose(page, tmp_path / "tile.png")
+    wait_for_result(page)
+    expect(page.locator("#share")).to_have_text(percent(toy_mask(PIXELS)))
+    with page.expect_download() as begun:
+        page.get_by_role("button", name="Download").click()
+    mask = decoded(Path(begun.value.path()).read_bytes())
+    np.testing.assert_array_equal(mask == 255, toy_mask(PIXELS))
     page.get_by_role("link", name="API").click()
     expect(page.locator(".opblock").first).to_be_visible()
     page.close()

@@ -127,7 +127,8 @@ class TestStatus:
 
 class TestResults:
     @pytest.mark.parametrize(
-        "format", ["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
+        "format",
+        ["png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"],
     )
     @pytest.mark.parametrize(
         "query",

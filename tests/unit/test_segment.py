@@ -72,6 +72,12 @@ class TestFormats:
         exact = 255 * toy_probability(PIXELS)
         assert np.abs(decoded(response.content) - exact).max() <= 0.5 + 1e-4
 
+    def test_disagreement_is_the_range_of_the_members(self, client: TestClient) -> None:
+        response = post(client, params={"format": "disagreement"})
+        assert response.headers["content-type"] == "image/png"
+        spread = PIXELS.max(axis=2).astype(int) - PIXELS.min(axis=2)
+        assert np.abs(decoded(response.content) - spread).max() <= 0.5 + 1e-4
+
     def test_overlay_changes_the_buildings_and_nothing_else(self, client: TestClient) -> None:
         response = post(client, params={"format": "overlay"})
         assert response.headers["content-type"] == "image/png"

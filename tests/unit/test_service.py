@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -341,6 +342,35 @@ class TestPage:
         if response.headers["content-type"].startswith("text/"):
             urls = set(re.findall(r"https?://[^\s'\")]+", response.text))
             assert urls <= {"http://www.w3.org/2000/svg"}  # a name, not an address
+
+    def test_a_basemaps_host_is_allowed_and_no_other(self, toy_bundle: Path) -> None:
+        tiles = "https://tiles.example.org:8443/{z}/{x}/{y}.png?a=b"
+        with serving(toy_bundle, basemap=tiles, basemap_attribution="© us") as client:
+            answer = client.get("/page.json")
+        assert answer.json()["basemap"] == {"url": tiles, "attribution": "© us"}
+        policy = answer.headers["content-security-policy"]
+        assert policy.count("https:") == 2
+        assert "img-src 'self' blob: data: https://tiles.example.org:8443;" in policy
+        assert "connect-src 'self' https://tiles.example.org:8443;" in policy
+
+    def test_our_own_tiles_need_no_other_host(self, toy_bundle: Path) -> None:
+        with serving(toy_bundle, basemap="tiles/ortho/{z}/{x}/{y}.png") as client:
+            assert "http" not in client.get("/page.json").headers["content-security-policy"]
+
+    @pytest.mark.parametrize("installed", [True, False])
+    def test_a_map_is_there_if_its_extra_is(
+        self, toy_bundle: Path, installed: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if installed and find_spec("maplibre") is None:
+            pytest.skip("the extra `map` is not installed")
+        if not installed:
+            monkeypatch.setattr("app.api.page.find_spec", lambda name: None)
+        with serving(toy_bundle) as client:
+            answer = client.get("/page.json")
+            assert answer.json() == {"map": installed, "basemap": None}
+            assert ("worker-src blob:" in answer.headers["content-security-policy"]) == installed
+            for name in ("maplibre-gl.js", "maplibre-gl.css"):
+                assert (client.get(f"/map/{name}").status_code == 200) == installed
 
     def test_it_weighs_less_than_200_kb(self) -> None:
         page = [WEB / "index.html", *(f for f in FILES if f.suffix in {".css", ".js", ".svg"})]

@@ -75,6 +75,9 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ROOFTRACE_MAX_WAITING", "-1"),
         ("ROOFTRACE_PORT", "65536"),
         ("ROOFTRACE_LOG_LEVEL", "verbose"),
+        ("ROOFTRACE_BASEMAP", "https://tiles.example.org/{z}/{x}.png"),
+        ("ROOFTRACE_BASEMAP", "ftp://tiles.example.org/{z}/{x}/{y}.png"),
+        ("ROOFTRACE_BASEMAP", "https://a.org;b/{z}/{x}/{y}"),
     ],
 )
 @pytest.mark.parametrize("where", ["environment", "file"])

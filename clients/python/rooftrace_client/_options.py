@@ -2,7 +2,9 @@
 
 from typing import Literal, TypeAlias, TypedDict
 
-Format: TypeAlias = Literal["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"]
+Format: TypeAlias = Literal[
+    "png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"
+]
 JobFormat: TypeAlias = Format | Literal["gpkg", "flatgeobuf", "geoparquet"]
 
 
