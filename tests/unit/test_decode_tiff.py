@@ -204,7 +204,7 @@ def test_red_green_and_blue_are_found_among_many() -> None:
 
 @pytest.mark.parametrize("count", [2, 5, 8])
 def test_bands_that_cannot_be_told_apart_are_unsupported(count: int) -> None:
-    with pytest.raises(UnsupportedImage, match="say which of them are red"):
+    with pytest.raises(UnsupportedImage, match="Expected are red, green and blue"):
         decode(tiff(BANDS[:count], photometric="minisblack"))
 
 
