@@ -109,7 +109,7 @@ def test_every_format(client: Client, format: str) -> None:
 
 def mask_of(format: str, data: bytes) -> NDArray[np.bool_]:
     """Read the mask out of a result; of those that hold none, what is known of it is checked."""
-    if format in ("png", "probability", "overlay"):
+    if format in ("png", "probability", "disagreement", "overlay"):
         picture = decoded(data)
         assert picture.shape[:2] == MASK.shape
         return picture == 255 if format == "png" else MASK
