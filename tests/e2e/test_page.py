@@ -1,5 +1,6 @@
 """The page in a real Chromium: what it shows of an image is what the service says of it."""
 
+import base64
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
+from tests.data import DATA
 from tests.e2e.browsing import (
     GREY,
     canvas,
     choose,
+    drop,
     percent,
     shown_mask,
     wait_for_result,
@@ -23,10 +26,22 @@ from tests.e2e.browsing import (
     watched,
 )
 from tests.e2e.conftest import IN_CHROMIUM, Serve, Server
-from tests.factories import scene, toy_cascade
+from tests.factories import scene, slow_graph, toy_cascade, write_toy_bundle
 from tests.serving import THRESHOLD, decoded, encoded, exact_bundle, toy_mask
 
 pytestmark = IN_CHROMIUM
+JOPLIN = DATA / "geotiff" / "joplin_utm15n_rgb_2048.tif"
+_RECORD_PROGRESS = """() => {
+  const bar = document.getElementById("progress");
+  window.steps = [];
+  new MutationObserver(() => window.steps.push(bar.value)).observe(bar, { attributes: true });
+}"""
+_FIRST_LOOK = """() => {
+  const picture = document.getElementById("picture");
+  const { data } = picture.getContext("2d").getImageData(0, 0, picture.width, picture.height);
+  const some = Array.from({ length: 1000 }, (_, i) => data[4 * i * Math.floor(data.length / 4000)]);
+  return [some, document.getElementById("result").hidden];
+}"""
 
 
 @pytest.fixture
@@ -179,6 +194,51 @@ def test_transparent_pixels_do_not_count(page: Page, tmp_path: Path) -> None:
     choose(page, written(tmp_path / "half.png", encoded(np.dstack([GREY, alpha]))))
     wait_for_result(page)
     expect(page.locator("#share")).to_have_text(percent(toy_mask(GREY)[:, :45]))
+
+
+def test_a_georeferenced_image_from_the_first_look_to_the_last_file(
+    browser: Browser, serve: Serve, tmp_path: Path
+) -> None:
+    """Pixels before any result, a bar that moves, one inference, and the headers' own totals."""
+    if not JOPLIN.exists():
+        pytest.skip(f"there is no {JOPLIN}")
+    graphs = {"red": slow_graph("red", 224, rounds=200)}
+    bundle = write_toy_bundle(tmp_path / "bundle", {"red": 1.0}, threshold=0.9, graphs=graphs)
+    server = serve(bundle, workers=1)
+    with watched(browser, server.url) as page:
+        page.evaluate(_RECORD_PROGRESS)
+        choose(page, JOPLIN)
+        expect(page.locator("#images canvas")).to_have_attribute("data-of", "2048")
+        pixels, before_result = page.evaluate(_FIRST_LOOK)
+        assert before_result
+        assert np.std(pixels) > 10
+        drop(page, "second.png", base64.b64encode(encoded(GREY)).decode())
+        expect(page.locator("#work")).to_be_hidden(timeout=300_000)
+        steps: list[float] = page.evaluate("steps")
+        assert steps == sorted(steps)
+        assert len(set(steps)) > 10
+        wait_for_result(page)
+        formats = page.locator("#downloads button:not([aria-disabled])")
+        names = [str(button.get_attribute("data-format")) for button in formats.all()]
+        assert {"geotiff", "geojson", "png", "overlay", "coco"} <= set(names)
+        with page.expect_response(re.compile("results.*format=png")) as answered:
+            download(page, "png")
+        headers = answered.value.headers
+        assert (
+            page.locator("#count").inner_text().replace("\u202f", "")
+            == (headers["x-building-count"])
+        )
+        area = re.sub(r"\D", "", page.locator("#area").inner_text().replace("m²", ""))
+        assert int(area) == round(float(headers["x-building-area-m2"]))
+        share = 100 * float(headers["x-building-fraction"])
+        assert page.locator("#share").inner_text() == f"{share:.1f} % of the image"
+        # The second file was not lost.
+        expect(page.locator("#images li")).to_have_count(2)
+        page.get_by_role("button", name="second.png", exact=False).first.click()
+        expect(page.locator("#name")).to_have_text("second.png")
+        wait_for_result(page)
+        assert shown_mask(page).shape == (60, 90)
+        assert inferences(server) == 2
 
 
 def inferences(server: Server) -> int:

@@ -83,7 +83,7 @@ def test_an_image_lies_on_the_map_with_its_buildings(
         wait_until_drawn(page, (0, 224, 255), 0.0005)  # the building's outline
         page.locator("#map canvas").click()  # its middle
         facts = page.locator("#facts-of-it")
-        expect(facts).to_contain_text(re.compile("1.57\\d m²"))  # 66 pixels of 0.6 m, squared
+        expect(facts).to_contain_text(re.compile("1.569 m²"))  # 66² pixels
         page.locator("#map canvas").click(position={"x": 5, "y": 200})
         expect(facts).to_be_hidden()
         page.get_by_role("button", name="Image", exact=True).click()
