@@ -1,6 +1,7 @@
 """Export a network as one ONNX graph: normalisation and sigmoid inside, large weights as fp16."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def to_onnx(network: SegmentationNetwork) -> bytes:
     assert program is not None
     model = program.model_proto
     _store_as_half(model.graph)
+    _drop_traces(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -67,6 +69,15 @@ def _averages(size: int, parts: int) -> NDArray[np.float32]:
     for row, start, end in zip(averages, starts, ends, strict=True):
         row[start:end] = 1 / (end - start)
     return averages
+
+
+def _drop_traces(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes of each node: lines of code, with paths of this machine."""
+    graph = model.graph
+    noted = (graph.node, graph.value_info, graph.input, graph.output, graph.initializer)
+    for one in (model, graph, *chain.from_iterable(noted)):
+        one.ClearField("metadata_props")
+        one.ClearField("doc_string")
 
 
 def _store_as_half(graph: onnx.GraphProto) -> None:

@@ -341,6 +341,13 @@ def test_large_weights_are_halves_in_one_file(bundle: Path) -> None:
     assert TensorProto.FLOAT16 not in small
 
 
+def test_a_file_tells_nothing_of_the_machine_it_was_made_on(bundle: Path) -> None:
+    for path in bundle.glob("*.onnx"):
+        data = path.read_bytes()
+        assert str(Path(__file__).parents[2]).encode() not in data
+        assert b"site-packages" not in data
+
+
 def test_casts_of_weights_are_gone_once_the_graph_is_loaded(bundle: Path, tmp_path: Path) -> None:
     options = ort.SessionOptions()
     options.log_severity_level = 3
