@@ -17,9 +17,9 @@ PROCESS = "segment-buildings"
 _REL = "http://www.opengis.net/def/rel/ogc/1.0/"
 _CLASS = "http://www.opengis.net/spec/ogcapi-processes-1/1.0/conf/"
 CONFORMS_TO = [
-    _CLASS + name
-    for name in ("core", "ogc-process-description", "json", "oas30", "job-list", "dismiss")
+    _CLASS + name for name in ("core", "ogc-process-description", "json", "job-list", "dismiss")
 ]
+"""Not `oas30`: the document is OpenAPI 3.1."""
 
 
 def _is_none(value: object) -> bool:
@@ -252,7 +252,7 @@ def landing_page() -> LandingPage:
             Link(
                 href="openapi.json",
                 rel="service-desc",
-                type="application/vnd.oai.openapi+json;version=3.0",
+                type="application/vnd.oai.openapi+json;version=3.1",
             ),
             Link(href="docs", rel="service-doc", type="text/html"),
             Link(href="conformance", rel=f"{_REL}conformance", type=json),
