@@ -49,6 +49,7 @@ def test_ready(client: TestClient, toy_bundle: Path) -> None:
         "execution_providers": ["CPUExecutionProvider"],
         "fallback": None,
         "waiting": 0,
+        "jobs": "ready",
     }
 
 
