@@ -390,8 +390,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--full", action="store_true", help="up to 64 clients and 4096²")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="services by name")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="images of this size alone")
     args = parser.parse_args(arguments)
-    cells = FULL if args.full else SHORT
+    cells = [c for c in (FULL if args.full else SHORT) if args.size in (None, c.size)]
     bundle = args.bundle.resolve()
     taking_part = [c for c in contenders(bundle) if not args.only or c.name in args.only]
     found = measure(bundle, Imagery(args.data), cells, taking_part)
