@@ -60,7 +60,7 @@ async def answer(
     *,
     document: bool = False,
 ) -> Response:
-    """Answer with what `begin` makes of the image in `data`, in its turn.
+    """Segment the image in `data` when its turn comes, and answer with the result.
 
     `document`: put the result into a JSON document, as a process does.
 

@@ -127,7 +127,7 @@ class Jobs:
         return job
 
     def get(self, id: str, owner: str) -> Job:
-        """Return a job of an owner.
+        """Return the job with this id, if it belongs to this owner.
 
         Raises:
             NoSuchJob: there is none, or it is another's.

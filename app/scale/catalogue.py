@@ -26,7 +26,7 @@ _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 def save_collection(
     dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], work: Work, buildings: int
 ) -> None:
-    """Write `collection.json`, and an item for each tile below `items/`.
+    """Write `collection.json`, and one item for each tile in `items/`.
 
     Raises:
         OSError: no room, or no right to write there.

@@ -27,8 +27,9 @@ class NeighbourAtFault(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Core:
-    """The tile's own rectangle, to be written as an image of its own: a `RowSource` to look at."""
+    """The tile's own rectangle, to be written as an image of its own: a `RowSource`."""
 
+    image: RowSource
     height: int
     width: int
     georeference: GeoReference | None
@@ -36,12 +37,12 @@ class Core:
     notices: tuple[str, ...]
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Nobody reads pixels once there are masks."""
-        raise NotImplementedError
+        """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
+        return self.image.read_pixels(start, stop)
 
     def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
-        """Nobody reads them once there are masks."""
-        raise NotImplementedError
+        """Return which pixels of these rows are valid, bool; None where all of them are."""
+        return self.image.read_valid(start, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class Mosaic:
         self.georeference = moved(tile.georeference, self._row - tile.row, self._col - tile.col)
         self.gsd = self.georeference.gsd(self.height, self.width)
         self.notices = image.notices
-        self.core = Core(tile.height, tile.width, tile.georeference, self.gsd, image.notices)
+        self.core = Core(image, tile.height, tile.width, tile.georeference, self.gsd, image.notices)
 
     @property
     def core_rows(self) -> slice:

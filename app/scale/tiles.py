@@ -17,7 +17,7 @@ from ..imaging.named import open_named
 
 @dataclass(frozen=True)
 class Tile:
-    """A file as it lies on a map.
+    """A file and its place on a map.
 
     `path` is a path, or GDAL's name where `named`. `version` tells a file from what later lies in
     its place. `mosaic` is the number of its grid; `row` and `col` are where its first pixel lies on

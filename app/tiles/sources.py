@@ -60,7 +60,7 @@ class Source(Protocol):
 
 
 class Cog:
-    """A Cloud Optimized GeoTIFF, or any other, on disk or on a web server."""
+    """A GeoTIFF, Cloud Optimized or not, on disk or on a web server."""
 
     zooms = range(MAX_ZOOM + 1)
 

@@ -114,7 +114,7 @@ def test_what_is_adjusted_is_what_is_shown_and_downloaded(
 
 
 def test_the_threshold_shows_while_it_moves(page: Page, tile: Path) -> None:
-    """From probabilities that the page has got once; the service is asked when the slider rests."""
+    """The page fetches probabilities once. It asks the service when the slider rests."""
     choose(page, tile)
     wait_for_result(page)
     with page.expect_response(re.compile("format=probability")):

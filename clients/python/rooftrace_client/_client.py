@@ -182,7 +182,7 @@ class Job:
         return self._client._run(_jobs.result(self.id, format, options, self._client._retries))
 
     def preview(self) -> bytes:
-        """Return a PNG of the image as the models see its colours, at most 2048 pixels a side."""
+        """Return a preview of the image: a PNG of at most 2048 pixels a side."""
         return self._client._run(_jobs.preview(self.id, self._client._retries))
 
     def cancel(self) -> JobStatus:

@@ -28,7 +28,7 @@ _TABLES = {"gpkg": "gpkg", "flatgeobuf": "fgb"}
 
 @dataclass(frozen=True)
 class Result:
-    """A result as the service sent it, and what its headers say.
+    """A result of the service: its file, and the values of its headers.
 
     `content` is the file in the format that was asked for. `building_fraction` is the share of the
     valid pixels. `building_area_m2` is None where the ground size of a pixel is not known.
