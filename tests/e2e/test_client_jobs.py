@@ -13,30 +13,33 @@ import rooftrace_client
 from rooftrace_client import AsyncClient, Client, JobStatus
 from tests.e2e.conftest import Serve, Server, running_server
 from tests.e2e.cutting import cutting_proxy
+from tests.e2e.gated import GATED, Gate
 from tests.factories import nan_graph, scene, write_toy_bundle
 from tests.maps import BUILDINGS, UTM, geotiff, picture, plan
 from tests.serving import decoded, encoded, toy_mask
 
 MAP = geotiff(picture(plan()))
-SLOW = encoded(scene(900, 900))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, exact: Path) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("jobs")
-    with running_server(folder, exact, backend="onnxruntime", workers=1) as server:
+    with running_server(folder, exact, module=GATED, backend="onnxruntime", workers=1) as server:
         yield server
+
+
+@pytest.fixture
+def gate(server: Server) -> Iterator[Gate]:
+    """The gate of the server's jobs, which a test may shut."""
+    gate = Gate(server.log.parent)
+    yield gate
+    gate.open()
 
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[Client]:
     with Client(server.url) as client:
         yield client
-
-
-def slow(client: Client) -> rooftrace_client.Job:
-    """Submit seconds of work."""
-    return client.submit(SLOW, overlap=0.75, tta="d4")
 
 
 def test_one_inference_gives_every_format(client: Client, tmp_path: Path) -> None:
@@ -75,8 +78,9 @@ def test_one_inference_gives_every_format(client: Client, tmp_path: Path) -> Non
     np.testing.assert_array_equal(decoded(job.preview())[..., :3], picture(plan()))
 
 
-def test_a_job_is_found_again_and_dismissed(client: Client) -> None:
-    job = slow(client)
+def test_a_job_is_found_again_and_dismissed(client: Client, gate: Gate) -> None:
+    gate.shut(after=0)
+    job = client.submit(MAP)
     assert job.id in [status.id for status in client.jobs()]
     assert client.jobs(limit=1)[0].id == job.id
     again = client.job(job.id)

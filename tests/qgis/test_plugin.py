@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from rasterio import features
 
 from tests.e2e.conftest import ROOT, Server, running_server
+from tests.e2e.gated import GATED, Gate
 from tests.factories import write_toy_bundle
 from tests.maps import BUILDINGS, NORTH_UP, UTM, geotiff, picture, plan
 from tests.qgis.conftest import PYTHON, QGIS_PROCESS, qgis_environment, qgis_is_missing
@@ -39,8 +41,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "keys").write_text(f"{KEY}\n{BUSY_KEY}\n")
     bundle = write_toy_bundle(folder / "bundle")
-    with running_server(folder, bundle, api_keys=folder / "keys", rate_limit=120) as server:
+    keys = folder / "keys"
+    with running_server(folder, bundle, module=GATED, api_keys=keys, rate_limit=120) as server:
         yield server
+
+
+@pytest.fixture
+def gate(server: Server) -> Iterator[Gate]:
+    """The gate of the server's jobs, which a test may shut."""
+    gate = Gate(server.log.parent)
+    yield gate
+    gate.open()
 
 
 @pytest.fixture
@@ -164,9 +175,21 @@ def jobs(server: Server) -> list[dict[str, Any]]:
 
 @needs_qgis
 def test_a_large_raster_goes_as_a_job_of_which_nothing_is_kept(
-    server: Server, large: Path, tmp_path: Path
+    server: Server, gate: Gate, large: Path, tmp_path: Path
 ) -> None:
+    def open_gate() -> None:
+        while not any(job["progress"] > 0 for job in jobs(server)):
+            time.sleep(0.5)
+        asked = server.log.read_text().count("GET /jobs/{jobID} ")
+        while server.log.read_text().count("GET /jobs/{jobID} ") < asked + 2:
+            time.sleep(0.1)
+        gate.open()
+
+    gate.shut(after=1)
+    opener = threading.Thread(target=open_gate, daemon=True)
+    opener.start()
     done = run(tmp_path, server, parameters={"INPUT": str(large), "MIN_AREA": 100})
+    opener.join(timeout=10)
     assert done["ok"], done
     assert "1.30 megapixels" in done["log"]
     assert done["progress"] == sorted(done["progress"])
@@ -180,10 +203,11 @@ def test_a_large_raster_goes_as_a_job_of_which_nothing_is_kept(
 
 
 @needs_qgis
-def test_cancelling_ends_the_job(server: Server, large: Path, tmp_path: Path) -> None:
+def test_cancelling_ends_the_job(server: Server, gate: Gate, large: Path, tmp_path: Path) -> None:
+    gate.shut(after=1)
     done = run(tmp_path, server, parameters={"INPUT": str(large)}, cancel_at=0.5)
     assert done["results"] == {}
-    assert done["progress"][-1] < 100
+    assert 0 < done["progress"][-1] < 100
     assert not (tmp_path / "found.gpkg").exists()
     assert jobs(server) == []
 
