@@ -9,6 +9,7 @@ from pathlib import Path
 from app.errors import RooftraceError
 from app.segmentation.flags import add_flags, given_options
 from app.segmentation.options import SCORED
+from app.usage import Parser
 from training.config import load_config
 
 
@@ -177,7 +178,7 @@ def _scenes(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser = Parser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
@@ -191,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     # Flags that several commands have.
-    quiet, overriding, noted, scored = (argparse.ArgumentParser(add_help=False) for _ in range(4))
+    quiet, overriding, noted, scored = (Parser(add_help=False) for _ in range(4))
     quiet.add_argument("--quiet", action="store_true", help="no progress bar")
     overriding.add_argument(
         "--set",

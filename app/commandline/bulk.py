@@ -1,6 +1,5 @@
 """Segment many files as one map: what `rooftrace bulk` does once its arguments are settled."""
 
-import fcntl
 import glob
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from ..segmentation.options import Options
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
 from .files import Source, expand
+from .resume import keep_others_out
 from .runs import BAR
 
 _WORK = ".work"
@@ -165,12 +165,7 @@ def _opened(dest: Path) -> Iterator[None]:
     except OSError as error:
         raise InvalidOption(f"-o {dest} can't be written to: {error.strerror}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidOption(
-                f"another run is at work in {dest}: wait for its end, or name another -o"
-            ) from None
+        keep_others_out(dest, lock)
         yield
 
 

@@ -2,9 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
 from .. import __version__
+from ..usage import Parser
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 FORMATS = (
@@ -24,17 +25,9 @@ _COMMANDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are two lines, however many flags there are."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with status 2: say what is wrong, and where help is."""
-        self.exit(2, f"error: {message}\nusage: {self.prog} --help lists what there is\n")
-
-
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser, with the flags of one command, or with those of all."""
-    parser = _Parser(
+    parser = Parser(
         prog="rooftrace", description="Building masks from satellite and aerial imagery."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -57,18 +50,12 @@ def _segment(parser: argparse.ArgumentParser) -> None:
     from ..segmentation.options import Options
 
     parser.usage = "%(prog)s INPUT... -o OUTPUT [OPTION...]"
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="image files, patterns such as '**/*.tif', folders (with all images below), .vrt "
+    _add_files(
+        parser,
+        "INPUT",
+        "image files, patterns such as '**/*.tif', folders (with all images below), .vrt "
         "files, https:// and s3:// addresses, GDAL's /vsi names, or - for standard input",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        help="a folder, the one result's file, or - for standard output",
+        "a folder, the one result's file, or - for standard output",
     )
     parser.add_argument("--format", choices=FORMATS, help="default: by the ending of -o, else png")
     parser.add_argument(
@@ -88,9 +75,6 @@ def _segment(parser: argparse.ArgumentParser) -> None:
         help="write no .qml beside a GeoTIFF; QGIS draws by it, and an existing one is never "
         "replaced",
     )
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar and no closing summary"
-    )
     _add_models(parser)
     options = parser.add_argument_group("options of the masks and of the maps")
     add_flags(options, Options.model_fields)
@@ -101,18 +85,12 @@ def _bulk(parser: argparse.ArgumentParser) -> None:
     from ..segmentation.options import Options
 
     parser.usage = "%(prog)s SOURCE... -o DEST [OPTION...]"
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="SOURCE",
-        help="files, folders and patterns as `segment` takes them, folders and patterns of a "
+    _add_files(
+        parser,
+        "SOURCE",
+        "files, folders and patterns as `segment` takes them, folders and patterns of a "
         "bucket such as s3://city/**/*.tif, and STAC catalogues (.json)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        help="a folder that all who work see: masks/, buildings/ and a STAC collection go there; "
+        "a folder that all who work see: masks/, buildings/ and a STAC collection go there; "
         "what a run before has left whole there is left",
     )
     parser.add_argument(
@@ -143,9 +121,6 @@ def _bulk(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="with ray: processes that predict, each with models of its own; default: as many as "
         "the cluster has processors",
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar and no closing summary"
     )
     _add_models(parser)
     options = parser.add_argument_group("options of the masks and of the outlines")
@@ -191,6 +166,15 @@ _FLAGS = {
     "doctor": _doctor,
     "completion": _completion,
 }
+
+
+def _add_files(parser: argparse.ArgumentParser, metavar: str, inputs: str, output: str) -> None:
+    """Add what a command reads, where it writes, and whether it shows its progress."""
+    parser.add_argument("inputs", nargs="+", metavar=metavar, help=inputs)
+    parser.add_argument("-o", "--output", required=True, help=output)
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no closing summary"
+    )
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

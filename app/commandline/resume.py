@@ -124,18 +124,27 @@ def _lock(folder: Path) -> IO[str] | None:
     path = folder / _LOCK
     with suppress(FileNotFoundError), ExitStack() as stack:
         file = stack.enter_context(path.open("a"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidOption(
-                f"another run is at work in {folder}: wait for its end, or name another -o"
-            ) from None
-        except OSError as error:  # not every network's file system can
-            logger.warning("%s can't be locked (%s): let no other run write there", path, error)
+        keep_others_out(folder, file)
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             stack.pop_all()
             return file
     return None
+
+
+def keep_others_out(folder: Path, lock: IO[str]) -> None:
+    """Keep other runs out of a folder until the file `lock` in it is closed.
+
+    Raises:
+        InvalidOption: another run is in it.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidOption(
+            f"another run is at work in {folder}: wait for its end, or name another -o"
+        ) from None
+    except OSError as error:  # not every network's file system can
+        logger.warning("%s can't be locked (%s): let no other run write there", lock.name, error)
 
 
 def _remove(folder: Path) -> None:

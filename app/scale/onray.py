@@ -9,7 +9,6 @@ import os
 import pickle
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -44,21 +43,18 @@ class OnRay:
     """A Ray cluster that segments tiles; it is connected to as a context.
 
     `address` is a cluster's. Without it, one is begun on this machine, which listens on the
-    loopback address alone, has no dashboard, takes `cpus` processors for its own, by default all,
-    and ends with the context. `workers` predict, by default as many as there are processors.
+    loopback address alone, has no dashboard, takes all processors, and ends with the context.
+    `workers` predict, by default as many as there are processors.
     """
 
-    def __init__(
-        self, address: str | None = None, workers: int | None = None, cpus: int | None = None
-    ) -> None:
+    def __init__(self, address: str | None, workers: int | None) -> None:
         self._address = address
         self._workers = workers
-        self._cpus = cpus
 
     def __enter__(self) -> Self:
         options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         if self._address is None:
-            _begin(num_cpus=self._cpus, **options)
+            _begin(**options)
         else:
             try:
                 _check_somebody_listens(self._address)
@@ -73,12 +69,7 @@ class OnRay:
         context.max_errored_blocks = -1  # a file that takes its workers down costs no other file
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         ray.shutdown()
 
     def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome]:

@@ -210,12 +210,24 @@ def test_flags_are_those_of_a_client_who_posts_the_same_tiles(
             assert document["dice"][tile.name] == count(mask, tile.read()[1]).dice
 
 
-def test_an_unknown_choice_is_refused_with_those_there_are(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "bundle", "tiles", "--tta", "all"], "argument --tta: invalid choice: 'all'"),
+        (["evaluate", "bundle"], "the following arguments are required: data"),
+        (["evalute"], "invalid choice: 'evalute' (choose from 'train', 'evaluate'"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_a_usage_error_says_what_is_wrong_and_where_help_is(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["evaluate", "bundle", "tiles", "--tta", "all"])
-    assert "argument --tta: invalid choice: 'all'" in capsys.readouterr().err
+        main(arguments)
+    error, usage = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert said in error
+    assert usage.startswith("usage: python -m training ")
 
 
 @pytest.mark.parametrize(

@@ -173,19 +173,27 @@ def test_a_bundle_is_fitted_anew(
     assert "exists already" in capsys.readouterr().err
 
 
+def fit_with(
+    checkpoint: Path, member: str, added: Path, bundle: Path, data: Path, out: Path
+) -> Manifest:
+    """Save a network as a member's in `added`, fit a bundle with it, and return the manifest."""
+    stored = torch.load(checkpoint, weights_only=True)
+    stored["config"]["member"] = member
+    torch.save(stored, added)
+    command = ["fit", str(bundle), str(data), "--add", str(added), "--out", str(out), "--quiet"]
+    assert main(command) == 0
+    manifest = load_manifest(out)
+    verify_files(out, manifest)
+    return manifest
+
+
 def test_a_network_joins_a_bundle(
     tiny: Path, bundle: Path, manifest: Manifest, checkpoint: Path, tmp_path: Path
 ) -> None:
     """Files of the bundle stay as they are; everything is fitted to all members together."""
-    stored = torch.load(checkpoint, weights_only=True)
-    stored["config"]["member"] = "third"
-    torch.save(stored, tmp_path / "third.ckpt")
-    out, data = tmp_path / "three", [str(tiny.parent / "val")]
-    command = ["fit", str(bundle), *data, "--add", str(tmp_path / "third.ckpt")]
-    assert main([*command, "--out", str(out), "--quiet"]) == 0
-
-    joined = load_manifest(out)
-    verify_files(out, joined)
+    out = tmp_path / "three"
+    added, data = tmp_path / "third.ckpt", tiny.parent / "val"
+    joined = fit_with(checkpoint, "third", added, bundle, data, out)
     assert [member.name for member in joined.members] == ["tiny", "untrained", "third"]
     assert [m.sha256 for m in joined.members[:2]] == [m.sha256 for m in manifest.members]
     assert joined.joined == ("third",)
@@ -200,15 +208,9 @@ def test_a_network_joins_a_bundle(
 def test_a_network_takes_the_place_of_a_member_of_its_name(
     tiny: Path, bundle: Path, manifest: Manifest, checkpoint: Path, tmp_path: Path
 ) -> None:
-    stored = torch.load(checkpoint, weights_only=True)
-    stored["config"]["member"] = "untrained"
-    torch.save(stored, tmp_path / "new.ckpt")
-    out, data = tmp_path / "two", [str(tiny.parent / "val")]
-    command = ["fit", str(bundle), *data, "--add", str(tmp_path / "new.ckpt")]
-    assert main([*command, "--out", str(out), "--quiet"]) == 0
-
-    replaced = load_manifest(out)
-    verify_files(out, replaced)
+    out = tmp_path / "two"
+    added, data = tmp_path / "new.ckpt", tiny.parent / "val"
+    replaced = fit_with(checkpoint, "untrained", added, bundle, data, out)
     before, after = ([m.sha256 for m in each.members] for each in (manifest, replaced))
     assert [member.name for member in replaced.members] == ["tiny", "untrained"]
     assert after[0] == before[0] != before[1] != after[1]
