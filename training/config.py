@@ -36,6 +36,9 @@ class NetworkConfig(Section):
     """`none` (from scratch), `imagenet`, or the path of a state dict. ImageNet weights of
     `timm-tf_efficientnet_lite0`, `1` and `2` come from packages (extra `pretrained`), others are
     downloaded by timm."""
+    size: int = Field(PATCH_SIZE, ge=32, le=4 * PATCH_SIZE, multiple_of=32)
+    """Pixels on each side at which the network sees a patch: a larger one is enlarged before the
+    network and its answer is brought back, so that small buildings have more pixels."""
     dropout: Share = 0.0
     """Channel dropout before the segmentation head, on top of the architecture's own."""
     weights: str = "none"

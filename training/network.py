@@ -13,7 +13,7 @@ from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.config import NetworkConfig
+from training.config import PATCH_SIZE, NetworkConfig
 from training.losses import Loss
 from training.pretrained import imagenet_weights, is_packaged
 
@@ -35,15 +35,19 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
         self.network = _build(config)
+        self._size = config.size
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits, float (N, S, S), for pixels, uint8 (N, S, S, 3) RGB."""
         return self.decode(self.encode(pixels))
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Return the encoder's features, float (N, C, S / 2**k, S / 2**k), the deepest last."""
+        """Return the encoder's features, the deepest last: float (N, C, s / 2**k, s / 2**k).
+
+        s is the side at which the network sees a patch, S if it is not enlarged.
+        """
         scaled = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        return cast(list[Tensor], self.network.encoder(scaled))
+        return cast(list[Tensor], self.network.encoder(self._resized(scaled, self._size)))
 
     @property
     def deepest_channels(self) -> int:
@@ -52,8 +56,13 @@ class SegmentationNetwork(nn.Module):
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Return logits, float (N, S, S), for the encoder's features."""
-        decoded = self.network.decoder(features)
-        return cast(Tensor, self.network.segmentation_head(decoded)).squeeze(1)
+        logits = self.network.segmentation_head(self.network.decoder(features))
+        return self._resized(logits, PATCH_SIZE).squeeze(1)
+
+    def _resized(self, maps: Tensor, size: int) -> Tensor:
+        if self._size == PATCH_SIZE:
+            return maps
+        return functional.interpolate(maps, size=(size, size), mode="bilinear")
 
 
 class DeepSupervision(nn.Module):
