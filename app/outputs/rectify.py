@@ -6,12 +6,15 @@ edges turned to the building's main direction. Libraries that do it (buildingreg
 geopandas and pandas.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import shapely
-import shapely.affinity
 from numpy.typing import NDArray
+
+Ring: TypeAlias = NDArray[np.complex128]
+"""A closed ring as x + iy, so that a turn is a product; its first point comes last again."""
 
 MIN_IOU = 0.9
 """Of the squared polygon with the building's own outline; below it, squaring would tell a lie."""
@@ -22,6 +25,9 @@ which has right angles too, and none that the building has."""
 
 _WORTH = 0.005
 """What a corner must add to the IoU: pixels make many that are not the building's."""
+
+_ROUNDING = 1e-9
+"""By how much a share of areas may be off."""
 
 
 def rectify(
@@ -34,33 +40,57 @@ def rectify(
     it has. Holes are kept.
     """
     best, best_score = otherwise, -np.inf
-    for squared in _candidates(outline, pixel):
-        iou = _iou(squared, outline)
-        score = iou - _WORTH * shapely.get_num_coordinates(squared)
-        if iou >= MIN_IOU and score > best_score:
-            best, best_score = squared, score
+    for rings, turn in _candidates(outline, pixel):
+        corners = _WORTH * sum(map(len, rings))
+        # No IoU is above the share of the areas, which costs far less to tell.
+        area = _area(rings)
+        at_most = min(area, outline.area) / max(area, outline.area) + _ROUNDING
+        if at_most < MIN_IOU or at_most - corners <= best_score:
+            continue
+        squared = _polygon([ring * turn for ring in rings])
+        iou = _iou(squared, outline) if squared.is_valid else 0.0
+        if iou >= MIN_IOU and iou - corners > best_score:
+            best, best_score = squared, iou - corners
     return best
 
 
-def _candidates(outline: shapely.Polygon, pixel: float) -> Iterator[shapely.Polygon]:
-    for tolerance in _TOLERANCES:
-        coarse = shapely.simplify(outline, tolerance * pixel, preserve_topology=True)
-        for angle in (_long_walls(coarse), _frame(coarse), _frame(outline)):
-            turned = shapely.affinity.rotate(coarse, -angle, origin=(0, 0), use_radians=True)
-            squared = _squared(turned)
-            if squared is not None and squared.is_valid:
-                yield shapely.affinity.rotate(squared, angle, origin=(0, 0), use_radians=True)
+def _candidates(outline: shapely.Polygon, pixel: float) -> Iterator[tuple[list[Ring], complex]]:
+    """Yield rings whose edges run along x and y, and what turns them to where they belong."""
+    frame = _frame(outline)
+    before = None
+    for coarse in shapely.simplify(outline, np.multiply(_TOLERANCES, pixel)):
+        if shapely.equals_exact(coarse, before):
+            continue
+        before = coarse
+        rings = [_ring(ring) for ring in (coarse.exterior, *coarse.interiors)]
+        angles = list(dict.fromkeys((_long_walls(rings[0]), _frame(coarse), frame)))
+        turns = np.round(np.exp(1j * np.array(angles)), 15)  # so that a quarter turn is exact
+        squared = [_squared(ring * turns.conj()[:, np.newaxis]) for ring in rings]
+        for turn, *of_one in zip(turns, *squared, strict=True):
+            if all(len(ring) for ring in of_one):
+                yield of_one, turn
 
 
-def _long_walls(polygon: shapely.Polygon) -> float:
+def _ring(ring: shapely.LinearRing) -> Ring:
+    """Return the points of a closed ring."""
+    points: Ring = shapely.get_coordinates(ring).view(np.complex128)[:, 0]
+    return points
+
+
+def _polygon(rings: Sequence[Ring]) -> shapely.Polygon:
+    shell, *holes = (ring.view(np.float64).reshape(-1, 2) for ring in rings)
+    return shapely.Polygon(shell, holes)
+
+
+def _long_walls(ring: Ring) -> float:
     """Return the angle, in radians, that the longest walls run along or across.
 
     The mean of directions that are equal after a quarter turn, and so of their angles times four;
     squared lengths let the long walls speak.
     """
-    edges = np.diff(shapely.get_coordinates(polygon.exterior), axis=0)
-    lengths, angles = np.hypot(*edges.T), np.arctan2(edges[:, 1], edges[:, 0])
-    return float(np.angle(np.sum(lengths**2 * np.exp(4j * angles))) / 4)
+    edges = np.diff(ring)
+    lengths = np.maximum(np.abs(edges), np.finfo(float).tiny)
+    return float(np.angle(np.sum(lengths**2 * (edges / lengths) ** 4)) / 4)
 
 
 def _frame(polygon: shapely.Polygon) -> float:
@@ -69,41 +99,39 @@ def _frame(polygon: shapely.Polygon) -> float:
     return float(np.arctan2(y, x))
 
 
-def _squared(polygon: shapely.Polygon) -> shapely.Polygon | None:
-    """Turn every edge of a polygon along x or y; None where nothing with an area is left."""
-    rings = [
-        _squared_ring(shapely.get_coordinates(ring))
-        for ring in (polygon.exterior, *polygon.interiors)
-    ]
-    if any(ring is None for ring in rings):
-        return None
-    shell, *holes = rings
-    return shapely.Polygon(shell, holes)
+def _squared(turned: Ring) -> Iterator[Ring]:
+    """Merge the edges of a ring into walls that run along x and y in turn, for each of its turns.
 
-
-def _squared_ring(points: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Merge the edges of a closed ring, (n, 2), into walls that run along x and y in turn.
-
-    A wall lies at the mean of its edges along it, which keeps the area; corners are where walls
-    meet.
+    `turned` is (turns, points). A wall lies at the mean of its edges along it, which keeps the
+    area; corners are where walls meet. There are no points where nothing with an area is left.
     """
-    edges = np.diff(points, axis=0)
-    along_x = np.abs(edges[:, 0]) >= np.abs(edges[:, 1])
-    turns = np.flatnonzero(along_x != np.roll(along_x, 1))  # edges that begin a wall
-    if len(turns) < 4:
-        return None
-    order = np.roll(np.arange(len(edges)), -turns[0])
-    wall = np.cumsum(along_x[order] != np.roll(along_x[order], 1)) - 1
-    lengths = np.where(along_x, abs(edges[:, 0]), abs(edges[:, 1]))[order]
-    middles = (points[:-1] + edges / 2)[order]
-    across = np.where(along_x[order], middles[:, 1], middles[:, 0])
-    places = np.bincount(wall, lengths * across) / np.bincount(wall, lengths)
-    before = np.roll(places, 1)
-    runs_along_x = along_x[order][np.searchsorted(wall, np.arange(len(places)))]
-    corners = np.where(
-        runs_along_x[:, None], np.stack([before, places], 1), np.stack([places, before], 1)
-    )
-    return np.concatenate([corners, corners[:1]])
+    edges = np.diff(turned)
+    width, height = np.abs(edges.real), np.abs(edges.imag)
+    along_x = width >= height
+    middles = turned[:, :-1] + edges / 2
+    lengths = np.maximum(width, height)
+    sums = np.stack([lengths * np.where(along_x, middles.imag, middles.real), lengths])
+    begins_wall = along_x != along_x[:, np.arange(edges.shape[1]) - 1]
+    for i, begins in enumerate(begins_wall):
+        first = np.flatnonzero(begins)  # edges of the walls
+        if len(first) < 4:
+            yield turned[i, :0]
+            continue
+        walls = np.add.reduceat(sums[:, i], first, axis=1)
+        walls[:, -1] += sums[:, i, : first[0]].sum(axis=1)  # the last goes on past the ring's start
+        places = walls[0] / walls[1]
+        before = places[np.arange(len(places)) - 1]
+        corners = np.where(along_x[i, first], before + 1j * places, places + 1j * before)
+        yield np.append(corners, corners[0])
+
+
+def _area(rings: Sequence[Ring]) -> float:
+    """Return the area of a shell less its holes.
+
+    Source: the shoelace formula.
+    """
+    shell, *holes = (abs(np.vdot(ring[:-1], ring[1:]).imag) / 2 for ring in rings)
+    return float(shell - sum(holes))
 
 
 def _iou(one: shapely.Polygon, other: shapely.Polygon) -> float:
