@@ -1,10 +1,10 @@
 # Two commands do everything on a fresh machine: `make serve` and `make test`.
 # The rest: check (lint and types), docs (the documents as a site, into site/), hostile (all of
-# tests/hostile, with 10,500 mutated images), scale (many files as one map, and Ray with a worker
-# killed), soak (10 minutes, and a leaking build that must be found out), fuzz (the decoders, a
-# minute), qgis-plugin (a zip in dist/), sbom (what the serving image installs, as CycloneDX), train
-# (the shipped bundle, anew), bench (docs/benchmarks.md, on a quiet machine), bench-gpu (the networks
-# and the service on a GPU), clean.
+# tests/hostile, with 10,500 mutated images), scale (many files as one map, Ray with a worker killed,
+# shared jobs with their database away), soak (10 minutes, and a leaking build that must be found
+# out), fuzz (the decoders, a minute), qgis-plugin (a zip in dist/), sbom (what the serving image
+# installs, as CycloneDX), train (the shipped bundle, anew), bench (docs/benchmarks.md, on a quiet
+# machine), bench-gpu (the networks and the service on a GPU), clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -34,7 +34,7 @@ hostile: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m pytest tests/hostile --hypothesis-profile hostile
 
 scale: $(VENV)/.dev-$(DEVICE)
-	$(BIN)/python -m pytest tests/scale tests/properties/test_seams.py
+	$(BIN)/python -m pytest tests/scale tests/properties/test_seams.py tests/e2e/test_shared_jobs.py
 
 soak: $(VENV)/.dev-$(DEVICE)
 	$(BIN)/python -m tests.hostile.soak --minutes 10

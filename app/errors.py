@@ -111,7 +111,7 @@ class StorageFull(OverloadError):
 
 
 class JobsAway(OverloadError):
-    """The database of jobs can't be reached."""
+    """The database of jobs, or the store of their files, can't be reached."""
 
 
 class UploadTimeout(OverloadError):

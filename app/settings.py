@@ -46,6 +46,7 @@ _SHIPPED_BUNDLE = (
 
 _HOST = re.compile(r"https?://[^/?#\s{}]+(/|$)")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_BUCKET = re.compile(r"s3://[^/\s?#]+/[^\s?#]*[^/\s?#]/?")
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -171,9 +172,10 @@ class Settings(BaseSettings):
     rate_limit: PositiveFloat | None = Field(
         None, description="requests a minute of one client (key, else address); unset: any number"
     )
-    jobs: Path = Field(
+    jobs: Path | str = Field(
         Path("rooftrace-jobs"),
-        description="folder where jobs are kept; it is made with the first job",
+        description="folder where jobs are kept, which is made with the first job; or "
+        "s3://BUCKET/PREFIX, with a database beside it",
     )
     database: SecretStr | None = Field(
         None,
@@ -254,6 +256,16 @@ class Settings(BaseSettings):
                     f"{name!r} is no name of a source: use up to 64 letters, digits, - and _"
                 )
         return value
+
+    @field_validator("jobs", mode="before")
+    @classmethod
+    def _folder_or_bucket(cls, value: object) -> object:
+        address = str(value)
+        if "://" not in address:
+            return Path(address)
+        if not _BUCKET.fullmatch(address):
+            raise ValueError("it must be a folder or s3://BUCKET/PREFIX")
+        return address
 
     @field_validator("database")
     @classmethod

@@ -1,5 +1,6 @@
 """The process of OGC API - Processes: its description, and its execution now or as a job."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -191,7 +192,7 @@ async def _create(
     stages = Stages()
     request.state.stages = stages.seconds
 
-    def keep() -> Job:
+    def look() -> tuple[Job, int]:
         max_pixels = announced_pixels(upload.data, service.settings.max_pixels)
         with stages.measure("decode"):
             image = decode_image(upload.data, max_pixels=max_pixels, **options.decoding)
@@ -208,10 +209,15 @@ async def _create(
             format=asked.named,
             document=asked.document,
         )
-        return service.jobs.add(job, upload.data, image.height * image.width)
+        return job, image.height * image.width
 
-    running = run_image(service, upload.content, keep, stages, deadline, outcome="accepted")
-    job = await unless_gone(request, running)
+    async def keep() -> Job:
+        looking = run_image(service, upload.content, look, stages, deadline, outcome="accepted")
+        job, pixels = await looking
+        # On no thread of the requests': a store that does not answer keeps none of them waiting.
+        return await asyncio.to_thread(service.jobs.add, job, upload.data, pixels)
+
+    job = await unless_gone(request, keep())
     headers: Mapping[str, Any] = {
         "Location": f"../../jobs/{job.id}",
         "Preference-Applied": "respond-async",

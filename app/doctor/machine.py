@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import JobsAway, SettingsError
 from ..runtime.cores import control_groups, usable_cores
 from ..settings import Settings
 from .finding import Finding, written_bytes
@@ -83,10 +84,30 @@ def disk() -> Iterator[Finding]:
 
 
 def jobs(settings: Settings) -> Iterator[Finding]:
-    """Try the folder of jobs, or the one that it will be made in."""
+    """Try the folder of jobs, or the one that it will be made in; or their bucket."""
+    if isinstance(settings.jobs, str):
+        yield _bucket(settings.jobs)
+        return
     folder = settings.jobs.absolute()
     there = next(each for each in (folder, *folder.parents) if each.exists())
     yield try_folder("job folder", there)
+
+
+def _bucket(address: str) -> Finding:
+    """Ask a bucket whether it is there."""
+    from ..jobs.jobs import open_store  # what it imports may be broken
+
+    try:
+        open_store(address).check()
+    except SettingsError as error:
+        return Finding("job store", "problem", str(error), "Or name a folder in ROOFTRACE_JOBS.")
+    except JobsAway as error:
+        reason = str(error.__cause__).partition("\n")[0]
+        advice = (
+            "Compare ROOFTRACE_JOBS with the bucket, and AWS_… of the environment with its host."
+        )
+        return Finding("job store", "problem", f"{address} can't be reached: {reason}", advice)
+    return Finding("job store", "ok", f"{address} answers")
 
 
 def try_folder(name: str, folder: Path) -> Finding:

@@ -1,4 +1,7 @@
-"""Where the files of long work lie: by name, and each whole or not there at all."""
+"""Where the files of long work lie: by name, and each whole or not there at all.
+
+`Folder` keeps them on disk, `app.jobs.bucket` in an object store.
+"""
 
 import shutil
 import uuid
@@ -12,8 +15,16 @@ _UNFINISHED = ".tmp"
 class Blobs(Protocol):
     """A store of files. A name is `FOLDER/FILE`, or has folders in between.
 
-    The folder `.` is the store itself.
+    The folder `.` is the store itself. Each method raises JobsAway if the store is on another
+    machine and can't be reached.
     """
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store could not be reached when it was last asked."""
+
+    def check(self) -> None:
+        """See whether the store can be reached."""
 
     def write(self, name: str, data: bytes) -> None:
         """Store a file, in place of one of the same name.
@@ -43,8 +54,13 @@ class Blobs(Protocol):
 class Folder:
     """Blobs as files in a folder."""
 
+    is_away = False
+
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    def check(self) -> None:
+        """Take the folder for there: a disk does not come and go."""
 
     def write(self, name: str, data: bytes) -> None:
         """Store a file."""

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from ..errors import InputError, JobsAway, StorageFull
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs
-from .records import Job
+from .records import Job, is_id
 from .runner import LEASE, LEAST, Memory, Stopped, Watch, Work, failure
 from .store import JobTable
 
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _GLANCE = 1.0
 """Seconds after which a thread without work looks for jobs of other processes."""
+_AGAIN = 3.0
+"""Seconds after which a job that waits for its files is tried again."""
 
 
 class Crew:
@@ -40,8 +42,6 @@ class Crew:
     ) -> None:
         self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         """Name of the worker in leases."""
-        self.is_away = False
-        """Whether the database could not be reached when it was last asked."""
         self.totals: dict[str, int] = {}
         self.bytes = 0
         self._table = table
@@ -55,6 +55,8 @@ class Crew:
         self._stopping = Event()
         self._wake = Event()
         self._watches: dict[str, Watch] = {}
+        self._left: set[str] = set()
+        """Jobs that are gone, and whose files could not be removed yet."""
         self._threads: list[Thread] = []
 
     def start(self) -> None:
@@ -73,6 +75,14 @@ class Crew:
         if (watch := self._watches.get(id)) is not None:
             watch.stopped.set()
 
+    def clear(self, id: str) -> None:
+        """Remove the files of a job that is gone; later, if the store is away."""
+        try:
+            self._blobs.remove(id)
+            self._left.discard(id)
+        except JobsAway:
+            self._left.add(id)
+
     def close(self) -> None:
         """Stop: what is not finished is anybody's at once."""
         self._stopping.set()
@@ -90,9 +100,8 @@ class Crew:
             self._wake.clear()
             try:
                 job = self._table.claim(self.name, LEASE)
-                self.is_away = False
             except (JobsAway, StorageFull):  # the log says so
-                job, self.is_away = None, True
+                job = None
             if job is None:
                 self._wake.wait(_GLANCE)
             else:
@@ -118,8 +127,10 @@ class Crew:
             logger.info("job %s is finished", job.id)
         except Stopped:
             self._remove_if_gone(job)
-        except JobsAway:
-            logger.warning("job %s waits for its database", job.id)
+        except JobsAway as error:
+            logger.warning("job %s waits: %s", job.id, error)
+            with suppress(JobsAway, StorageFull):  # a store is away: anybody may try again soon
+                self._table.renew(job.id, self.name, _AGAIN)
             self._wake.wait(_GLANCE)
         except Exception as error:
             # A file may be missing because the job was dismissed as it was read.
@@ -140,15 +151,15 @@ class Crew:
         """Remove the files of a job that was dismissed as they were written."""
         with suppress(JobsAway):
             if not self._table.known([job.id]):
-                self._blobs.remove(job.id)
+                self.clear(job.id)
 
     def _fail(self, job: Job, error: Exception) -> None:
         problem = failure(error)
         trace = None if problem["detail"] else error
         level = logging.INFO if isinstance(error, InputError) else logging.ERROR
         logger.log(level, "job %s failed: %s", job.id, error, exc_info=trace)
-        self._blobs.remove(job.bands)
         with suppress(JobsAway, StorageFull):  # its lease ends, and it is begun again
+            self._blobs.remove(job.bands)
             noted = self._table.change(
                 job.id,
                 self.name,
@@ -166,23 +177,29 @@ class Crew:
 
     def _look_after(self) -> None:
         """Renew leases, let go of old jobs, and count, every few seconds."""
-        self._sweep()
+        is_swept = self._sweep()
         while not self._stopping.wait(LEASE / 5):
-            try:
+            with suppress(JobsAway, StorageFull):
                 for id in list(self._watches):
                     if not self._table.renew(id, self.name, LEASE):
                         self.leave(id)
                 for id in self._table.expired(time.time() - self._retention):
                     self._table.remove(id)
-                    self._blobs.remove(id)
+                    self._left.add(id)
                 self.totals, self.bytes = self._table.totals()
-                self.is_away = False
-            except (JobsAway, StorageFull):
-                self.is_away = True
+            with suppress(JobsAway):
+                self._blobs.check()
+                is_swept = is_swept or self._sweep()
+                for id in list(self._left):
+                    self.clear(id)
 
-    def _sweep(self) -> None:
-        """Remove the files of jobs that are gone."""
-        with suppress(JobsAway, OSError):
+    def _sweep(self) -> bool:
+        """Remove the files of jobs that are gone; return whether they could be looked for."""
+        try:
             names = [name.removeprefix("./") for name in self._blobs.names(".")]
-            for name in set(names) - self._table.known(names):
-                self._blobs.remove(name)
+            ids = [name for name in names if is_id(name)]  # a bucket may hold other things
+            for id in set(ids) - self._table.known(ids):
+                self._blobs.remove(id)
+        except (JobsAway, OSError):
+            return False
+        return True

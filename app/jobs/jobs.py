@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 from threading import Lock
 from typing import IO
 
-from ..errors import JobsAway, NoSuchJob, StorageFull
+from ..errors import JobsAway, NoSuchJob, SettingsError, StorageFull
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs, Folder
 from .crew import Crew
@@ -29,14 +30,14 @@ _PER_PIXEL = 12
 
 
 class Jobs:
-    """The jobs in a folder.
+    """The jobs in a folder or a bucket.
 
-    The folder is made with the first job; until then nothing is on disk, and no thread runs.
+    A folder is made with the first job; until then nothing is on disk, and no thread runs.
     """
 
     def __init__(
         self,
-        folder: Path,
+        place: Path | str,
         *,
         database: str | None = None,
         budget: int,
@@ -46,22 +47,32 @@ class Jobs:
         memory: Memory,
         ended: Callable[[str], None] = lambda outcome: None,
     ) -> None:
-        """Keep jobs in `folder`, in `budget` bytes, for `retention` seconds after their end.
+        """Keep jobs in `place`, in `budget` bytes, for `retention` seconds after their end.
 
-        `database`: a PostgreSQL that several processes share, as they share the folder.
+        `place`: a folder, or `s3://bucket/prefix`.
+        `database`: a PostgreSQL that several processes share, as they share the place.
         `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
+
+        Raises:
+            SettingsError: a package is not installed, or a bucket has no database beside it.
         """
         self.memory = memory
-        self._folder = folder
+        self._folder = place if isinstance(place, Path) else None
         self._ended = ended
-        self._blobs: Blobs = Folder(folder / "files")
+        self._blobs = open_store(place)
         self._is_shared = database is not None
-        url = database or f"sqlite:///{folder / 'jobs.sqlite'}"
-        self._table = JobTable(url, budget=budget)
+        if database is None:
+            if self._folder is None:
+                raise SettingsError(
+                    f"ROOFTRACE_JOBS={place}: jobs in a bucket are noted in a PostgreSQL. Name one "
+                    "in ROOFTRACE_DATABASE, or name a folder in ROOFTRACE_JOBS."
+                )
+            database = f"sqlite:///{self._folder / 'jobs.sqlite'}"
+        self._table = JobTable(database, budget=budget)
         self._crew = Crew(
             self._table,
             self._blobs,
-            folder / "scratch",
+            self._folder / "scratch" if self._folder else Path(gettempdir()),
             retention=retention,
             max_pixels=max_pixels,
             models=models,
@@ -79,8 +90,8 @@ class Jobs:
 
     @property
     def is_away(self) -> bool:
-        """Whether the database could not be reached when it was last asked."""
-        return self._crew.is_away
+        """Whether the database or the store could not be reached when it was last asked."""
+        return self._table.is_away or self._blobs.is_away
 
     @property
     def stored_bytes(self) -> int:
@@ -106,7 +117,7 @@ class Jobs:
 
         Raises:
             StorageFull: no room for it.
-            JobsAway: the database can't be reached.
+            JobsAway: the database or the store can't be reached.
         """
         self._open()
         size = max(LEAST, len(data) + _PER_PIXEL * pixels)
@@ -119,7 +130,7 @@ class Jobs:
         except BaseException as error:
             with suppress(JobsAway, StorageFull):
                 self._table.remove(job.id)
-            self._blobs.remove(job.id)
+            self._crew.clear(job.id)
             if isinstance(error, OSError):
                 raise _no_room(error) from error
             raise
@@ -155,7 +166,7 @@ class Jobs:
         job = self.get(id, owner)
         self._table.remove(id)
         self._crew.leave(id)
-        self._blobs.remove(id)
+        self._crew.clear(id)
         self._ended("dismissed")
         return job
 
@@ -164,6 +175,7 @@ class Jobs:
 
         Raises:
             NoSuchJob: it was dismissed in the meantime.
+            JobsAway: the store can't be reached.
         """
         try:
             return self._blobs.read(job.file(UPLOAD))
@@ -176,7 +188,7 @@ class Jobs:
 
     def _may_open(self) -> bool:
         """Open the jobs if there may be any, and tell whether there may."""
-        if self._is_open or self._is_shared or self._folder.exists():
+        if self._is_open or self._folder is None or self._is_shared or self._folder.exists():
             self._open()
         return self._is_open
 
@@ -190,12 +202,13 @@ class Jobs:
         with self._opening:
             if self._is_open:
                 return
-            try:
-                (self._folder / "files").mkdir(parents=True, exist_ok=True)
-                (self._folder / "scratch").mkdir(exist_ok=True)
-                self._shared = (self._folder / "lock").open("a")
-            except OSError as error:
-                raise _no_room(error) from error
+            if self._folder is not None:
+                try:
+                    (self._folder / "files").mkdir(parents=True, exist_ok=True)
+                    (self._folder / "scratch").mkdir(exist_ok=True)
+                    self._shared = (self._folder / "lock").open("a")
+                except OSError as error:
+                    raise _no_room(error) from error
             if not self._is_shared:
                 self._take_over()
             self._is_open = True
@@ -211,6 +224,23 @@ class Jobs:
         else:
             self._table.free()
         fcntl.flock(self._shared, fcntl.LOCK_SH)
+
+
+def open_store(place: Path | str) -> Blobs:
+    """Open the store of the files of jobs: a folder, or `s3://bucket/prefix`.
+
+    Raises:
+        SettingsError: a package is not installed, or the environment has what it can't read.
+    """
+    if isinstance(place, Path):
+        return Folder(place / "files")
+    try:  # here, because it need not be installed
+        from .bucket import Bucket
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"ROOFTRACE_JOBS={place} needs {error.name}: install the extra `s3`"
+        ) from error
+    return Bucket(place)
 
 
 def _no_room(error: OSError) -> StorageFull:

@@ -19,6 +19,14 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
+def is_id(name: str) -> bool:
+    """Tell whether a name is one that a job may have."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
+
+
 def _now() -> float:
     return round(time.time(), 3)  # as clients are told
 

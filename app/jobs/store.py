@@ -96,6 +96,8 @@ class _Database:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         self._has_table = False
+        self.is_away = False
+        """Whether the database could not be reached, or had no room, when it was last asked."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -120,7 +122,9 @@ class _Database:
                 self._make_table()
             with self._engine.begin() as connection:
                 yield connection
+            self.is_away = False
         except SQLAlchemyError as error:
+            self.is_away = True
             reason = str(getattr(error, "orig", error)).strip()
             if "is full" in reason or "No space left" in reason:
                 raise StorageFull("The disk of the database of jobs is full.") from error

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks the first connections, as a flaky network does."""
+"""TCP proxies that break connections, as a flaky network does."""
 
 import select
 import socket
@@ -40,6 +40,49 @@ def cutting_proxy(url: str, breaks: int, after: int) -> Iterator[Cutting]:
 
         Thread(target=serve, daemon=True).start()
         yield proxy
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+class Line:
+    """A way to a server that can be cut: connections break then, and new ones are reset."""
+
+    def __init__(self, listening: socket.socket, far: tuple[str, int]) -> None:
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self._is_cut = False
+        self._open: list[socket.socket] = []
+        Thread(target=self._serve, args=(listening, far), daemon=True).start()
+
+    def cut(self) -> None:
+        """Break it."""
+        self._is_cut = True
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._is_cut = False
+
+    def _serve(self, listening: socket.socket, far: tuple[str, int]) -> None:
+        while True:
+            try:
+                near, _ = listening.accept()
+            except OSError:  # the test has ended
+                return
+            if self._is_cut:
+                near.close()
+                continue
+            self._open.append(near)
+            ends = near, socket.create_connection(far), None
+            Thread(target=_pass_on, args=ends, daemon=True).start()
+
+
+@contextmanager
+def line_to(url: str) -> Iterator[Line]:
+    """Lay a line to `url`."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield Line(listening, (host, int(port)))
         listening.shutdown(socket.SHUT_RDWR)
 
 

@@ -12,11 +12,14 @@ from typing import Any
 
 from app.commandline.cli import main
 from app.imaging.image import RowSource
+from app.jobs import crew
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter
 from app.segmentation.stream import Band, Cancelled, never
 
 GATED = "tests.e2e.gated"
+LEASE = 3.0
+"""Seconds, a fifth of the real ones, so that no test waits long for a killed server's job."""
 
 
 class Gate:
@@ -62,5 +65,6 @@ def _gated(
 
 
 if __name__ == "__main__":
+    crew.LEASE = LEASE  # type: ignore[attr-defined]  # the name that is read
     Segmenter.bands = _gated  # type: ignore[method-assign]
     sys.exit(main())

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import morecantile
 import numpy as np
 import pyarrow.dataset
@@ -26,6 +25,7 @@ from app.errors import InvalidOption
 from app.outputs.partitions import quadkeys
 from app.scale.sources import File
 from tests.maps import NORTH_UP, geotiff, picture
+from tests.s3 import KEYS, running_s3
 from tests.serving import exact_bundle
 
 SIDE, TILES = 40, 3
@@ -350,30 +350,9 @@ def test_ids_are_legible_and_of_one_file() -> None:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server in a process of its own, and its address."""
-    pytest.importorskip("moto", reason="moto's server stands for S3")
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with (
-        log.open("w") as out,
-        subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=out) as server,
-    ):
-        try:
-            for _ in range(600):
-                try:
-                    httpx2.get(f"http://127.0.0.1:{port}/moto-api/", timeout=5)
-                    break
-                except httpx2.TransportError:
-                    assert server.poll() is None, log.read_text()
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
+    """The address of a real S3 server."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as address:
+        yield address
 
 
 @pytest.fixture
@@ -382,10 +361,7 @@ def bucket(s3: str, city: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterat
     import boto3
 
     for name, value in {
-        "AWS_ACCESS_KEY_ID": "who",
-        "AWS_SECRET_ACCESS_KEY": "what",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REGION": "us-east-1",
+        **KEYS,
         "AWS_S3_ENDPOINT": s3.removeprefix("http://"),
         "AWS_HTTPS": "NO",
         "AWS_VIRTUAL_HOSTING": "FALSE",

@@ -189,6 +189,18 @@ class TestMachine:
         assert "Not a directory" in found.found
         assert "ROOFTRACE_JOBS" in found.advice
 
+    def test_the_bucket_of_jobs_is_asked(
+        self, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "who")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "what")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        [found] = machine.jobs(settings_of(toy_bundle, jobs="s3://city/jobs"))
+        assert (found.state, found.name) == ("problem", "job store")
+        assert found.found.startswith("s3://city/jobs can't be reached: ")
+        assert "127.0.0.1:9" in found.found
+        assert "AWS_" in found.advice
+
     def test_a_port_that_another_program_has(
         self, port: int, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -75,7 +75,7 @@ class TestImports:
             "training",
         }
         assert not loaded & training
-        assert not loaded & {"pyarrow", "pyogrio", "pystac", "ray", "pandas"}  # extras
+        assert not loaded & {"obstore", "pyarrow", "pyogrio", "pystac", "ray", "pandas"}  # extras
 
     @pytest.mark.parametrize("module", ["app.settings", "app.outputs.formats"])
     def test_settings_and_outputs_load_no_runtime(self, module: str) -> None:
@@ -113,6 +113,7 @@ class TestImports:
             ("pyogrio", {"app.outputs.tables", "app.scale.sources"}),  # GDAL lists buckets
             ("pystac", {"app.scale.sources", "app.scale.catalogue"}),
             ("ray", {"app.scale.onray"}),
+            ("obstore", {"app.jobs.bucket"}),
         ],
     )
     def test_the_libraries_of_extras_are_known_to_few(self, library: str, rooms: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.api.admission import Memory
-from app.errors import QueueFull
+from app.errors import QueueFull, SettingsError
 from app.jobs.runner import Stopped, Watch
 from tests.factories import nan_graph, scene, toy_cascade, write_toy_bundle
 from tests.geotiff import tiff
@@ -507,6 +508,28 @@ def test_metrics_count_jobs(tmp_path: Path, bundle: Path) -> None:
             assert time.monotonic() < give_up
             time.sleep(0.1)
         assert "rooftrace_job_bytes" in client.get("/metrics").text
+
+
+def test_a_bucket_takes_a_database(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    words = "ROOFTRACE_JOBS=s3://city/jobs: jobs in a bucket .* Name one in ROOFTRACE_DATABASE"
+    with pytest.raises(SettingsError, match=words), serving(bundle, jobs="s3://city/jobs"):
+        pass
+
+
+def test_files_of_no_job_are_removed_at_the_start_and_others_stay(
+    tmp_path: Path, bundle: Path
+) -> None:
+    lost, theirs = (tmp_path / "files" / name for name in (str(uuid.uuid4()), "another's"))
+    for folder in (lost, theirs):
+        folder.mkdir(parents=True)
+        (folder / "upload").write_bytes(b"1")
+    with serving(bundle, jobs=tmp_path):
+        give_up = time.monotonic() + 20
+        while lost.exists():
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+    assert theirs.exists()
 
 
 def test_no_folder_without_a_job(tmp_path: Path, bundle: Path) -> None:

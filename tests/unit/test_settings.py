@@ -36,6 +36,18 @@ def test_a_database_is_postgresql_and_its_password_is_not_shown(
     assert "secret" not in str(raised.value)
 
 
+def test_jobs_are_in_a_folder_or_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().jobs == Path("rooftrace-jobs")
+    monkeypatch.setenv("ROOFTRACE_JOBS", "/var/jobs")
+    assert load_settings().jobs == Path("/var/jobs")
+    monkeypatch.setenv("ROOFTRACE_JOBS", "s3://city/jobs")
+    assert load_settings().jobs == "s3://city/jobs"
+    for wrong in ("s3://city", "s3://city/", "gs://city/jobs", "s3:///jobs"):
+        monkeypatch.setenv("ROOFTRACE_JOBS", wrong)
+        with pytest.raises(SettingsError, match=r"ROOFTRACE_JOBS.*folder or s3://BUCKET/PREFIX"):
+            load_settings()
+
+
 def test_every_one_has_a_description() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
