@@ -22,6 +22,7 @@ from ..segmentation.plan import Plan
 from ..segmentation.stream import Cancelled
 from ..settings import PREFIX, Settings, load_settings
 from .files import (
+    check_output,
     check_targets,
     choose_format,
     expand,
@@ -54,6 +55,7 @@ def serve(args: argparse.Namespace) -> int:
 def segment(args: argparse.Namespace) -> int:
     """Segment files; return 1 when some of them failed."""
     settings = _settings_of(args)
+    check_output(args.output)
     inputs = expand(args.inputs, args.output)
     if any(source.is_named_by_scheme or source.is_vrt for source in inputs):
         allow_named()
@@ -91,6 +93,7 @@ def bulk(args: argparse.Namespace) -> int:
     from .bulk import segment_as_one
 
     settings = _settings_of(args)
+    check_output(args.output)
     check_proj()
     options = given_options(args)
     Plan.check(load_manifest(settings.bundle), options)
@@ -185,6 +188,7 @@ def _export(args: argparse.Namespace, settings: Settings) -> int:
 
     if args.output is None:
         raise InvalidOption("models export needs -o FOLDER")
+    check_output(args.output)
     manifest = load_manifest(settings.bundle)
     members = [(member, read_model(settings.bundle, member)) for member in manifest.members]
     choices = {"all": members} | {member.name: [(member, model)] for member, model in members}

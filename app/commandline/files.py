@@ -145,6 +145,19 @@ def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
         )
 
 
+def check_output(output: str) -> None:
+    """Check that an output is no address: it would be taken for a folder of an odd name.
+
+    Raises:
+        InvalidOption: it is.
+    """
+    if "://" in output or output.startswith("/vsi"):
+        raise InvalidOption(
+            f"-o {output} is an address, and results are written to folders and files alone. Name "
+            "a folder, and copy it when the run has ended"
+        )
+
+
 def choose_format(output: str, name: str | None) -> Format:
     """Return the format that is named, else the one of the output file's ending, else PNG."""
     if name is not None:

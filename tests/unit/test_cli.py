@@ -170,6 +170,22 @@ class TestSegment:
         assert error.count("\n") == 1
         assert words in error
 
+    @pytest.mark.parametrize("command", ["segment", "bulk"])
+    @pytest.mark.parametrize("output", ["s3://city/map/", "/vsis3/city/map", "https://a.org/m.png"])
+    def test_an_output_that_is_an_address(
+        self,
+        bundle: Path,
+        tile: Path,
+        capsys: pytest.CaptureFixture[str],
+        command: str,
+        output: str,
+    ) -> None:
+        assert run(command, tile, "-o", output) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: -o {output} is an address, and results are written to ")
+        assert error.endswith("Name a folder, and copy it when the run has ended\n")
+        assert not Path(output.partition("/")[0] or output).exists()
+
     def test_an_output_folder_that_is_a_file(
         self, bundle: Path, tile: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
