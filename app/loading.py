@@ -6,7 +6,7 @@ from .settings import Settings
 
 
 def load_models(settings: Settings) -> Segmenter:
-    """Load the bundle that the settings name, on what they name.
+    """Load the bundle that the settings name, on the device that they name.
 
     Raises:
         BundleError: manifest, files or graphs are missing, disagree or don't run.

@@ -247,13 +247,13 @@ class Settings(BaseSettings):
             try:
                 value = json.loads(value)
             except ValueError as error:
-                raise ValueError(f"it is no JSON: {error}") from error
+                raise ValueError(f"it is not JSON: {error}") from error
         if not isinstance(value, dict):
             raise ValueError('it must be an object of names, such as {"city": "/data/city.tif"}')
         for name in value:
             if not _SOURCE_NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} is no name of a source: use up to 64 letters, digits, - and _"
+                    f"{name!r} can't name a source: use up to 64 letters, digits, - and _"
                 )
         return value
 
@@ -295,7 +295,7 @@ class Settings(BaseSettings):
         origins = tuple(name.strip().lower().rstrip("/") for name in names)
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin: write scheme://host[:port], or *")
+                raise ValueError(f"{origin!r} is not an origin: write scheme://host[:port], or *")
         return origins
 
 

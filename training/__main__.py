@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(
         run: Callable[[argparse.Namespace], int | None],
         help: str,
-        *parents: argparse.ArgumentParser,
+        *parents: Parser,
     ) -> argparse.ArgumentParser:
         """Add a command, named as the function that runs it, with the flags of `parents`."""
         command = commands.add_parser(run.__name__[1:], help=help, parents=parents)

@@ -9,6 +9,8 @@ from pathlib import Path
 from ..errors import KeyMissing, KeyRefused, RateExceeded, SettingsError
 from ..settings import Settings
 
+KEY_FAILURES = (KeyMissing, KeyRefused, RateExceeded)
+"""Problems of every request where keys or a rate are asked for."""
 _SHORTEST_KEY = 16
 _MAX_CLIENTS = 10_000  # remembered at once by `Rate`
 

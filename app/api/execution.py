@@ -61,21 +61,22 @@ def _execution(body: bytes, accept: str) -> Execution:
     except ValueError as error:
         raise InvalidInputs(_why(error)) from None
     if unknown := set(asked.outputs) - {OUTPUT}:
-        raise InvalidInputs(f"outputs: there is no {_list(unknown)}; the one output is {OUTPUT}.")
+        names = ", ".join(repr(name[:40]) for name in sorted(unknown))
+        raise InvalidInputs(f"outputs: there is no {names}; the one output is {OUTPUT}.")
     inputs = dict(asked.inputs)
     image = _image(inputs.pop("image", None))
     filename = inputs.pop("filename", "body")
     if not isinstance(filename, str):
-        raise InvalidInputs("inputs.filename is no text.")
+        raise InvalidInputs("inputs.filename must be text.")
     named = _format(inputs.pop("format", None), asked)
     try:
         options = Options.parse(inputs)
     except InvalidOption as error:
         raise InvalidInputs(f"inputs: {error}.") from None
     document = asked.response == "document"  # what the client accepts is the document then
-    names = choose_formats(named, "" if document else accept, RESULT_TYPES)
+    formats = choose_formats(named, "" if document else accept, RESULT_TYPES)
     safe = filename.encode(errors="replace").decode()
-    return Execution(Upload(safe, image), options, tuple(names), named, document=document)
+    return Execution(Upload(safe, image), options, tuple(formats), named, document=document)
 
 
 def _format(name: object, asked: Execute) -> str | None:
@@ -111,11 +112,7 @@ def _image(given: object) -> bytes:
 
 def _why(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
-        return f"The body is no JSON: {error}."
+        return f"The body is not JSON: {error}."
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"])) or "The body"
     return f"{name}: {first['msg']}. /docs shows what an execution holds."
-
-
-def _list(names: set[str]) -> str:
-    return ", ".join(repr(name[:40]) for name in sorted(names))

@@ -5,6 +5,7 @@ from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from .. import errors
+from .access import KEY_FAILURES
 from .problems import responses
 from .schemas import Health, MemberInfo, ModelsInfo, Readiness
 from .service import CHECKED, OPTIONAL_KEY, Running, execution_providers
@@ -48,7 +49,7 @@ async def ready(service: Running) -> Readiness:
     summary="The loaded ensemble",
     dependencies=[CHECKED],
     openapi_extra=OPTIONAL_KEY,
-    responses=responses(errors.KeyMissing, errors.KeyRefused, errors.RateExceeded),
+    responses=responses(*KEY_FAILURES),
 )
 async def models(service: Running) -> ModelsInfo:
     """Describe the members, their weights and what each really runs on."""

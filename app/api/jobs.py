@@ -14,12 +14,13 @@ from ..jobs.records import Job
 from ..outputs.formats import FORMATS, Format
 from ..segmentation.options import Options, ResultOptions
 from ..segmentation.stream import SegmentedStream
+from .access import KEY_FAILURES
 from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, refuse_repeated, run_image
+from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, run_image
 from .headers import RESULT_CONTENT, RESULT_HEADERS
 from .job_list import JobListParameters
 from .ogc import JobList, Link, StatusInfo, status_info
-from .parameters import ResultParameters, choose_formats
+from .parameters import ResultParameters, choose_formats, refuse_repeated
 from .problems import problem_of_job, problem_response, responses
 from .service import CHECKED, OPTIONAL_KEY, Running, Service
 from .stages import Stages
@@ -28,8 +29,7 @@ from .work import choose_possible
 
 router = APIRouter(tags=["jobs"], dependencies=[CHECKED])
 
-_KEY_FAILURES = (errors.KeyMissing, errors.KeyRefused, errors.RateExceeded)
-_JOB_FAILURES = (*_KEY_FAILURES, errors.NoSuchJob, errors.InvalidOption, errors.JobsAway)
+_JOB_FAILURES = (*KEY_FAILURES, errors.NoSuchJob, errors.InvalidOption, errors.JobsAway)
 JobId = Annotated[
     str,
     Path(description="Id of the job.", examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"]),
@@ -42,7 +42,7 @@ _LONGEST = 2048
     "/jobs",
     summary="The jobs of this client",
     openapi_extra=OPTIONAL_KEY,
-    responses=responses(*_KEY_FAILURES, errors.InvalidOption, errors.JobsAway),
+    responses=responses(*KEY_FAILURES, errors.InvalidOption, errors.JobsAway),
 )
 async def jobs(
     request: Request, parameters: Annotated[JobListParameters, Query()], service: Running

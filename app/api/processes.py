@@ -16,8 +16,9 @@ from ..jobs.runner import check_width
 from ..outputs.formats import FORMATS, Format
 from ..segmentation.plan import Plan
 from ..segmentation.stream import SegmentedStream
+from .access import KEY_FAILURES
 from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, answer, refuse_repeated, run_image
+from .answers import FAILURES, IMAGE_FAILURES, answer, run_image
 from .execution import Execution, read_execution
 from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS
 from .ogc import (
@@ -33,7 +34,7 @@ from .ogc import (
     process_summary,
     status_info,
 )
-from .parameters import SegmentParameters
+from .parameters import SegmentParameters, refuse_repeated
 from .problems import responses
 from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
 from .stages import Stages
@@ -43,7 +44,6 @@ from .work import Work
 router = APIRouter(tags=["processes"], dependencies=[CHECKED])
 executions = APIRouter(tags=["processes"], dependencies=[CHECKED], route_class=RoomFirst)
 
-_KEY_FAILURES = (errors.KeyMissing, errors.KeyRefused, errors.RateExceeded)
 _ASYNC = re.compile(r"(^|[\s,])respond-async([\s,;]|$)")
 ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROCESS])]
 
@@ -52,7 +52,7 @@ ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROC
     "/conformance",
     summary="What standards are kept",
     openapi_extra=OPTIONAL_KEY,
-    responses=responses(*_KEY_FAILURES),
+    responses=responses(*KEY_FAILURES),
 )
 async def conformance() -> Conformance:
     """List the conformance classes of OGC API - Processes that are kept."""
@@ -63,7 +63,7 @@ async def conformance() -> Conformance:
     "/processes",
     summary="The processes",
     openapi_extra=OPTIONAL_KEY,
-    responses=responses(*_KEY_FAILURES, errors.InvalidOption),
+    responses=responses(*KEY_FAILURES, errors.InvalidOption),
 )
 async def processes(
     limit: Annotated[int, Query(ge=1, description="How many at most.", examples=[10])] = 10,
@@ -78,7 +78,7 @@ async def processes(
     "/processes/{processID}",
     summary="A process",
     openapi_extra=OPTIONAL_KEY,
-    responses=responses(*_KEY_FAILURES, errors.NoSuchProcess, errors.InvalidOption),
+    responses=responses(*KEY_FAILURES, errors.NoSuchProcess, errors.InvalidOption),
 )
 async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
     """Describe a process with its inputs and outputs."""

@@ -14,7 +14,7 @@ from ..outputs.formats import FORMATS, Format
 from ..outputs.mask_rle import RleResult, rle_result
 from ..segmentation.stream import SegmentedStream
 from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, refuse_repeated, run_image, settle
+from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, run_image, settle
 from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, add_notices
 from .parameters import (
     BATCH_TYPES,
@@ -22,6 +22,7 @@ from .parameters import (
     BatchParameters,
     SegmentParameters,
     choose_formats,
+    refuse_repeated,
 )
 from .problems import problem_of, responses
 from .schemas import BatchResult, FileProblem

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from .. import errors
 from ..segmentation.options import TileOptions
+from .access import KEY_FAILURES
 from .admission import Deadline
 from .headers import RESULT_HEADERS, header
 from .parameters import refuse_repeated
@@ -24,7 +25,6 @@ T = TypeVar("T")
 
 router = APIRouter(tags=["tiles"], dependencies=[CHECKED])
 
-_ACCESS = (errors.KeyMissing, errors.KeyRefused, errors.RateExceeded)
 _Source = Annotated[
     str, Path(description="name of a source, as `/tiles` lists it", examples=["city"])
 ]
@@ -45,7 +45,7 @@ _TILE_HEADERS = {
     "/tiles",
     summary="The sources of live tiles",
     openapi_extra=OPTIONAL_KEY,
-    responses=responses(*_ACCESS),
+    responses=responses(*KEY_FAILURES),
 )
 async def tile_sources(service: Running) -> TileSources:
     """List the sources that the operator has named; none of them is asked."""
@@ -63,7 +63,7 @@ async def tile_sources(service: Running) -> TileSources:
     summary="A source as TileJSON",
     openapi_extra=OPTIONAL_KEY,
     responses=responses(
-        *_ACCESS, errors.NoSuchTile, errors.InvalidOption, errors.SourceDown, errors.QueueFull,
+        *KEY_FAILURES, errors.NoSuchTile, errors.InvalidOption, errors.SourceDown, errors.QueueFull,
         errors.DeadlineExceeded,
     ),
 )  # fmt: skip
@@ -111,7 +111,7 @@ async def tile_json(
         },
         304: {"description": "The client's own tile is still right"},
         **responses(
-            *_ACCESS, errors.NoSuchTile, errors.InvalidOption, errors.InferenceError,
+            *KEY_FAILURES, errors.NoSuchTile, errors.InvalidOption, errors.InferenceError,
             errors.SourceDown, errors.QueueFull, errors.DeadlineExceeded,
         ),
     },

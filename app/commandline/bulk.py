@@ -18,6 +18,7 @@ from ..scale.sources import File, list_bucket, list_catalogue
 from ..scale.tiles import Tile, lay_out, with_neighbours
 from ..scale.work import Record, Work, made_of, margin_of, read_record
 from ..segmentation.options import Options
+from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
 from .files import Source, expand
@@ -36,16 +37,18 @@ def segment_as_one(
     load: Callable[[], Segmenter],
     *,
     crew: Crew,
-    asset: str | None = None,
-    zoom: int = 12,
-    quiet: bool = False,
+    asset: str | None,
+    zoom: int,
+    quiet: bool,
 ) -> int:
     """Segment files as one map; return how many of them failed.
 
     Raises:
-        InvalidOption: as `find_files`; `dest` is of something else than this command, or another
-            run is at work there; the crew can't be had.
+        InvalidOption: as `Plan.check` and `find_files`; `dest` holds something else, or another run
+            is at work there; the crew can't be had.
     """
+    manifest = load_manifest(settings.bundle)
+    Plan.check(manifest, options)
     files = find_files(inputs, str(dest), asset)
     work = Work(
         options,
@@ -55,7 +58,6 @@ def segment_as_one(
         zoom,
         named=any(file.named for file in files),
     )
-    manifest = load_manifest(settings.bundle)
     with _opened(dest), crew:
         work.masks.mkdir(exist_ok=True)
         return Bulk(files, dest, work, manifest, load, crew, quiet).run()
@@ -71,7 +73,7 @@ class Bulk:
     manifest: Manifest
     load: Callable[[], Segmenter]
     crew: Crew
-    quiet: bool = False
+    quiet: bool
 
     def run(self) -> int:
         """Segment what is not there yet, finish the map, and return how many files failed."""

@@ -96,7 +96,6 @@ def bulk(args: argparse.Namespace) -> int:
     check_output(args.output)
     check_proj()
     options = given_options(args)
-    Plan.check(load_manifest(settings.bundle), options)
     crew: Crew = Alone()
     if args.engine == "ray":
         _check_extra("--engine ray", "ray", "ray", "pandas")

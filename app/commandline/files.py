@@ -168,8 +168,8 @@ def choose_format(output: str, name: str | None) -> Format:
     fitting = [ending for ending in endings if output.lower().endswith(ending)]
     if not fitting:
         raise InvalidOption(
-            f"-o {output} ends like no result format: {', '.join(endings)}. "
-            "Name one with --format, or end a folder's name with /"
+            f"-o {output} has none of the endings of results: {', '.join(endings)}. "
+            "Use one of them, name a --format, or end a folder's name with /"
         )
     return endings[max(fitting, key=len)]
 

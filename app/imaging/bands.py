@@ -46,7 +46,7 @@ def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -
 
     Raises:
         InvalidOption: the client names a band that is not there.
-        UnsupportedImage: bands that can't be told apart, or a single one that is no picture.
+        UnsupportedImage: bands that can't be told apart, or a single one that is not a picture.
     """
     if rgb is not None:
         check_rgb(rgb, source.count)
@@ -82,7 +82,7 @@ def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -
 
 
 def descriptions(source: DatasetReader) -> tuple[str | None, ...]:
-    """Return what a file says of its bands; nothing where it is no UTF-8."""
+    """Return what a file says of its bands; nothing where it is not UTF-8."""
     try:
         return tuple(source.descriptions)
     except UnicodeDecodeError:
@@ -154,9 +154,9 @@ def _quoted(description: str) -> str:
 
 
 def _described(descriptions: Sequence[str | None]) -> dict[str, int]:
-    """Find which band is described as which colour; what two bands claim, neither has.
+    """Match bands to colours by their descriptions; a colour that two bands claim is left out.
 
-    A band called just that goes before one that is called more, as `green` before `green_i`.
+    A band that has the colour's bare name comes first: `green` before `green_i`.
     """
     found = {}
     words = [_words(text) for text in descriptions]
@@ -184,7 +184,7 @@ def _words(description: str | None) -> set[str]:
 
 
 def alpha_notices(alpha: NDArray[Any], band: int) -> list[str]:
-    """Say so where a band that is called alpha takes pixels away and looks like a picture.
+    """Warn of a band that is called alpha, takes pixels away and looks like a picture.
 
     `alpha` are samples of it. Where an image is not transparent, alpha has one value nearly
     everywhere, its greatest; near infrared, which some publishers flag as alpha, has many.
@@ -206,11 +206,11 @@ def alpha_notices(alpha: NDArray[Any], band: int) -> list[str]:
 
 
 def palette_notices(indices: NDArray[Any]) -> list[str]:
-    """Say so where a palette has as few colours as a map of classes. `indices` are samples."""
+    """Warn of a palette with as few colours as a map of classes has. `indices` are samples."""
     used = np.unique(indices).size
     if used >= _CLASSES or indices.size < _ENOUGH:
         return []
     return [
         f"The image has a palette, of which it uses {used} colours: if they are classes, such as "
-        "land cover, it is no picture, and its buildings mean nothing."
+        "land cover, it is not a picture, and its buildings mean nothing."
     ]

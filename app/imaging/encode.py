@@ -76,7 +76,7 @@ def write_tile_png(file: IO[bytes], mask: NDArray[np.bool_], rows: slice, cols: 
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Find the mask's pixels with a neighbour outside of it; the image's own edge is no outside."""
+    """Find the mask's pixels beside one that is not in it; the image's edge does not count."""
     inner = mask.copy()
     inner[1:] &= mask[:-1]
     inner[:-1] &= mask[1:]

@@ -42,7 +42,7 @@ def check_name(path: Path) -> None:
     """Refuse a name that GDAL can't be told.
 
     Raises:
-        UnsupportedFormat: it is no UTF-8.
+        UnsupportedFormat: it is not UTF-8.
     """
     try:
         str(path.resolve()).encode()

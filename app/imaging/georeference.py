@@ -88,9 +88,7 @@ class GeoReference:
         come out as metres on the ground. Their product is the area of a pixel only where its sides
         are at right angles there: `pixel_area`.
         """
-        if not self._is_measurable:
-            return None
-        return _believed(self._sides(height / 2, width / 2, self._reach(height, width)))
+        return _gsd(self, height, width)
 
     def pixel_area(
         self, row: ArrayLike, col: ArrayLike, *, reach: float = 0.5
@@ -106,7 +104,7 @@ class GeoReference:
         Raises:
             ImpossibleOutput: the coordinate reference system is missing or unknown.
         """
-        down, across = self._sides(row, col, reach)
+        down, across = self.sides(row, col, reach)
         area: NDArray[np.float64] = np.linalg.norm(np.cross(down, across), axis=-1)
         return area
 
@@ -119,7 +117,7 @@ class GeoReference:
         gsd = self.gsd(height, width)
         if gsd is None:
             return None
-        reach = self._reach(height, width)
+        reach = self.reach(height, width)
         rows = np.linspace(reach, height - reach, min(height, _SAMPLED_ROWS))
         areas = self.pixel_area(rows, np.full_like(rows, width / 2), reach=reach)
         inside = np.isfinite(areas)
@@ -135,7 +133,7 @@ class GeoReference:
         """
         if self.gsd(height, width) is None:
             return None
-        reach = self._reach(height, width)
+        reach = self.reach(height, width)
         rows, cols = (np.linspace(reach, side - reach, 9) for side in (height, width))
         areas = self.pixel_area(*np.meshgrid(rows, cols, indexing="ij"), reach=reach)
         most = float(np.nanmax(np.abs(areas / areas[:, 4:5] - 1), initial=0.0))
@@ -176,17 +174,6 @@ class GeoReference:
             )
         return None
 
-    @property
-    def _is_measurable(self) -> bool:
-        """Whether x and y are map coordinates of a system that is known."""
-        if self.crs is None or not self.has_grid:
-            return False
-        try:
-            _to_degrees(self.crs)
-            return not pyproj.CRS(self.crs).is_geocentric  # x, y and z
-        except ProjError:
-            return False
-
     def to_map(
         self, row: ArrayLike, col: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -195,7 +182,7 @@ class GeoReference:
         rows, cols = np.asarray(row, np.float64), np.asarray(col, np.float64)
         return a * cols + b * rows + c, d * cols + e * rows + f
 
-    def _sides(
+    def sides(
         self, row: ArrayLike, col: ArrayLike, reach: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return how a pixel leads down and across: earth-centred vectors, (..., 3), in metres.
@@ -209,13 +196,13 @@ class GeoReference:
         )
         return (bottom - top) / (2 * reach), (right - left) / (2 * reach)
 
-    def _reach(self, height: int, width: int) -> float:
+    def reach(self, height: int, width: int) -> float:
         """Return how many pixels to each side are measured: half a pixel, but `_SPAN` together.
 
         PROJ's places are good to a nanometre for most projections, and to 0.1 m at the pole of an
         azimuthal one.
         """
-        gsd = _believed(self._sides(height / 2, width / 2, 0.5))
+        gsd = _believed(self.sides(height / 2, width / 2, 0.5))
         reach = _SPAN / 2 / min(gsd) if gsd else 0.5
         return max(0.5, min(reach, height / 2, width / 2))
 
@@ -252,6 +239,20 @@ def _believed(sides: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Gsd | N
     down, across = (float(np.linalg.norm(side)) for side in sides)
     known = all(MIN_GSD <= metres <= MAX_GSD for metres in (down, across))
     return (down, across) if known else None
+
+
+@lru_cache(maxsize=64)
+def _gsd(place: GeoReference, height: int, width: int) -> Gsd | None:
+    """Measure as `GeoReference.gsd`: decoder, plan and writers ask about the same image."""
+    if place.crs is None or not place.has_grid:
+        return None
+    try:
+        _to_degrees(place.crs)
+        if pyproj.CRS(place.crs).is_geocentric:  # x, y and z
+            return None
+    except ProjError:
+        return None
+    return _believed(place.sides(height / 2, width / 2, place.reach(height, width)))
 
 
 @lru_cache(maxsize=16)

@@ -20,7 +20,7 @@ Size = tuple[int, int]
 def announced_pixels(data: bytes, max_pixels: int) -> int:
     """Return how many pixels a file announces, at most `max_pixels`, and these if it does not say.
 
-    Never raises for what a file holds: whatever is wrong with it, decoding says so.
+    Never raises for what a file holds: decoding says what is wrong with it.
     """
     try:
         height, width = _READERS[sniff(data)](data)

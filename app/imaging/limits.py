@@ -3,7 +3,7 @@
 from ..errors import DamagedImage, UploadTooLarge
 
 ANY_SIZE = "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
-"""What ends the refusal of whatever is too large for an upload."""
+"""Ends the message that refuses an upload which is too large."""
 
 
 def check_pixel_count(height: int, width: int, max_pixels: int) -> None:

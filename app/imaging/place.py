@@ -46,8 +46,7 @@ def read_place(source: DatasetReader, kind: str, beside: Path | None = None) -> 
     if gsd is None:
         unknown = f"The {kind}'s georeference does not tell its GSD: give gsd= in metres per pixel."
         return (georeference, None, (unknown,))
-    differing = georeference.area_notice(source.height, source.width)
-    return (georeference, gsd, () if differing is None else (differing,))
+    return (georeference, gsd, ())
 
 
 def _wkt(crs: CRS) -> str:

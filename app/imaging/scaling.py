@@ -105,7 +105,7 @@ def light_limits(samples: NDArray[np.uint8], step: int) -> tuple[Limits, str] | 
 
 
 def _has_cast(red: float, green: float, blue: float) -> bool:
-    """Say whether 98th percentiles are those of light that hardly a training tile has."""
+    """Tell whether 98th percentiles show a cast that hardly any training tile has."""
     coldest, warmest = _RED_TO_BLUE
     least_green, greenest = _GREEN_TO_BOTH
     return not (

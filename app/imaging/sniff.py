@@ -77,7 +77,7 @@ def sniff(data: bytes) -> Format:
 
 
 def sniff_file(path: Path) -> Format:
-    """Name the format of a file on disk, of which the head is read.
+    """Name the format of a file on disk by its first bytes.
 
     Raises:
         OSError: it can't be read.

@@ -1,7 +1,9 @@
 """From a building's pixels to a polygon on the map, with its area on the ground."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -26,16 +28,23 @@ class Footprint:
 
     `on_image` is its polygon in pixels of the image, x to the right and y down. `on_map` is that in
     the image's own coordinate reference system, `on_earth` in longitude and latitude on WGS 84;
-    both are None for an image without georeference. `area` is that of the polygon, in m², or in
-    pixels where the GSD is not known.
+    both are None for an image without georeference. `pixel_area` is that of a pixel in m², 1 where
+    the GSD is not known.
     """
 
     on_image: shapely.Polygon
     on_map: shapely.Polygon | None
     on_earth: Polygon | None
-    area: float
     confidence: float
     agreement: float
+    pixel_area: float
+
+    @cached_property
+    def area(self) -> float:
+        """Area of the polygon: in m², or in pixels where the GSD is not known."""
+        if self.on_earth is None:
+            return float(self.on_image.area) * self.pixel_area
+        return area_on_earth(self.on_earth)
 
 
 class Drawing(Protocol):
@@ -139,15 +148,12 @@ def _scaled(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
 def _footprint(
     building: Building, polygon: shapely.Polygon, drawing: Drawing, place: GeoReference | None
 ) -> Footprint:
-    """Place a building's polygon on the map, and measure it."""
+    """Place a building's polygon on the map."""
     on_map, on_earth = None, None
-    if place is None:
-        down, across = drawing.gsd or (1.0, 1.0)
-        area = polygon.area * down * across
-    else:
+    if place is not None:
         on_map = shapely.transform(
             polygon, lambda points: np.stack(place.to_map(points[:, 1], points[:, 0]), axis=1)
         )
         on_earth = to_earth(on_map, place.to_degrees())
-        area = area_on_earth(on_earth)
-    return Footprint(polygon, on_map, on_earth, area, building.confidence, building.agreement)
+    pixel_area = math.prod(drawing.gsd or (1.0, 1.0))
+    return Footprint(polygon, on_map, on_earth, building.confidence, building.agreement, pixel_area)

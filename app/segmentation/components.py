@@ -226,7 +226,7 @@ class _Components:
 
 
 def _sums(band: Band, labels: NDArray[np.int32], count: int, rule: Rule) -> NDArray[np.float64]:
-    """Sum what `_Components.sums` has, of each label: float64 (5, count)."""
+    """Compute the columns of `_Components.sums` for a band's labels: float64 (5, count)."""
     inside = labels[band.mask]
 
     def total(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:

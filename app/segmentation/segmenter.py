@@ -130,12 +130,11 @@ class Segmenter:
         """
         needed = first_needed(plan.grid.row_offsets, plan.seen, plan.size, first)
         patches = read_patches(plan, image, needed)
+        ask = partial(self._ask, plan, cancelled)
+        predict = partial(ask, members=plan.members)
         if plan.cascade:
             count = count or CascadeCount(plan.cascade.member)
             patches = count.reading(plan.grid.windows_from(needed), patches)
-        shape = len(plan.members), plan.grid.patch, plan.grid.patch
-        ask = partial(self._ask, plan, cancelled)
-        if plan.cascade and count:
             predict = partial(
                 predict_cascade,
                 ask=ask,
@@ -144,8 +143,7 @@ class Segmenter:
                 count=count,
                 at_once=4 * self.predictor.batch_size,
             )
-        else:
-            predict = partial(ask, members=plan.members)
+        shape = len(plan.members), plan.grid.patch, plan.grid.patch
         predictions = _announced(predict_valid(patches, predict, shape), advanced)
         return stitch(plan, predictions, first=first)
 
@@ -271,7 +269,8 @@ def combine(plan: Plan, image: RowSource, bands: Iterable[MemberBand]) -> Iterat
             probability[~valid] = 0
             if disagreement is not None:
                 disagreement[~valid] = 0
-        yield band_of(plan, image, band.row, probability, disagreement)
+        mask = _reached(plan, probability)
+        yield Band(band.row, probability, mask, valid, disagreement)
 
 
 def band_of(
@@ -283,9 +282,12 @@ def band_of(
 ) -> Band:
     """Return the band of probabilities, float32 (h, W), that are 0 where a pixel is invalid."""
     valid = image.read_valid(row, row + len(probability))
+    return Band(row, probability, _reached(plan, probability), valid, disagreement)
+
+
+def _reached(plan: Plan, probability: NDArray[np.float32]) -> NDArray[np.bool_]:
     # A strict majority: of two members, both must agree.
-    mask = probability > 0.5 if plan.combine == "vote" else probability >= plan.threshold
-    return Band(row, probability, mask, valid, disagreement)
+    return probability > 0.5 if plan.combine == "vote" else probability >= plan.threshold
 
 
 def _announced(items: Iterable[_Item], advanced: Advanced) -> Iterator[_Item]:

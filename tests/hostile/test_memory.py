@@ -88,6 +88,7 @@ def measure(bundle: Path, kind: str, format: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # GeoJSON of noise takes six minutes of one core, which others may want
 @pytest.mark.parametrize(("kind", "format"), WAYS)
 def test_a_pixel_takes_no_more_than_is_set_aside(toy_bundle: Path, kind: str, format: str) -> None:
     # In a process of its own: an allocator that has been busy hides what is taken anew.

@@ -108,7 +108,9 @@ class TestFiles:
         assert choose_format(output, named).name == format
 
     def test_an_ending_of_nothing(self) -> None:
-        with pytest.raises(InvalidOption, match=r"-o out\.jpg ends like no result format: \.png"):
+        with pytest.raises(
+            InvalidOption, match=r"-o out\.jpg has none of the endings of results: \.png"
+        ):
             choose_format("out.jpg", None)
 
     def test_a_folder_or_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
+from rasterio.transform import Affine
 
 from app.errors import BundleError, DeadlineExceeded, InferenceError, InvalidOption
+from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.segmentation.options import Combine, Options, Tta
 from app.segmentation.plan import Plan
@@ -17,6 +19,7 @@ from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import collect
 from tests import factories
 from tests.factories import EXACTLY, TOY_WEIGHTS, scene, without_small, write_toy_bundle
+from tests.maps import geotiff
 
 
 def image_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> Image:
@@ -234,6 +237,13 @@ class TestGsd:
         for gsd in (0.29, 2.5):
             (notice,) = small_toy.plan(image, Options(gsd=gsd)).notices
             assert f"The GSD of {gsd} m lies outside the 0.3 to 0.6 m" in notice
+
+    def test_areas_that_differ_along_a_row_are_noticed_once(self, small_toy: Segmenter) -> None:
+        wide = Affine(9000, 0, -3e6, 0, -9000, 8e6)
+        image = decode_image(geotiff(scene(100, 100), transform=wide), max_pixels=10_000)
+        for gsd, times in ((None, 1), (0.5, 0)):  # with the client's, all areas are the same
+            notices = small_toy.plan(image, Options(gsd=gsd)).notices
+            assert sum("along a row" in notice for notice in notices) == times
 
     def test_areas_are_in_square_metres_where_the_gsd_is_known(self, small_toy: Segmenter) -> None:
         pixels = np.zeros((10, 10, 3), np.uint8)

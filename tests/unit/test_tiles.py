@@ -475,9 +475,9 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("value", "words"),
         [
-            ("city.tif", "it is no JSON"),
+            ("city.tif", "it is not JSON"),
             ("[]", "an object of names"),
-            ('{"a/b": "x"}', "no name of a source"),
+            ('{"a/b": "x"}', "can't name a source"),
             ('{"city": "/nowhere.tif"}', "there is no file"),
             ('{"city": "/vsicurl/http://host/a.tif"}', "not a name of GDAL's"),
             ('{"city": "ftp://host/a.tif"}', "http:// or https://"),
