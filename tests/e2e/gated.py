@@ -12,7 +12,7 @@ from typing import Any
 
 from app.commandline.cli import main
 from app.imaging.image import RowSource
-from app.jobs import crew
+from app.jobs import crew, runner
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter
 from app.segmentation.stream import Band, Cancelled, never
@@ -65,6 +65,7 @@ def _gated(
 
 
 if __name__ == "__main__":
+    runner._TELL_AGAIN = 0.0  # every window is noted, however soon it follows the last
     crew.LEASE = LEASE  # type: ignore[attr-defined]  # the name that is read
     Segmenter.bands = _gated  # type: ignore[method-assign]
     sys.exit(main())

@@ -3,7 +3,6 @@
 import base64
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -85,7 +84,6 @@ def test_progress_rises_and_results_are_those_of_a_request(one: tuple[Site, Serv
     site.gate.shut(after=0)
     job = create(server)
     for after in range(4, BANDS, 8):
-        time.sleep(0.1)  # progress is noted as often as that
         site.gate.shut(after)
         wait_until(lambda: state_of(server, job)["progress"] > steps[-1])
         wait_until(lambda after=after: len(bands(site.folder, job)) == after)  # type: ignore[misc]

@@ -26,7 +26,9 @@ from tests.e2e.browsing import (
     watched,
 )
 from tests.e2e.conftest import IN_CHROMIUM, Serve, Server
-from tests.factories import scene, slow_graph, toy_cascade, write_toy_bundle
+from tests.e2e.following import wait_until
+from tests.e2e.gated import GATED, Gate
+from tests.factories import scene, toy_cascade, write_toy_bundle
 from tests.serving import THRESHOLD, decoded, encoded, exact_bundle, toy_mask
 
 pytestmark = IN_CHROMIUM
@@ -202,9 +204,9 @@ def test_a_georeferenced_image_from_the_first_look_to_the_last_file(
     """Pixels before any result, a bar that moves, one inference, and the headers' own totals."""
     if not JOPLIN.exists():
         pytest.skip(f"there is no {JOPLIN}")
-    graphs = {"red": slow_graph("red", 224, rounds=200)}
-    bundle = write_toy_bundle(tmp_path / "bundle", {"red": 1.0}, threshold=0.9, graphs=graphs)
-    server = serve(bundle, workers=1)
+    bundle = write_toy_bundle(tmp_path / "bundle", {"red": 1.0}, threshold=0.9)
+    server, gate = serve(bundle, module=GATED), Gate(tmp_path)
+    gate.shut(after=0)
     with watched(browser, server.url) as page:
         page.evaluate(_RECORD_PROGRESS)
         choose(page, JOPLIN)
@@ -213,6 +215,11 @@ def test_a_georeferenced_image_from_the_first_look_to_the_last_file(
         assert before_result
         assert np.std(pixels) > 10
         drop(page, "second.png", base64.b64encode(encoded(GREY)).decode())
+        for after in range(1, 12):
+            shown = progress(page)
+            gate.shut(after)
+            wait_until(lambda shown=shown: progress(page) > shown)  # type: ignore[misc]
+        gate.open()
         expect(page.locator("#work")).to_be_hidden(timeout=300_000)
         steps: list[float] = page.evaluate("steps")
         assert steps == sorted(steps)
@@ -239,6 +246,10 @@ def test_a_georeferenced_image_from_the_first_look_to_the_last_file(
         wait_for_result(page)
         assert shown_mask(page).shape == (60, 90)
         assert inferences(server) == 2
+
+
+def progress(page: Page) -> float:
+    return float(page.evaluate("document.getElementById('progress').value"))
 
 
 def inferences(server: Server) -> int:
