@@ -191,6 +191,11 @@ class Settings(BaseSettings):
         description="origins whose pages may use the service, such as https://map.example.org, "
         "separated by commas; *: all; unset: none but its own",
     )
+    public_url: str | None = Field(
+        None,
+        description="address of the service for its clients, such as https://example.org/roofs, "
+        "where a proxy changes it; unset: the one that a request asks",
+    )
     tile_sources: Annotated[dict[str, TileSource], NoDecode] = Field(
         {},
         description="imagery of live tiles, as JSON: a name, and a GeoTIFF's path or address or a "
@@ -283,6 +288,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(missing)} is missing: tiles are asked for by z, x and y")
         if not re.fullmatch(r"(https?://[^\s/;,'\"]+)?/?[^\s:;,'\"]+", address):
             raise ValueError("it must be an https:// address or a path of this service")
+        return address
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", address):
+            raise ValueError(f"{address!r} is no address: write https://host[:port][/path]")
         return address
 
     @field_validator("cors_origins", mode="before")

@@ -94,8 +94,9 @@ class TileJson(BaseModel):
     attribution: str = Field(examples=["City of Joplin"])
     scheme: Literal["xyz"] = "xyz"
     tiles: list[str] = Field(
-        description="relative references, for the service may stand behind any path",
-        examples=[["city/{z}/{x}/{y}.png"]],
+        description="absolute, as TileJSON asks for: of the setting `public_url`, else of the "
+        "request's own address",
+        examples=[["https://example.org/tiles/city/{z}/{x}/{y}.png"]],
     )
     minzoom: int = Field(examples=[17])
     maxzoom: int = Field(examples=[19])

@@ -88,10 +88,14 @@ async def tile_json(
             f"{trained.min:g} to {trained.max:g} m."
         )
     query = urlencode(parameters.model_dump(exclude_unset=True))
+    root = service.settings.public_url or str(request.base_url)
     return TileJson(
         name=f"Buildings in {source}",
         attribution=service.settings.tile_sources[source].attribution,
-        tiles=[f"{source}/{{z}}/{{x}}/{{y}}.png" + (f"?{query}" if query else "")],
+        tiles=[
+            f"{root.rstrip('/')}/tiles/{source}/{{z}}/{{x}}/{{y}}.png"
+            + (f"?{query}" if query else "")
+        ],
         minzoom=zooms[0],
         maxzoom=zooms[-1],
         bounds=(west, south, east, north),

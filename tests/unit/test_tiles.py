@@ -397,7 +397,7 @@ class TestCogs:
             path.unlink()
             response = client.get(f"/tiles/city/{Z}/{X}/{Y}.png?threshold=0.7")
             assert response.status_code == 200, "what is known needs no file"
-        assert described["tiles"] == ["city/{z}/{x}/{y}.png?threshold=0.6"]
+        assert described["tiles"] == ["http://testserver/tiles/city/{z}/{x}/{y}.png?threshold=0.6"]
         assert (described["minzoom"], described["maxzoom"]) == (18, 18)
         west, south, east, north = described["bounds"]
         assert west < LON < east
@@ -463,6 +463,21 @@ class TestDescriptions:
         assert described["bounds"] == pytest.approx([-180, -85.0511, 180, 85.0511], abs=1e-3)
         assert host.asked == []
 
+    @pytest.mark.parametrize(
+        ("settings", "root"),
+        [
+            ({}, "http://testserver"),
+            ({"public_url": "https://example.org/roofs/"}, "https://example.org/roofs"),
+        ],
+    )
+    def test_addresses_of_tiles_are_absolute(
+        self, small_bundle: Path, host: Host, settings: dict[str, str], root: str
+    ) -> None:
+        # TileJSON 3.0.0, section 3.2: map clients take no others.
+        with serving(small_bundle, tile_sources=xyz(host), **settings) as client:
+            described = client.get("/tiles/city?min_area=20").json()
+        assert described["tiles"] == [f"{root}/tiles/city/{{z}}/{{x}}/{{y}}.png?min_area=20.0"]
+
     def test_other_origins_may_use_them(self, small_bundle: Path, host: Host) -> None:
         origin = "https://map.example.org"
         with serving(small_bundle, tile_sources=xyz(host), cors_origins=origin) as client:
@@ -472,6 +487,14 @@ class TestDescriptions:
 
 
 class TestSettings:
+    @pytest.mark.parametrize("value", ["example.org", "ftp://example.org", "https://a.org/?x=1"])
+    def test_a_public_address_that_is_none(
+        self, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        monkeypatch.setenv("ROOFTRACE_PUBLIC_URL", value)
+        with pytest.raises(SettingsError, match=r"write https://host\[:port\]\[/path\]"):
+            load_settings()
+
     @pytest.mark.parametrize(
         ("value", "words"),
         [
