@@ -16,6 +16,7 @@ from .api import jobs as job_routes
 from .api.access import access_of
 from .api.admission import Admission, Memory
 from .api.cors import Cors
+from .api.engine import Engine, LocalEngine
 from .api.metrics import Metrics
 from .api.middleware import Head, RequestLog
 from .api.service import Service
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    settings: Settings | None = None, *, load: Callable[[Settings], Segmenter] = load_models
+    settings: Settings | None = None,
+    *,
+    load: Callable[[Settings], Segmenter] = load_models,
+    open_engine: Callable[[Admission], Engine] = LocalEngine,
 ) -> FastAPI:
     """Return the application. Models are loaded when it starts, and it refuses to start without.
 
@@ -75,14 +79,25 @@ def create_app(
             ended=lambda outcome: metrics.jobs_ended.labels(outcome).inc(),
         )
         app.state.service = service = Service(
-            settings, segmenter, admission, metrics, concurrency, access, traces, jobs, live
+            settings,
+            segmenter,
+            open_engine(admission),
+            admission,
+            metrics,
+            concurrency,
+            access,
+            traces,
+            jobs,
+            live,
         )
         jobs.start()
+        service.engine.start()
         lag = asyncio.create_task(metrics.watch_event_loop())
         del segmenter  # the service may come to another, and this one must be free to go then
         yield
         lag.cancel()
         await asyncio.to_thread(jobs.close)
+        await asyncio.to_thread(service.engine.close)
         admission.close()
         service.segmenter.close()
         traces.close()

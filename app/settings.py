@@ -159,6 +159,20 @@ class Settings(BaseSettings):
     concurrency: PositiveInt | None = Field(
         None, description="requests that are worked on at once; unset: one more than `workers`"
     )
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="who predicts. local: this process; ray: replicas on a Ray cluster, each with "
+        "`workers` (unset: 1), `concurrency` and `memory_budget` of its own",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="the Ray cluster, such as 10.0.0.5:6379, that has the application already; "
+        "unset: begin one on this machine, and end it with the service",
+    )
+    replicas: PositiveInt = Field(2, description="least number of model replicas on Ray")
+    max_replicas: PositiveInt | None = Field(
+        None, description="most of them, while requests wait; unset: always `replicas`"
+    )
     max_waiting: int = Field(32, ge=0, description="requests that may wait for their turn")
     max_upload_bytes: PositiveInt = Field(64 * 2**20, description="bytes of one request's body")
     max_pixels: PositiveInt = Field(100_000_000, description="pixels of one image")

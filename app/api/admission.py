@@ -22,9 +22,10 @@ _GLANCE = 0.1
 class Deadline:
     """The moment by which a request must be answered, unless nobody waits for it even now."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, left: float | None = None) -> None:
+        """Begin; `left` of the `seconds` are left, where they began elsewhere."""
         self.seconds = seconds
-        self._at = time.monotonic() + seconds
+        self._at = time.monotonic() + (seconds if left is None else left)
         self._abandoned = False
 
     @property
@@ -210,7 +211,10 @@ class Place:
 
 
 class Admission:
-    """Room for `concurrency` requests at work and `max_waiting` more; used on one event loop."""
+    """Room for `concurrency` requests at work and `max_waiting` more; used on one event loop.
+
+    `concurrency` may change where the work is done elsewhere; this process keeps its threads.
+    """
 
     def __init__(
         self, *, concurrency: int, max_waiting: int, memory: Memory, patience: float = 2.0
@@ -218,14 +222,14 @@ class Admission:
         self.memory = memory
         self.inside = 0
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="request")
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._max_waiting = max_waiting
         self._patience = patience
 
     @property
     def waiting(self) -> int:
         """Return how many requests wait for their turn."""
-        return max(0, self.inside - self._concurrency)
+        return max(0, self.inside - self.concurrency)
 
     def check(self) -> None:
         """Ask whether there is room for one more.
@@ -233,7 +237,7 @@ class Admission:
         Raises:
             QueueFull: as many requests wait as may.
         """
-        if self.inside >= self._concurrency + self._max_waiting:
+        if self.inside >= self.concurrency + self._max_waiting:
             raise QueueFull(f"{self.waiting} requests are waiting already. Try again shortly.")
 
     @asynccontextmanager

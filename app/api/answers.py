@@ -1,11 +1,7 @@
 """One image's work, from its turn in the queue to the answer of its request."""
 
-import base64
-import json
-import math
-from collections.abc import Callable, Sequence
-from time import perf_counter
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
@@ -15,16 +11,14 @@ from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.stream import SegmentedStream
 from .admission import Deadline
-from .headers import add_notices, figures
+from .engine import Answer, encode, in_turn
+from .headers import add_notices
 from .service import Service
 from .stages import Stages
-from .uploads import unless_gone
-from .work import Work, working_memory
+from .uploads import Upload, unless_gone
+from .work import Work
 
 T = TypeVar("T")
-
-OUTPUT = "result"
-"""Name of the one output of the process."""
 
 FAILURES = (
     errors.KeyMissing,
@@ -50,6 +44,21 @@ IMAGE_FAILURES = (
 """Problems of a single image."""
 
 
+async def segment_one(
+    request: Request, service: Service, work: Work, upload: Upload, deadline: Deadline
+) -> Response:
+    """Have the engine segment an upload, and answer with the result.
+
+    Raises:
+        ClientGone: nobody waits for it any more.
+        Exception: as `Engine.segment`.
+    """
+    stages = Stages()
+    return await _answer(
+        request, service, stages, service.engine.segment(work, upload, stages, deadline)
+    )
+
+
 async def answer(
     request: Request,
     service: Service,
@@ -60,7 +69,7 @@ async def answer(
     *,
     document: bool = False,
 ) -> Response:
-    """Segment the image in `data` when its turn comes, and answer with the result.
+    """Read a stream whose bands are known, when the turn of its image in `data` comes.
 
     `document`: put the result into a JSON document, as a process does.
 
@@ -70,40 +79,31 @@ async def answer(
         Exception: whatever `begin` or reading its stream raises.
     """
     stages = Stages()
-    request.state.stages = stages.seconds
 
-    def segmented() -> tuple[Format, bytes, SegmentedStream]:
+    def written() -> Answer:
         format, stream = begin(stages)
-        with stages.measure("encode"):
-            body = format.encode(stream)
-            return format, documented(format, body) if document else body, stream
+        return encode(format, stream, providers, stages, document=document)
 
-    running = run_image(service, data, segmented, stages, deadline)
-    format, body, stream = await unless_gone(request, running)
-    service.metrics.pixels.inc(math.prod(stream.plan.size))
+    max_pixels = service.settings.max_pixels
+    running = in_turn(service.admission, data, max_pixels, written, stages, deadline)
+    return await _answer(request, service, stages, running)
+
+
+async def _answer(
+    request: Request, service: Service, stages: Stages, running: Coroutine[Any, Any, Answer]
+) -> Response:
+    request.state.stages = stages.seconds
+    answer = await unless_gone(request, recorded(service, running, stages))
+    service.metrics.pixels.inc(answer.pixels)
     headers = {
         "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
-        "X-Model-Version": stream.plan.model,
-        "X-Execution-Provider": ", ".join(providers),
-        **figures(stream),
+        "X-Model-Version": answer.version,
+        "X-Execution-Provider": ", ".join(answer.providers),
+        **answer.figures,
     }
-    media_type = "application/json" if document else format.media_type
-    response = Response(body, media_type=media_type, headers=headers)
-    add_notices(response, stream.plan.notices)
+    response = Response(answer.body, media_type=answer.media_type, headers=headers)
+    add_notices(response, answer.notices)
     return response
-
-
-def documented(format: Format, body: bytes) -> bytes:
-    """Put a result into the document of results: JSON as it is, anything else in base64.
-
-    Source: OGC 18-062r2, section 7.13.2.
-    """
-    described: dict[str, object] = {"mediaType": format.media_type}
-    if "json" in format.media_type:
-        described["value"] = json.loads(body)
-    else:
-        described |= {"value": base64.b64encode(body).decode(), "encoding": "base64"}
-    return json.dumps({OUTPUT: described}).encode()
 
 
 async def run_image(
@@ -115,18 +115,19 @@ async def run_image(
     *,
     outcome: str = "segmented",
 ) -> T:
-    """Run one image's work in its turn, and record how long each stage took and how it ended."""
-    submitted = perf_counter()
+    """Run other work of one image in a thread of this process, in its turn, and record it."""
+    max_pixels = service.settings.max_pixels
+    running = in_turn(service.admission, data, max_pixels, work, stages, deadline)
+    return await recorded(service, running, stages, outcome)
 
-    def timed() -> T:
-        size = working_memory(data, service.settings.max_pixels)
-        with service.admission.memory.for_image(size, deadline):
-            stages.add_since("queue", submitted)
-            return work()
 
+async def recorded(
+    service: Service, running: Coroutine[Any, Any, T], stages: Stages, outcome: str = "segmented"
+) -> T:
+    """Await one image's work, and record how long each stage took and how it ended."""
     ended = "unfinished"
     try:
-        finished = await service.admission.run(timed, deadline)
+        finished = await running
         ended = outcome
         return finished
     except errors.RooftraceError as error:

@@ -14,7 +14,8 @@ from ..outputs.formats import FORMATS
 from ..segmentation.options import Options
 from ..settings import Settings
 from .admission import Place
-from .answers import OUTPUT, accepted
+from .answers import accepted
+from .engine import OUTPUT
 from .ogc import Execute
 from .parameters import RESULT_TYPES, SegmentParameters, choose_formats
 from .uploads import Upload, content_type, read_body, read_upload

@@ -6,9 +6,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from .. import errors
 from .access import KEY_FAILURES
+from .engine import execution_providers
 from .problems import responses
 from .schemas import Health, MemberInfo, ModelsInfo, Readiness
-from .service import CHECKED, OPTIONAL_KEY, Running, execution_providers
+from .service import CHECKED, OPTIONAL_KEY, Running
 
 router = APIRouter(tags=["service"])
 

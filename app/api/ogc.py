@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..jobs.records import Job, Status
 from ..outputs.formats import FORMATS
 from ..segmentation.options import Options
-from .answers import OUTPUT
+from .engine import OUTPUT
 from .uploads import IMAGE_TYPES
 
 PROCESS = "segment-buildings"

@@ -13,12 +13,11 @@ from ..imaging.header import announced_pixels
 from ..jobs.records import Job
 from ..jobs.results import describe
 from ..jobs.runner import check_width
-from ..outputs.formats import FORMATS, Format
+from ..outputs.formats import FORMATS
 from ..segmentation.plan import Plan
-from ..segmentation.stream import SegmentedStream
 from .access import KEY_FAILURES
 from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, answer, run_image
+from .answers import FAILURES, IMAGE_FAILURES, run_image, segment_one
 from .execution import Execution, read_execution
 from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS
 from .ogc import (
@@ -36,7 +35,7 @@ from .ogc import (
 )
 from .parameters import SegmentParameters, refuse_repeated
 from .problems import responses
-from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service, execution_providers
+from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service
 from .stages import Stages
 from .uploads import IMAGE_TYPES, announced_length, unless_gone
 from .work import Work
@@ -171,16 +170,15 @@ async def execute(
 async def _now(
     request: Request, asked: Execution, service: Service, deadline: Deadline
 ) -> Response:
-    formats = tuple(FORMATS[name] for name in asked.formats)
-    segmenter = service.segmenter
-    work = Work(segmenter, asked.options, formats, service.settings.max_pixels, deadline.check)
-
-    def begin(stages: Stages) -> tuple[Format, SegmentedStream]:
-        return work.begin(asked.upload.filename, asked.upload.data, stages)
-
-    providers = execution_providers(segmenter)
-    data, document = asked.upload.content, asked.document
-    return await answer(request, service, data, begin, deadline, providers, document=document)
+    work = Work(
+        service.segmenter,
+        asked.options,
+        tuple(FORMATS[name] for name in asked.formats),
+        service.settings.max_pixels,
+        deadline.check,
+        asked.document,
+    )
+    return await segment_one(request, service, work, asked.upload, deadline)
 
 
 async def _create(

@@ -10,11 +10,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from ..outputs.formats import FORMATS, Format
-from ..outputs.mask_rle import RleResult, rle_result
-from ..segmentation.stream import SegmentedStream
+from ..errors import NotReady
+from ..outputs.formats import FORMATS
+from ..outputs.mask_rle import RleResult
 from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, run_image, settle
+from .answers import FAILURES, IMAGE_FAILURES, accepted, recorded, segment_one, settle
 from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, add_notices
 from .parameters import (
     BATCH_TYPES,
@@ -26,7 +26,7 @@ from .parameters import (
 )
 from .problems import problem_of, responses
 from .schemas import BatchResult, FileProblem
-from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, execution_providers
+from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running
 from .stages import Stages
 from .submission import image_ids, submission
 from .uploads import (
@@ -82,12 +82,7 @@ async def segment(
     length = announced_length(request, service.settings)
     async with service.admission.admit(length) as place:
         upload = await read_upload(request, service.settings, place)
-
-        def begin(stages: Stages) -> tuple[Format, SegmentedStream]:
-            return work.begin(upload.filename, upload.data, stages)
-
-        providers = execution_providers(work.segmenter)
-        return await answer(request, service, upload.content, begin, deadline, providers)
+        return await segment_one(request, service, work, upload, deadline)
 
 
 @router.post(
@@ -124,6 +119,7 @@ async def segment_batch(
     format, *_ = choose_formats(parameters.format, accepted(request), BATCH_TYPES)
     deadline = Deadline(service.settings.deadline)
     work = settle(parameters.options(), (FORMATS["rle"],), service, deadline)
+    version = work.segmenter.manifest.version
     request_id: str = request.state.request_id
     totals: dict[str, float] = {}
     request.state.stages = totals
@@ -132,25 +128,22 @@ async def segment_batch(
 
     async def one(upload: Upload) -> RleResult | FileProblem:
         stages = Stages()
-
-        def segmented() -> RleResult:
-            _, stream = work.begin(upload.filename, upload.data, stages)
-            with stages.measure("encode"):
-                return rle_result(stream)
-
         try:
             async with turns:
-                result = await run_image(service, upload.content, segmented, stages, deadline)
+                running = service.engine.segment(work, upload, stages, deadline)
+                answer = await recorded(service, running, stages)
+            if answer.version != version:  # of replicas elsewhere, that others deploy anew
+                raise NotReady("The models changed in the middle of the batch. Send it again.")
+            result = await asyncio.to_thread(RleResult.model_validate_json, answer.body)
         except Exception as error:  # not even a fault of ours loses the other files
             problem = problem_of(error, request_id)
             return FileProblem(filename=upload.filename, error=problem)
         finally:
             for stage, seconds in stages.seconds.items():
                 totals[stage] = totals.get(stage, 0.0) + seconds
-        service.metrics.pixels.inc(result.width * result.height)
+        service.metrics.pixels.inc(answer.pixels)
         return result
 
-    version = work.segmenter.manifest.version
     headers = {"X-Model-Version": version}
     length = announced_length(request, service.settings)
     async with AsyncExitStack() as admitted:

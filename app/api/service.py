@@ -17,6 +17,7 @@ from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
 from .access import Access, access_of
 from .admission import Admission
+from .engine import Engine, execution_providers
 from .metrics import Metrics
 from .tracing import Traces
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Service:
-    """Settings, models, admission, access, metrics, traces and live tiles of one application.
+    """What one application holds, from its settings to its live tiles.
 
     `segmenter` may be another one from one request to the next: a request asks once and keeps what
     it got. The old one goes, with its threads, when the last request lets go of it.
@@ -36,6 +37,7 @@ class Service:
 
     settings: Settings
     segmenter: Segmenter
+    engine: Engine
     admission: Admission
     metrics: Metrics
     concurrency: int
@@ -65,11 +67,12 @@ class Service:
         """Ask whether the service takes work and will go on to.
 
         Raises:
-            NotReady: it is about to stop.
+            NotReady: it is about to stop, or nobody segments for it.
             QueueFull: as many requests wait as may.
         """
         if self.draining:
             raise NotReady("The service is stopping and takes no new requests. Try again later.")
+        self.engine.check()
         self.admission.check()
 
     async def reload(self, load: Callable[[Settings], Segmenter]) -> None:
@@ -100,11 +103,6 @@ class Service:
         logger.info("serving %s on %s (%s)", manifest.version, providers, predictor.choice)
         if predictor.fallback:
             logger.warning("%s", predictor.fallback)
-
-
-def execution_providers(segmenter: Segmenter) -> list[str]:
-    """Return the execution providers in use, each once."""
-    return sorted(set(segmenter.predictor.providers.values()))
 
 
 async def _service(request: Request) -> Service:

@@ -1,6 +1,6 @@
 """How long each stage of an image's way took."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -47,6 +47,13 @@ class Stages:
         ended = perf_counter()
         self._add(stage, ended - began)
         self.spans.append((stage, began, ended))
+
+    def add_remote(self, seconds: Mapping[str, float], began: float) -> None:
+        """Add stages that another process measured, and the rest of the time to `queue`."""
+        rest = perf_counter() - began - sum(seconds.values())
+        for stage, spent in {"queue": 0.0, **seconds}.items():
+            self._add(stage, spent + max(0.0, rest) * (stage == "queue"))
+        self.spans.append(("remote", began, perf_counter()))
 
     def _add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

@@ -11,11 +11,12 @@ from .. import errors
 from ..segmentation.options import TileOptions
 from .access import KEY_FAILURES
 from .admission import Deadline
+from .engine import execution_providers
 from .headers import RESULT_HEADERS, header
 from .parameters import refuse_repeated
 from .problems import responses
 from .schemas import TileJson, TileSourceInfo, TileSources
-from .service import CHECKED, OPTIONAL_KEY, Running, Service, execution_providers
+from .service import CHECKED, OPTIONAL_KEY, Running, Service
 from .uploads import unless_gone
 
 if TYPE_CHECKING:

@@ -33,6 +33,8 @@ class Work:
     formats: tuple[Format, ...]
     max_pixels: int
     cancelled: Cancelled
+    document: bool = False
+    """Whether the result goes into a JSON document, as a process's does."""
 
     def begin(self, name: str, data: bytes, stages: Stages) -> tuple[Format, SegmentedStream]:
         """Decode an image, and return its format and its stream, which is segmented as it is read.

@@ -3,10 +3,11 @@
 import argparse
 import importlib.util
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -32,24 +33,43 @@ from .files import (
 from .runs import Run, dry_run
 
 _OK, _SOME_FAILED, _REFUSED = 0, 1, 2
-_OVERRIDES = ("bundle", "device", "host", "port", "log_level")
+_OVERRIDES = ("bundle", "device", "host", "port", "log_level", "engine", "ray_address")
 """Settings that have a flag."""
 
 
 def serve(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
+    from ..api.admission import Admission
+    from ..api.engine import Engine, LocalEngine
     from ..api.server import Server
     from ..main import create_app
 
     settings = _settings_of(args)
-    # Loaded here rather than by the server, which would answer a refusal with a traceback.
-    loaded = [load_models(settings)]
-    app = create_app(settings, load=lambda _: loaded.pop())
-    try:
-        Server(app, lambda: app.state.service, settings, load_models).run()
-    except SystemExit:  # an address that can't be listened on; the log says so
-        return _REFUSED
+    with ExitStack() as ended:
+        load = load_models
+        open_engine: Callable[[Admission], Engine] = LocalEngine
+        if settings.engine == "ray":
+            _check_extra("--engine ray", "ray", "ray", "grpc")
+            from ..replicas.engine import remote_models
+
+            models = ended.enter_context(remote_models(settings, _reload))
+            load, open_engine = models.load, models.engine
+        elif settings.ray_address:
+            raise InvalidOption("--address and ROOFTRACE_RAY_ADDRESS are those of --engine ray")
+        # Loaded here rather than by the server, which would answer a refusal with a traceback.
+        loaded = [load(settings)]
+        app = create_app(settings, load=lambda _: loaded.pop(), open_engine=open_engine)
+        try:
+            Server(app, lambda: app.state.service, settings, load).run()
+        except SystemExit:  # an address that can't be listened on; the log says so
+            return _REFUSED
     return _OK
+
+
+def _reload() -> None:
+    """Have the server take up what the cluster serves now."""
+    if hasattr(signal, "SIGHUP"):
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 def segment(args: argparse.Namespace) -> int:

@@ -43,6 +43,18 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     _add_models(parser)
     parser.add_argument("--host", help="address to listen on; default: 127.0.0.1")
     parser.add_argument("--port", type=int, help="port to listen on; default: 8000")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="who predicts. local: this process; ray: model replicas on a Ray cluster; "
+        "default: local",
+    )
+    parser.add_argument(
+        "--address",
+        dest="ray_address",
+        help="with ray: a cluster that has the application; default: begin one on this machine, "
+        "and end it with the service",
+    )
 
 
 def _segment(parser: argparse.ArgumentParser) -> None:

@@ -1,1 +1,1 @@
-"""Beyond one machine: many files as one map, and the engine on Ray. Only here is Ray imported."""
+"""Many files as one map, on one machine or on many."""

@@ -5,64 +5,45 @@ half a processor each, since a pool that takes them all starves those who read f
 """
 
 import logging
-import os
 import pickle
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Self
 
 import numpy as np
 
-# Ray reads these as it is imported. Nobody is told who runs this; of its own processes' log, what
-# concerns its users comes as exceptions.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-
-import ray
-import ray.data
-
-from ..errors import InvalidOption, StartupError
 from ..segmentation.segmenter import Segmenter
+from .cluster import on_cluster  # before ray, which reads its environment as it is imported
 from .outcome import Outcome, try_probe, try_segment
 from .sources import File
 from .tiles import Tile
 from .work import Work
+
+# isort: split
+import ray
+import ray.data
 
 _CPUS = 0.5
 _TRIES = 3
 """Times that a file may take its worker down with it before it is the file that is at fault."""
 _OBJECTS = 200_000_000
 """Bytes of Ray's object store where a cluster is begun here: names and records are all it holds."""
-_KNOCK = 10
-"""Seconds."""
-_STARTS = 3
-"""Times that a cluster is begun here: Ray's own 30 seconds are few on a machine with much to do."""
 
 
 class OnRay:
     """A Ray cluster that segments tiles; it is connected to as a context.
 
-    `address` is a cluster's. Without it, one is begun on this machine, which listens on the
-    loopback address alone, has no dashboard, takes all processors, and ends with the context.
-    `workers` predict, by default as many as there are processors.
+    `address` is as `on_cluster` takes it. `workers` predict, by default as many as there are
+    processors.
     """
 
     def __init__(self, address: str | None, workers: int | None) -> None:
         self._address = address
         self._workers = workers
+        self._exits = ExitStack()
 
     def __enter__(self) -> Self:
-        options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
-        if self._address is None:
-            _begin(**options)
-        else:
-            try:
-                _check_somebody_listens(self._address)
-                ray.init(address=self._address, **options)
-            except (OSError, RuntimeError) as error:
-                raise InvalidOption(
-                    f"there is no Ray cluster at {self._address}: {error}"
-                ) from error
+        self._exits.enter_context(on_cluster(self._address, cpus=None, objects=_OBJECTS))
         logging.getLogger("ray.data").setLevel("ERROR")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -70,7 +51,7 @@ class OnRay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        ray.shutdown()
+        self._exits.close()
 
     def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome]:
         """Look at the size and the place of each file."""
@@ -121,37 +102,6 @@ class _Worker:
         tile, neighbours = pickle.loads(batch["packed"][0])
         outcome = try_segment(tile, neighbours, self._work, self._segmenter)
         return {"packed": np.array([pickle.dumps(outcome)], object)}
-
-
-def _check_somebody_listens(address: str) -> None:
-    """Knock at HOST:PORT, since Ray itself would try for minutes; leave other addresses to it.
-
-    Raises:
-        OSError: nobody answers.
-    """
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), _KNOCK).close()
-
-
-def _begin(**options: Any) -> None:
-    for left in reversed(range(_STARTS)):
-        try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=_OBJECTS,
-                _node_ip_address="127.0.0.1",
-                **options,
-            )
-            return
-        except Exception as error:  # Ray raises no narrower one when it is late
-            ray.shutdown()
-            if not left:
-                raise StartupError(
-                    f"Ray could not begin a cluster on this machine: {error} Try again when the "
-                    "machine has less to do, or name a cluster by --address."
-                ) from error
 
 
 def _outcomes(data: "ray.data.Dataset", names: Sequence[str]) -> Iterator[Outcome]:

@@ -73,6 +73,7 @@ def running_server(
     *,
     module: str = "app.commandline.cli",
     wrapper: Sequence[str] = (),
+    patience: float = 90,
     **settings: Any,
 ) -> Iterator[Server]:
     """Start a server, by way of a command if so wanted, wait until it is ready, and end it."""
@@ -89,7 +90,7 @@ def running_server(
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_until_ready(server)
+        wait_until_ready(server, patience)
         yield server
     finally:
         process.kill()

@@ -31,7 +31,7 @@ GUARDS = (
     Guard(
         "a full queue refuses",
         "app/api/admission.py",
-        "if self.inside >= self._concurrency + self._max_waiting:",
+        "if self.inside >= self.concurrency + self._max_waiting:",
         "if False:",
         "tests/unit/test_admission.py::TestQueue::test_503_when_it_is_really_full",
     ),

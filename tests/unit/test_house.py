@@ -112,7 +112,15 @@ class TestImports:
             ("pyarrow", {"app.outputs.tables", "app.outputs.partitions"}),
             ("pyogrio", {"app.outputs.tables", "app.scale.sources"}),  # GDAL lists buckets
             ("pystac", {"app.scale.sources", "app.scale.catalogue"}),
-            ("ray", {"app.scale.onray"}),
+            (
+                "ray",
+                {
+                    "app.scale.cluster",
+                    "app.scale.onray",
+                    "app.replicas.application",
+                    "app.replicas.engine",
+                },
+            ),
             ("obstore", {"app.jobs.bucket"}),
         ],
     )
@@ -133,7 +141,7 @@ class TestImports:
             ("runtime", {*EDGES, "imaging", "segmentation", "outputs"}),
             ("segmentation", {*EDGES, "outputs"}),
             ("outputs", {*EDGES, "bundle", "runtime"}),
-            ("api", {"main", "commandline", "runtime", "scale"}),
+            ("api", {"main", "commandline", "runtime", "scale", "replicas"}),
             ("scale", {*EDGES, "runtime", "bundle"}),
             ("tiles", {*EDGES - {"settings"}, "runtime", "outputs"}),
         ],
@@ -179,7 +187,7 @@ class TestReaders:
         assert found == {
             "app.imaging.proj",  # names the variable that leads PROJ to other data
             "app.runtime",  # ONNX Runtime reads its telemetry's switch as it is imported
-            "app.scale.onray",  # and so does Ray
+            "app.scale.cluster",  # and so does Ray
         }
 
     def test_once_there_is_a_plan_nobody_reads_options(self) -> None:

@@ -2,8 +2,10 @@
 
 import shutil
 import subprocess
+import warnings
+from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import kubernetes_validate
 import pytest
@@ -14,7 +16,7 @@ from app.settings import PREFIX, Settings
 
 FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
-OWN_KINDS = {"Kustomization"}  # kubectl's, of no API
+OWN_KINDS = {"Kustomization", "RayService"}  # kubectl's, of no API; and KubeRay's
 
 
 def documents(overlay: str) -> list[dict[str, Any]]:
@@ -70,6 +72,71 @@ def test_overlays_are_valid_once_rendered(overlay: str) -> None:
     assert container["image"] == ("rooftrace:gpu" if is_gpu else "rooftrace:cpu")
     assert ("nvidia.com/gpu" in container["resources"]["limits"]) is is_gpu
     assert ({"name": "ROOFTRACE_DEVICE", "value": "cuda"} in container["env"]) is is_gpu
+
+
+def test_the_service_before_replicas() -> None:
+    """The Deployment is the base's but for what a process on a Ray cluster needs."""
+    rendered = documents("ray")
+    for document in rendered:
+        if document["kind"] not in OWN_KINDS:
+            kubernetes_validate.validate(document, NEWEST, strict=True)
+    [pod] = (d["spec"]["template"]["spec"] for d in rendered if d["kind"] == "Deployment")
+    [container] = pod["containers"]
+    plain = {v["name"]: v["value"] for v in container["env"] if "value" in v}
+    ours = {n.removeprefix(PREFIX).lower(): v for n, v in plain.items() if n.startswith(PREFIX)}
+    chosen = Settings(_env_file=None, **ours)
+    assert (chosen.engine, chosen.ray_address) == ("ray", "rooftrace-models-head-svc:6379")
+    assert container["command"][-1].endswith("exec rooftrace serve")
+    assert {volume["name"] for volume in pod["volumes"]} == {"tmp", "jobs", "shm"}
+
+
+class TestRayService:
+    """What can be seen without KubeRay's schema: the pods, and what Ray Serve is given."""
+
+    document: ClassVar[dict[str, Any]] = yaml.safe_load((FOLDER / "ray/models.yaml").read_text())
+    cluster: ClassVar[dict[str, Any]] = document["spec"]["rayClusterConfig"]
+
+    def test_serve_takes_its_configuration(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own, of pydantic
+            from ray.serve.schema import ServeDeploySchema
+
+            from app.replicas.application import APPLICATION, build
+        config = yaml.safe_load(self.document["spec"]["serveConfigV2"])
+        assert config == yaml.safe_load((FOLDER.parent / "serve.yaml").read_text())
+        [application] = ServeDeploySchema.model_validate(config).applications
+        module, _, name = application.import_path.partition(":")
+        assert application.name == APPLICATION
+        assert getattr(import_module(module.replace("rooftrace", "app", 1)), name) is build
+
+    def test_pods_are_valid(self) -> None:
+        groups = [self.cluster["headGroupSpec"], *self.cluster["workerGroupSpecs"]]
+        for group in groups:
+            pod = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "x"},
+                **group["template"],
+            }
+            kubernetes_validate.validate(pod, NEWEST, strict=True)
+            [container] = pod["spec"]["containers"]
+            values = {v["name"].removeprefix(PREFIX).lower(): v["value"] for v in container["env"]}
+            Settings(_env_file=None, **values)
+
+    def test_the_cluster_asks_for_the_token_that_services_have(self) -> None:
+        assert self.cluster["authOptions"] == {"mode": "token", "secretName": "rooftrace-ray"}
+        assert (
+            "name: rooftrace-ray, key: auth_token"
+            in (FOLDER / "ray/kustomization.yaml").read_text()
+        )
+        assert self.cluster["rayVersion"] == metadata.version("ray")
+
+    def test_workers_have_room_for_the_replicas(self) -> None:
+        [group] = self.cluster["workerGroupSpecs"]
+        [container] = group["template"]["spec"]["containers"]
+        values = {v["name"]: int(v["value"]) for v in container["env"]}
+        room = group["maxReplicas"] * int(group["rayStartParams"]["num-cpus"])
+        assert values["ROOFTRACE_MAX_REPLICAS"] * values["ROOFTRACE_WORKERS"] <= room
 
 
 def test_a_wrong_file_is_found() -> None:

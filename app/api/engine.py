@@ -1,0 +1,158 @@
+"""Who segments whole images: this process, or others that it hands them to."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+from ..outputs.formats import Format
+from ..segmentation.segmenter import Segmenter
+from ..segmentation.stream import SegmentedStream
+from .admission import Admission, Deadline
+from .headers import figures
+from .stages import Stages
+from .uploads import Upload
+from .work import Work, working_memory
+
+T = TypeVar("T")
+
+OUTPUT = "result"
+"""Name of the one output of the process."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result, with all that the headers of a response say of it."""
+
+    body: bytes
+    media_type: str
+    version: str
+    providers: tuple[str, ...]
+    figures: Mapping[str, str]
+    notices: tuple[str, ...]
+    pixels: int
+
+
+class Engine(Protocol):
+    """Segments whole images. Wherever it does, an image has the same bytes and the same errors."""
+
+    async def segment(
+        self, work: Work, upload: Upload, stages: Stages, deadline: Deadline
+    ) -> Answer:
+        """Segment an upload when its turn comes, and note in `stages` how long it took.
+
+        Raises:
+            InputError: as `Work.begin`.
+            OverloadError: it finds no room, or was not there in time.
+            InferenceError: a member failed.
+        """
+
+    def start(self) -> None:
+        """Begin, on the event loop of the service."""
+
+    def check(self) -> None:
+        """Ask whether it takes images.
+
+        Raises:
+            NotReady: it does not at the moment.
+        """
+
+    def close(self) -> None:
+        """End."""
+
+
+class LocalEngine:
+    """Segments in threads of this process."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    async def segment(
+        self, work: Work, upload: Upload, stages: Stages, deadline: Deadline
+    ) -> Answer:
+        """Segment an upload when its turn comes."""
+
+        def segmented() -> Answer:
+            format, stream = work.begin(upload.filename, upload.data, stages)
+            providers = execution_providers(work.segmenter)
+            return encode(format, stream, providers, stages, document=work.document)
+
+        return await in_turn(
+            self._admission, upload.content, work.max_pixels, segmented, stages, deadline
+        )
+
+    def start(self) -> None:
+        """Do nothing: it is ready."""
+
+    def check(self) -> None:
+        """Find it ready."""
+
+    def close(self) -> None:
+        """Do nothing: the threads are the admission's."""
+
+
+async def in_turn(
+    admission: Admission,
+    data: bytes,
+    max_pixels: int,
+    work: Callable[[], T],
+    stages: Stages,
+    deadline: Deadline,
+) -> T:
+    """Run the work of an image's file in a thread, in its turn, once there is memory for it.
+
+    Raises:
+        DeadlineExceeded: it was not there in time.
+        Exception: whatever `work` raises.
+    """
+    submitted = perf_counter()
+
+    def timed() -> T:
+        with admission.memory.for_image(working_memory(data, max_pixels), deadline):
+            stages.add_since("queue", submitted)
+            return work()
+
+    return await admission.run(timed, deadline)
+
+
+def encode(
+    format: Format,
+    stream: SegmentedStream,
+    providers: Sequence[str],
+    stages: Stages,
+    *,
+    document: bool = False,
+) -> Answer:
+    """Read a stream to its end, and write it in its format."""
+    with stages.measure("encode"):
+        body = format.encode(stream)
+        return Answer(
+            documented(format, body) if document else body,
+            "application/json" if document else format.media_type,
+            stream.plan.model,
+            tuple(providers),
+            figures(stream),
+            stream.plan.notices,
+            math.prod(stream.plan.size),
+        )
+
+
+def documented(format: Format, body: bytes) -> bytes:
+    """Put a result into the document of results: JSON as it is, anything else in base64.
+
+    Source: OGC 18-062r2, section 7.13.2.
+    """
+    described: dict[str, object] = {"mediaType": format.media_type}
+    if "json" in format.media_type:
+        described["value"] = json.loads(body)
+    else:
+        described |= {"value": base64.b64encode(body).decode(), "encoding": "base64"}
+    return json.dumps({OUTPUT: described}).encode()
+
+
+def execution_providers(segmenter: Segmenter) -> list[str]:
+    """Return the execution providers in use, each once."""
+    return sorted(set(segmenter.predictor.providers.values()))

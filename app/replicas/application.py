@@ -1,0 +1,176 @@
+"""The models as an application of Ray Serve: replicas that take whole images.
+
+A replica does with an image what the service does on its own: the same threads, memory and
+deadlines. It has no port: whoever holds a handle asks it.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve
+
+from ..api.admission import Admission, Deadline, Memory
+from ..api.engine import Answer, LocalEngine
+from ..api.stages import Stages
+from ..api.uploads import Upload
+from ..api.work import Work
+from ..bundle.manifest import Manifest
+from ..errors import NotReady, RooftraceError
+from ..loading import load_models
+from ..outputs.formats import BYTES_PER_PIXEL, FORMATS
+from ..segmentation.options import Options
+from ..settings import Settings, load_settings
+
+T = TypeVar("T")
+
+APPLICATION, DEPLOYMENT = "rooftrace", "models"
+
+_LONGER, _SHORTER = 10, 300
+"""Seconds for which the queue must be long or short before replicas come or go."""
+_CHECKED = 2
+"""Seconds between two looks whether a replica lives: so long nobody replaces one that has ended."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a replica has loaded, and how many images it works on at once."""
+
+    manifest: Manifest
+    providers: dict[str, str]
+    choice: str
+    fallback: str | None
+    concurrency: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An image, and how to segment it. `left`: seconds, of `seconds` that the request has."""
+
+    filename: str
+    data: bytes
+    options: Options
+    formats: tuple[str, ...]
+    document: bool
+    seconds: float
+    left: float
+
+
+class Replica:
+    """A process with the models. Domain errors are its values: Ray would wrap what is raised."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._segmenter = load_models(settings)
+        self._max_pixels = settings.max_pixels
+        memory = Memory(
+            settings.memory_budget,
+            largest_body=settings.max_upload_bytes,
+            largest_image=BYTES_PER_PIXEL * settings.max_pixels,
+        )
+        self._concurrency = concurrency_of(settings)
+        self._admission = Admission(concurrency=self._concurrency, max_waiting=0, memory=memory)
+        self._engine = LocalEngine(self._admission)
+
+    async def describe(self) -> Description:
+        """Say what is loaded."""
+        predictor = self._segmenter.predictor
+        return Description(
+            self._segmenter.manifest,
+            dict(predictor.providers),
+            predictor.choice,
+            predictor.fallback,
+            self._concurrency,
+        )
+
+    async def segment(self, asked: Asked) -> tuple[Answer | RooftraceError, dict[str, float]]:
+        """Segment an image; return its answer or what is wrong with it, and seconds by stage."""
+        deadline, stages = Deadline(asked.seconds, asked.left), Stages()
+        work = Work(
+            self._segmenter,
+            asked.options,
+            tuple(FORMATS[name] for name in asked.formats),
+            self._max_pixels,
+            deadline.check,
+            asked.document,
+        )
+        upload = Upload(asked.filename, asked.data)
+        answer = await _caught(self._engine.segment(work, upload, stages, deadline))
+        return answer, stages.seconds
+
+    async def predict(
+        self, version: str, member: str, patches: NDArray[np.uint8]
+    ) -> NDArray[np.float32] | RooftraceError:
+        """Predict uint8 (N, S, S, 3) by a member of the bundle `version`: float32 (N, S, S)."""
+        if version != (ours := self._segmenter.manifest.version):
+            return NotReady(f"The models have changed from {version} to {ours}. Try again later.")
+        predicting = asyncio.to_thread(self._segmenter.predictor.predict, patches, (member,))
+        found = await _caught(predicting)
+        return found if isinstance(found, RooftraceError) else found[0]
+
+
+def concurrency_of(settings: Settings) -> int:
+    """Return how many images a replica works on at once."""
+    return settings.concurrency or workers_of(settings) + 1
+
+
+def workers_of(settings: Settings) -> int:
+    """Return how many processors a replica takes: few, so that there are several replicas."""
+    return settings.workers or 1
+
+
+def most_replicas(settings: Settings) -> int:
+    """Return how many replicas there may be."""
+    return max(settings.replicas, settings.max_replicas or 0)
+
+
+def deploy(settings: Settings) -> None:
+    """Make the application run on the cluster that this process is connected to, without a port."""
+    serve.start(proxy_location="Disabled")
+    serve.run(of_settings(settings), name=APPLICATION, route_prefix=None)
+
+
+def build(_: dict[str, str]) -> serve.Application:
+    """Build the application from the environment, as `serve run` and KubeRay want it."""
+    return of_settings(load_settings())
+
+
+def of_settings(settings: Settings) -> serve.Application:
+    """Build the application."""
+    settings = settings.model_copy(
+        update={
+            "workers": workers_of(settings),
+            "database": None,  # it has a password, and no use there
+        }
+    )
+    most = most_replicas(settings)
+    resources: dict[str, Any] = {"num_cpus": settings.workers}
+    if settings.device == "cuda":
+        resources["num_gpus"] = 1
+    deployment = serve.deployment(
+        name=DEPLOYMENT,
+        max_ongoing_requests=concurrency_of(settings),
+        # The service counts requests in. This is for what it can't know yet: replicas that ended.
+        max_queued_requests=most * concurrency_of(settings) + settings.max_waiting,
+        autoscaling_config={
+            "min_replicas": settings.replicas,
+            "initial_replicas": settings.replicas,
+            "max_replicas": most,
+            "target_ongoing_requests": concurrency_of(settings),
+            "upscale_delay_s": _LONGER,
+            "downscale_delay_s": _SHORTER,
+        },
+        ray_actor_options=resources,
+        graceful_shutdown_timeout_s=settings.deadline,
+        health_check_period_s=_CHECKED,
+    )
+    return deployment(Replica).bind(settings)
+
+
+async def _caught(work: Awaitable[T]) -> T | RooftraceError:
+    try:
+        return await work
+    except RooftraceError as error:
+        return error

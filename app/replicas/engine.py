@@ -1,0 +1,308 @@
+"""A service whose models are elsewhere: replicas on a Ray cluster, which it asks by a handle."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, perf_counter, sleep
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..api.admission import Admission, Deadline
+from ..api.engine import Answer
+from ..api.stages import Stages
+from ..api.uploads import Upload
+from ..api.work import Work
+from ..errors import InferenceError, NotReady, QueueFull, RooftraceError, StartupError
+from ..runtime.predictor import Predictor
+from ..scale.cluster import on_cluster  # before ray, which reads its environment as it is imported
+from ..segmentation.segmenter import Segmenter
+from ..settings import Settings
+
+# isort: split
+import ray
+from ray import exceptions, serve
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from .application import (
+    APPLICATION,
+    DEPLOYMENT,
+    Asked,
+    Description,
+    deploy,
+    most_replicas,
+    workers_of,
+)
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 4
+"""Times that an image may take its replica down with it before it is the image that is at fault."""
+_GONE = (
+    exceptions.RayActorError,
+    exceptions.WorkerCrashedError,
+    exceptions.OutOfMemoryError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+)
+"""A replica has ended, or the machine that held its answer."""
+_PATIENCE = 60.0
+"""Seconds that an application has to appear on a cluster, and to answer."""
+_LOOK = 1.0
+"""Seconds between two looks at how many replicas there are."""
+_OBJECTS = 500_000_000
+"""Bytes of uploads and results that are between processes of a cluster that is begun here."""
+_CHUNK, _AT_ONCE = 8, 4
+"""Patches of jobs and tiles that go to a replica in one call, and how many such calls at once."""
+
+
+class RemoteModels:
+    """The application on a cluster, as this process sees it.
+
+    `redeployed` is called, in a thread, when the application was deployed anew.
+    """
+
+    def __init__(self, redeployed: Callable[[], None]) -> None:
+        """Find the application.
+
+        Raises:
+            StartupError: it is not on the cluster.
+        """
+        self._handle = _find()
+        self._redeployed = redeployed
+        self.concurrency = 1
+
+    def load(self, settings: Settings) -> Segmenter:
+        """Return a segmenter that has its patches predicted by the replicas.
+
+        Raises:
+            StartupError: no replica answers.
+        """
+        try:
+            described = cast(Description, self.ask_now("describe", seconds=_PATIENCE))
+        except (RooftraceError, TimeoutError) as error:
+            raise StartupError(f"no model replica on the Ray cluster answers: {error}") from error
+        self.concurrency = described.concurrency
+        return Segmenter(described.manifest, RemotePredictor(self, described, settings.deadline))
+
+    def engine(self, admission: Admission) -> "RayEngine":
+        """Return the engine that hands images to the replicas."""
+        return RayEngine(self, admission, self._redeployed)
+
+    async def ask(self, method: str, *arguments: object) -> object:
+        """Ask a replica, and another one when it ends meanwhile. Cancelling cancels its work.
+
+        Raises:
+            QueueFull: as many wait as may.
+            NotReady: there is no application any more.
+            InferenceError: replica after replica ended.
+            RooftraceError: the replica's own.
+        """
+        tries = 0
+        while True:
+            response = self._handle.options(method_name=method).remote(*arguments)
+            try:
+                return _value(await response)
+            except asyncio.CancelledError:
+                response.cancel()  # type: ignore[no-untyped-call]
+                raise
+            except Exception as error:
+                _check_again(error, tries := tries + 1)
+
+    def ask_now(self, method: str, *arguments: object, seconds: float) -> object:
+        """Ask as `ask` does, and wait in this thread.
+
+        Raises:
+            TimeoutError: the answer was not there in time.
+        """
+        tries = 0
+        while True:
+            response = self._handle.options(method_name=method).remote(*arguments)
+            try:
+                return _value(response.result(timeout_s=seconds))
+            except TimeoutError:
+                response.cancel()  # type: ignore[no-untyped-call]
+                raise
+            except Exception as error:
+                _check_again(error, tries := tries + 1)
+
+
+class RayEngine:
+    """Hands whole images to the replicas, and knows how many there are."""
+
+    def __init__(
+        self, models: RemoteModels, admission: Admission, redeployed: Callable[[], None]
+    ) -> None:
+        self._models = models
+        self._admission = admission
+        self._redeployed = redeployed
+        self._replicas = 1
+        self._deployed: float | None = None
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="replicas", daemon=True)
+
+    async def segment(
+        self, work: Work, upload: Upload, stages: Stages, deadline: Deadline
+    ) -> Answer:
+        """Have a replica segment an upload. What Ray took of the time counts as `queue`."""
+        asked = Asked(
+            upload.filename,
+            upload.data,
+            work.options,
+            tuple(format.name for format in work.formats),
+            work.document,
+            deadline.seconds,
+            deadline.remaining,
+        )
+        began = perf_counter()
+        try:
+            async with asyncio.timeout(max(0.0, deadline.remaining)) as limit:
+                found = await self._models.ask("segment", asked)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise deadline.exceeded() from None
+        answer, seconds = cast(tuple[Answer | RooftraceError, dict[str, float]], found)
+        stages.add_remote(seconds, began)
+        if isinstance(answer, RooftraceError):
+            raise answer
+        return answer
+
+    def start(self) -> None:
+        """Begin to look after the replicas."""
+        self._watcher.start()
+
+    def check(self) -> None:
+        """Ask whether there is a replica.
+
+        Raises:
+            NotReady: there is none.
+        """
+        if not self._replicas:
+            raise NotReady("No model replica runs at the moment. Try again later.")
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closing.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._closing.wait(_LOOK):
+            try:
+                application = serve.status().applications[APPLICATION]
+                states = application.deployments[DEPLOYMENT].replica_states
+            except Exception as error:  # replicas may well go on without who counts them
+                logger.debug("the replicas can't be counted: %s", error)
+                continue
+            running = sum(number for state, number in states.items() if state == "RUNNING")
+            if running != self._replicas:
+                self._replicas = running
+                logger.info("%d model replicas run", running)
+            self._admission.concurrency = max(1, running) * self._models.concurrency
+            if application.status == "RUNNING":
+                deployed, self._deployed = self._deployed, application.last_deployed_time_s
+                if deployed not in (None, self._deployed):
+                    self._redeployed()
+
+
+class RemotePredictor(Predictor):
+    """Has patches of jobs and tiles predicted by the replicas, several in one call.
+
+    These walk an image in bands and keep here what they have. Images of requests travel whole.
+    """
+
+    def __init__(self, models: RemoteModels, described: Description, seconds: float) -> None:
+        super().__init__(_AT_ONCE, _CHUNK)
+        self._models = models
+        self._version = described.manifest.version
+        self._seconds = seconds
+        self.members = tuple(member.name for member in described.manifest.members)
+        self.providers = described.providers
+        self.choice = described.choice
+        self.fallback = described.fallback
+        self.batch_size = _AT_ONCE * _CHUNK
+
+    def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            found = self._models.ask_now(
+                "predict", self._version, member, patches, seconds=self._seconds
+            )
+        except TimeoutError as error:
+            raise NotReady(
+                f"No model replica answered within {self._seconds:g} seconds. Try again later."
+            ) from error
+        return cast(NDArray[np.float32], found)
+
+
+def _find() -> DeploymentHandle[Any]:
+    """Wait until the application is there.
+
+    Raises:
+        StartupError: it is not.
+    """
+    until = monotonic() + _PATIENCE
+    while True:
+        try:
+            return serve.get_app_handle(APPLICATION)
+        except Exception as error:  # of several kinds, before Serve has begun and after
+            if monotonic() > until:
+                raise StartupError(
+                    f"the Ray cluster has no application {APPLICATION!r}: {error} "
+                    "docs/scale.md says how it is deployed."
+                ) from error
+            sleep(_LOOK)
+
+
+def _value(found: T) -> T:
+    """Return a replica's answer, or raise it if it is an error."""
+    if isinstance(found, RooftraceError):
+        raise found
+    return found
+
+
+def _check_again(error: Exception, tries: int) -> None:
+    """Say whether a replica's end is worth another try.
+
+    Raises:
+        QueueFull: as many requests wait as may.
+        NotReady: there is no application any more.
+        InferenceError: replica after replica ended.
+        Exception: the error itself, which is none of Ray's.
+    """
+    if isinstance(error, BackPressureError):
+        raise QueueFull("The model replicas have as many requests as may wait. Try again shortly.")
+    if isinstance(error, DeploymentUnavailableError):
+        raise NotReady("The models could not be deployed on the Ray cluster. Try again later.")
+    if not isinstance(error, _GONE):
+        raise error
+    name = type(error).__name__  # what it says is long, and Ray's own log has it
+    logger.warning("a model replica ended in the middle of an image, try %d: %s", tries, name)
+    if tries == _TRIES:
+        raise InferenceError(f"{tries} model replicas in turn ended while they were at this image")
+
+
+@contextmanager
+def remote_models(settings: Settings, redeployed: Callable[[], None]) -> Iterator[RemoteModels]:
+    """Be connected to the cluster that the settings name, or to one that is begun for them.
+
+    Raises:
+        InvalidOption: there is no cluster at the address.
+        StartupError: no cluster can be begun; or there is no application on it, or no replica.
+    """
+    cpus = most_replicas(settings) * workers_of(settings)
+    bodies = max(_OBJECTS, 2 * settings.max_upload_bytes)
+    with on_cluster(settings.ray_address, cpus=cpus, objects=bodies):
+        try:
+            if settings.ray_address is None:
+                deploy(settings)
+                logger.info("a Ray cluster was begun: %s", ray.get_runtime_context().gcs_address)
+            yield RemoteModels(redeployed)
+        finally:
+            if settings.ray_address is None:
+                serve.shutdown()  # type: ignore[no-untyped-call]
