@@ -43,7 +43,6 @@ _SHIPPED_BUNDLE = (
     (_HERE if (_HERE / "models").is_dir() else _HERE.parent) / "models" / "rooftrace-8"
 )
 
-
 _HOST = re.compile(r"https?://[^/?#\s{}]+(/|$)")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _BUCKET = re.compile(r"s3://[^/\s?#]+/[^\s?#]*[^/\s?#]/?")
@@ -161,8 +160,7 @@ class Settings(BaseSettings):
     )
     engine: Literal["local", "ray"] = Field(
         "local",
-        description="who predicts. local: this process; ray: replicas on a Ray cluster, each with "
-        "`workers` (unset: 1), `concurrency` and `memory_budget` of its own",
+        description="who predicts. local: this process; ray: replicas on a Ray cluster",
     )
     ray_address: str | None = Field(
         None,
