@@ -109,21 +109,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=1400)
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--burst", type=int, default=500)
+    parser.add_argument("--backend", default="auto", help="as ROOFTRACE_BACKEND; default: auto")
     args = parser.parse_args(arguments)
     path = f"/segment?models={args.models}"
     large, small = (encoded(scene(side, side)) for side in (1000, 224))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours: dict[str, Any] = {"patience": _PATIENCE, "workers": 1}
+        ours: dict[str, Any] = {"patience": _PATIENCE, "workers": 1, "backend": args.backend}
         with (
             running_server(folder, args.bundle, **ours) as local,
             running_server(folder, args.bundle, engine="ray", replicas=2, **ours) as ray,
         ):
-            print(overhead(local, ray, path, large, args.pairs))
+            print(overhead(local, ray, path, large, args.pairs), flush=True)
             with Load(ray, path, small, clients=4) as load:
                 load.kill_replicas(args.kills, requests=args.requests)
             lost = load.ends.total() - load.ends["right"]
-            print(f"{lost} of {load.ends.total()} requests lost over {args.kills} kills")
+            print(
+                f"{lost} of {load.ends.total()} requests lost over {args.kills} kills", flush=True
+            )
             print(f"  {dict(load.ends)}")
             print(f"{args.burst} at once: {dict(burst(ray, path, small, args.burst))}")
             status, sent, grown = over_the_limit(ray)

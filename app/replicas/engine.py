@@ -68,13 +68,8 @@ class RemoteModels:
     `redeployed` is called, in a thread, when the application was deployed anew.
     """
 
-    def __init__(self, redeployed: Callable[[], None]) -> None:
-        """Find the application.
-
-        Raises:
-            StartupError: it is not on the cluster.
-        """
-        self._handle = _find()
+    def __init__(self, handle: DeploymentHandle[Any], redeployed: Callable[[], None]) -> None:
+        self._handle = handle
         self._redeployed = redeployed
         self.concurrency = 1
 
@@ -302,7 +297,7 @@ def remote_models(settings: Settings, redeployed: Callable[[], None]) -> Iterato
             if settings.ray_address is None:
                 deploy(settings)
                 logger.info("a Ray cluster was begun: %s", ray.get_runtime_context().gcs_address)
-            yield RemoteModels(redeployed)
+            yield RemoteModels(_find(), redeployed)
         finally:
             if settings.ray_address is None:
                 serve.shutdown()  # type: ignore[no-untyped-call]

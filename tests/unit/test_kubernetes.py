@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import warnings
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +9,10 @@ from typing import Any, ClassVar
 import kubernetes_validate
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from app.api.metrics import Metrics
+from app.replicas.application import APPLICATION, build
 from app.settings import PREFIX, Settings
 
 FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
@@ -97,11 +98,6 @@ class TestRayService:
     cluster: ClassVar[dict[str, Any]] = document["spec"]["rayClusterConfig"]
 
     def test_serve_takes_its_configuration(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray's own, of pydantic
-            from ray.serve.schema import ServeDeploySchema
-
-            from app.replicas.application import APPLICATION, build
         config = yaml.safe_load(self.document["spec"]["serveConfigV2"])
         assert config == yaml.safe_load((FOLDER.parent / "serve.yaml").read_text())
         [application] = ServeDeploySchema.model_validate(config).applications
