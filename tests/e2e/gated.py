@@ -1,7 +1,7 @@
-"""A service whose jobs stop at a gate, so that a test meets a job that is still at work.
+"""A service whose work stops at a gate, so that a test meets a job or a request still at work.
 
-Jobs get no further than the gate says, on a machine of any speed; requests pass. It is run in place
-of the command line, by `running_server(..., module=GATED)`.
+Work gets no further than its gate says, on a machine of any speed: jobs have one, and requests
+another. It is run in place of the command line, by `running_server(..., module=GATED)`.
 """
 
 import sys
@@ -23,13 +23,20 @@ LEASE = 3.0
 
 
 class Gate:
-    """The gate of the services that run in a folder. It is open until it is shut."""
+    """The gate of the work in a folder. It is open until it is shut."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "gate"
+    def __init__(self, folder: Path, of: str = "jobs") -> None:
+        self._file = folder / f"{of}.gate"
+        self._reached = folder / f"{of}.reached"
 
-    def shut(self, after: int) -> None:
-        """Let each job make so many bands, and no more."""
+    @property
+    def is_reached(self) -> bool:
+        """Whether somebody has waited here since it was shut."""
+        return self._reached.exists()
+
+    def shut(self, after: int = 0) -> None:
+        """Let each job or request make so many bands, and no more; or a run, so many files."""
+        self._reached.unlink(missing_ok=True)
         unfinished = self._file.with_suffix(".tmp")
         unfinished.write_text(str(after))
         unfinished.replace(self._file)
@@ -38,12 +45,15 @@ class Gate:
         """Let all jobs pass."""
         self._file.unlink(missing_ok=True)
 
-    def lets_pass(self, band: int) -> bool:
-        """Tell whether a job may make its band of this number, counted from 0."""
+    def lets_pass(self, number: int) -> bool:
+        """Tell whether what has this number, counted from 0, may be made."""
         try:
-            return band < int(self._file.read_text())
+            passes = number < int(self._file.read_text())
         except FileNotFoundError:
             return True
+        if not passes:
+            self._reached.touch()
+        return passes
 
 
 _bands = Segmenter.bands
@@ -52,12 +62,8 @@ _bands = Segmenter.bands
 def _gated(
     self: Segmenter, plan: Plan, image: RowSource, cancelled: Cancelled = never, **options: Any
 ) -> Iterator[Band]:
-    made = _bands(self, plan, image, cancelled, **options)
-    if "advanced" not in options:  # a request's
-        yield from made
-        return
-    gate = Gate(Path.cwd())
-    for number, band in enumerate(made):
+    gate = Gate(Path.cwd(), "jobs" if "advanced" in options else "requests")
+    for number, band in enumerate(_bands(self, plan, image, cancelled, **options)):
         while not gate.lets_pass(number):
             cancelled()
             time.sleep(0.01)

@@ -15,12 +15,12 @@ import pytest
 from app.outputs.rle import decode_rle
 from app.runtime.gpu import GPU_FILES
 from tests.e2e.conftest import Serve, Server, command, environment
+from tests.e2e.following import wait_until
+from tests.e2e.gated import GATED, Gate
 from tests.factories import scene
 from tests.serving import assert_problem, decoded, encoded, toy_mask
 
-# With SLOW_IMAGE, a second of work for the toy.
-SLOW: dict[str, str | float] = {"overlap": 0.75, "tta": "d4"}
-SLOW_IMAGE = encoded(scene(450, 450))
+IMAGE = encoded(scene(90, 90))
 
 
 def test_it_segments(server: Server) -> None:
@@ -59,16 +59,19 @@ def test_many_at_once_get_each_their_own(server: Server) -> None:
         np.testing.assert_array_equal(mask, toy_mask(pixels))
 
 
-def test_ndjson_lines_arrive_before_the_last_is_ready(server: Server) -> None:
-    files = [("files", ("slow.png", SLOW_IMAGE)), ("files", ("fast.png", encoded(scene(8, 8))))]
-    params: dict[str, str | float] = {"format": "ndjson", **SLOW}
-    url = f"{server.url}/segment/rle"
-    with httpx2.stream("POST", url, files=files, params=params, timeout=60) as response:
-        arrived = [
-            (json.loads(line)["filename"], time.monotonic()) for line in response.iter_lines()
-        ]
-    assert [name for name, _ in arrived] == ["fast.png", "slow.png"]
-    assert arrived[1][1] - arrived[0][1] > 0.1
+def test_ndjson_lines_arrive_before_the_last_is_ready(
+    serve: Serve, exact: Path, tmp_path: Path
+) -> None:
+    server, gate = serve(exact, module=GATED), Gate(tmp_path, "requests")
+    gate.shut(after=1)
+    large, small = encoded(scene(450, 450)), encoded(scene(8, 8))
+    files = [("files", ("large.png", large)), ("files", ("small.png", small))]
+    url = f"{server.url}/segment/rle?format=ndjson"
+    with httpx2.stream("POST", url, files=files, timeout=60) as response:
+        lines = response.iter_lines()
+        assert json.loads(next(lines))["filename"] == "small.png"
+        gate.open()
+        assert [json.loads(line)["filename"] for line in lines] == ["large.png"]
 
 
 def test_too_much_is_refused_before_it_is_sent(server: Server) -> None:
@@ -128,46 +131,53 @@ def test_a_client_that_leaves_is_no_error(serve: Serve, exact: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_in_flight_is_answered_before_it_ends(
-    serve: Serve, exact: Path, stop: signal.Signals
+    serve: Serve, exact: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
-    server = serve(exact, concurrency=1)
+    server, gate = serve(exact, module=GATED, concurrency=1), Gate(tmp_path, "requests")
+    gate.shut()
     with ThreadPoolExecutor(3) as clients:
         inside = [
             clients.submit(
                 httpx2.post,
                 f"{server.url}/segment",
-                params=SLOW,
-                files={"file": ("a.png", SLOW_IMAGE)},
+                files={"file": ("a.png", IMAGE)},
                 timeout=60,
             )
             for _ in range(3)
         ]
         ready = f"{server.url}/health/ready"
-        while httpx2.get(ready).json()["waiting"] < 2:  # one at work, and two behind it
-            assert not all(request.done() for request in inside), "too fast to be in flight"
+        # One at work, and two behind it.
+        wait_until(lambda: gate.is_reached and httpx2.get(ready).json()["waiting"] == 2)
         server.process.send_signal(stop)
+        gate.open()
         answers = [request.result() for request in inside]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
-    np.testing.assert_array_equal(decoded(answers[0].content) == 255, toy_mask(decoded(SLOW_IMAGE)))
+    np.testing.assert_array_equal(decoded(answers[0].content) == 255, toy_mask(decoded(IMAGE)))
     assert server.process.wait(timeout=30) == 0
     assert "Traceback" not in server.log.read_text()
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{server.url}/health/live")
 
 
-def test_a_full_queue_sheds_load_and_says_when_to_come_back(serve: Serve, exact: Path) -> None:
-    server = serve(exact, concurrency=1, max_waiting=1, workers=1)
+def test_a_full_queue_sheds_load_and_says_when_to_come_back(
+    serve: Serve, exact: Path, tmp_path: Path
+) -> None:
+    server = serve(exact, module=GATED, concurrency=1, max_waiting=1)
+    gate = Gate(tmp_path, "requests")
+    gate.shut()
 
     def post(_: int) -> httpx2.Response:
-        files = {"file": ("a.png", SLOW_IMAGE)}
-        return httpx2.post(f"{server.url}/segment", params=SLOW, files=files, timeout=60)
+        files = {"file": ("a.png", IMAGE)}
+        return httpx2.post(f"{server.url}/segment", files=files, timeout=60)
 
     with ThreadPoolExecutor(6) as clients:
-        answers = list(clients.map(post, range(6)))
+        asked = [clients.submit(post, number) for number in range(6)]
+        wait_until(lambda: sum(request.done() for request in asked) == 4)
+        gate.open()
+        answers = [request.result() for request in asked]
     served = [answer for answer in answers if answer.status_code == 200]
     shed = [answer for answer in answers if answer.status_code != 200]
-    assert len(served) >= 2
-    assert shed
+    assert (len(served), len(shed)) == (2, 4)
     for answer in shed:
         assert_problem(answer, 503, "Queue full")
         assert int(answer.headers["retry-after"]) > 0

@@ -24,15 +24,15 @@ from rasterio.transform import Affine
 
 from app.api.parameters import RESULT_TYPES
 from tests.e2e.conftest import Serve, Server, is_ready, running_server
+from tests.e2e.following import wait_until
+from tests.e2e.gated import GATED, Gate
 from tests.factories import channel_graph, scene, write_toy_bundle
 from tests.geotiff import tiff
 from tests.hostile.restart import kill_and_wait, supervised
 from tests.hostile.wire import POST, closed_after, connect, connections, drained, exchange, metric
 from tests.serving import PNG, RAW, decoded, encoded, exact_bundle, toy_mask
 
-# With SLOW_IMAGE, seconds of work for the toy.
-SLOW: dict[str, str | float] = {"overlap": 0.75, "tta": "d4"}
-SLOW_IMAGE = encoded(scene(1500, 1500))
+IMAGE = encoded(scene(300, 300))
 MANY = 200
 
 
@@ -225,8 +225,12 @@ class TestStopping:
         assert post(server).status_code == 200
         assert server.process.wait(timeout=20) == 0
 
-    def test_fifty_in_flight_are_all_answered(self, serve: Serve, exact: Path) -> None:
-        server = serve(exact, max_waiting=50, drain_delay=0.2)
+    def test_fifty_in_flight_are_all_answered(
+        self, serve: Serve, exact: Path, tmp_path: Path
+    ) -> None:
+        server = serve(exact, module=GATED, concurrency=2, max_waiting=50, drain_delay=0.2)
+        gate = Gate(tmp_path, "requests")
+        gate.shut()
         pixels = scene(230, 230)
         image, expected = encoded(pixels), toy_mask(pixels)
         params: dict[str, str | float] = {"overlap": 0.75, "tta": "flips"}
@@ -240,12 +244,10 @@ class TestStopping:
         with ThreadPoolExecutor(50) as clients:
             inside = [clients.submit(one, i) for i in range(50)]
             begun.wait()
-            while metric(server, "rooftrace_requests_waiting") < 40:
-                assert not all(request.done() for request in inside), "too fast to be in flight"
+            wait_until(lambda: metric(server, "rooftrace_requests_waiting") == 48)
             server.process.send_signal(signal.SIGTERM)
-            stopped = sum(request.done() for request in inside)
+            gate.open()
             answers = [request.result() for request in inside]
-        assert stopped < 20
         assert [answer.status_code for answer in answers] == [200] * 50
         for answer in answers:
             np.testing.assert_array_equal(decoded(answer.content) == 255, expected)
@@ -343,30 +345,31 @@ class TestReload:
         self, serve: Serve, tmp_path: Path
     ) -> None:
         bundle = exact_bundle(tmp_path / "bundle")
-        server = serve(bundle)
+        server, gate = serve(bundle, module=GATED), Gate(tmp_path, "requests")
         first = self.version(server)
         tasks = Path(f"/proc/{server.process.pid}/task")
         self.reload(server, "loaded")
         threads = len(list(tasks.iterdir()))
         with ThreadPoolExecutor(1) as client:
             url = f"{server.url}/segment"
-            files = {"file": SLOW_IMAGE}
-            inside = client.submit(httpx2.post, url, files=files, params=SLOW, timeout=60)
-            time.sleep(0.3)
+            files = {"file": IMAGE}
+            gate.shut()
+            inside = client.submit(httpx2.post, url, files=files, timeout=60)
+            wait_until(lambda: gate.is_reached)
             red = channel_graph("red", 224)
             write_toy_bundle(bundle, {"red": 1.0}, graphs={"red": red}, threshold=0.5002)
             self.reload(server, "loaded")
-            assert not inside.done(), "too fast to have been at work"
+            gate.open()
             second = self.version(server)
             begun_before = inside.result()
         assert first != second
         assert begun_before.headers["x-model-version"] == first
         np.testing.assert_array_equal(
-            decoded(begun_before.content) == 255, toy_mask(decoded(SLOW_IMAGE))
+            decoded(begun_before.content) == 255, toy_mask(decoded(IMAGE))
         )
         after = httpx2.post(url, files=files)
         assert after.headers["x-model-version"] == second
-        red_of = decoded(SLOW_IMAGE)[..., 0]
+        red_of = decoded(IMAGE)[..., 0]
         np.testing.assert_array_equal(decoded(after.content) == 255, red_of / 255 >= 0.5002)
         for _ in range(3):
             self.reload(server, "loaded")

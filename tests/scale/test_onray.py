@@ -15,7 +15,9 @@ import psutil
 import pytest
 from rasterio.transform import Affine
 
+from tests.e2e.gated import Gate
 from tests.maps import NORTH_UP, geotiff, picture
+from tests.scale.gated import GATED, whole
 from tests.scale.test_bulk import SIDE, bytes_of, rows
 from tests.serving import exact_bundle
 
@@ -40,7 +42,7 @@ def city(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, module: str = "app") -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -48,7 +50,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         "ROOFTRACE_DEVICE": "cpu",
         "ROOFTRACE_BACKEND": "onnxruntime",
     }
-    command = [sys.executable, "-m", "app", "bulk", "city", *arguments, "--resample", "off"]
+    command = [sys.executable, "-m", module, "bulk", "city", *arguments, "--resample", "off"]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -70,18 +72,21 @@ def test_a_killed_worker_costs_no_file(city: Path) -> None:
     _, told = alone.communicate(timeout=300)
     assert alone.returncode == 0, told
 
-    driver = start(city, "-o", "out", "--engine", "ray", "--workers", "1")
-    killed = 0
+    gate = Gate(city)
+    gate.shut(after=5)
+    driver = start(city, "-o", "out", "--engine", "ray", "--workers", "1", module=GATED)
     deadline = time.monotonic() + 600
-    while driver.poll() is None and time.monotonic() < deadline:
-        done = len(list((city / "out" / ".work").glob("*/record.json")))
-        if not killed and 3 <= done < 20:
-            for worker in workers(driver):
-                worker.send_signal(signal.SIGKILL)
-                killed += 1
-        time.sleep(0.02)
-    _, told = driver.communicate(timeout=300)
-    assert killed, f"no worker was found to kill: {told}"
+    while not gate.is_reached:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert whole(city) == 5
+    killed = workers(driver)
+    assert killed
+    for worker in killed:
+        worker.send_signal(signal.SIGKILL)
+    gate.open()
+    _, told = driver.communicate(timeout=600)
     assert driver.returncode == 0, told
     found = rows(city / "out")
     assert len(found) == ACROSS**2
