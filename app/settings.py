@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -113,6 +114,14 @@ class TileSource(BaseModel):
             if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
                 raise ValueError("bounds must be west, south, east, north in degrees")
         return self
+
+
+def _template(address: str) -> str:
+    if missing := [name for name in ("{z}", "{x}", "{y}") if name not in address]:
+        raise ValueError(f"{', '.join(missing)} is missing: tiles are asked for by z, x and y")
+    if not re.fullmatch(r"(https?://[^\s/;,'\"]+)?/?[^\s:;,'\"]+", address):
+        raise ValueError("it must be an https:// address or a path of this service")
+    return address
 
 
 class Settings(BaseSettings):
@@ -223,7 +232,7 @@ class Settings(BaseSettings):
     tile_timeout: PositiveFloat = Field(
         10.0, description="seconds that the host of a tile source has to answer"
     )
-    basemap: str | None = Field(
+    basemap: Annotated[str, AfterValidator(_template)] | None = Field(
         None,
         description="map tiles under the images on the page, such as "
         "https://tiles.example.org/{z}/{x}/{y}.png; unset: the page asks no other host",
@@ -290,17 +299,6 @@ class Settings(BaseSettings):
         if value is not None and not value.get_secret_value().startswith("postgresql://"):
             raise ValueError("it must begin with postgresql://")
         return value
-
-    @field_validator("basemap")
-    @classmethod
-    def _tiles(cls, address: str | None) -> str | None:
-        if address is None:
-            return None
-        if missing := [name for name in ("{z}", "{x}", "{y}") if name not in address]:
-            raise ValueError(f"{', '.join(missing)} is missing: tiles are asked for by z, x and y")
-        if not re.fullmatch(r"(https?://[^\s/;,'\"]+)?/?[^\s:;,'\"]+", address):
-            raise ValueError("it must be an https:// address or a path of this service")
-        return address
 
     @field_validator("public_url")
     @classmethod
