@@ -9,7 +9,7 @@ from pathlib import Path
 from app.errors import RooftraceError
 from app.segmentation.flags import add_flags, given_options
 from app.segmentation.options import SCORED
-from app.usage import Parser
+from app.terminal import Parser
 from training.config import load_config
 
 

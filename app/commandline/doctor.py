@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..doctor import installation
 from ..doctor.finding import Finding, look
+from ..terminal import counted
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -37,7 +38,7 @@ def doctor(args: argparse.Namespace) -> int:
         rows = [asdict(finding) for finding in findings]
         print(json.dumps({"ok": not problems, "findings": rows}, indent=2))
     else:
-        print(f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}")
+        print(f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}")
     return _PROBLEMS if problems else _OK
 
 
@@ -100,7 +101,3 @@ def _row(finding: Finding, *, color: bool) -> str:
         state = f"\x1b[{_COLOURS[finding.state]}m{state}\x1b[0m"
     row = f"{state} {finding.name:<17} {finding.found}"
     return f"{row}\n{'':27}to do: {finding.advice}" if finding.advice else row
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from .. import __version__
-from ..usage import Parser
+from ..terminal import Parser
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 FORMATS = (

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from ..segmentation.stream import SegmentedStream
+from ..terminal import counted
 
 
 @dataclass
@@ -30,16 +31,12 @@ class Summary:
             self.area += stream.building_area
 
     def __str__(self) -> str:
-        parts = [_count(self.files, "file"), _count(self.buildings, "building")]
+        parts = [counted(self.files, "file"), counted(self.buildings, "building")]
         if self.without_gsd < self.files:
-            unknown = f" ({_count(self.without_gsd, 'file')} without a GSD not counted)"
+            unknown = f" ({counted(self.without_gsd, 'file')} without a GSD not counted)"
             parts.append(f"{self.area:.0f} m²{unknown if self.without_gsd else ''}")
         parts.append(f"{perf_counter() - self.started:.1f} s")
         if self.left:
             parts.append(f"{self.left} left as they were")
         parts.append(f"{self.failed} failed")
         return ", ".join(parts)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -168,9 +168,7 @@ class _Components:
             pairs = np.stack([self._last_row[meet] - 1, before + first_row[meet] - 1])
         if not pairs.size:
             return np.arange(size)
-        graph = coo_array((np.ones(pairs.shape[1], np.bool_), pairs), (size, size))
-        groups: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
-        return groups
+        return join(pairs, size)
 
     def decide(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Tell of each component whether it is decided, and whether it is a building."""
@@ -223,6 +221,13 @@ class _Components:
         self._last_row[inside] = number[self._last_row[inside] - 1] + 1
         self._sums, self._rows = self._sums[:, used], self._rows[:, used]
         self._is_open, self._has_ended = self._is_open[used], self._has_ended[used]
+
+
+def join(pairs: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Group `size` things: those that `pairs`, (2, n), connect get one number, from 0 on."""
+    graph = coo_array((np.ones(pairs.shape[1], np.bool_), pairs), (size, size))
+    groups: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return groups
 
 
 def _sums(band: Band, labels: NDArray[np.int32], count: int, rule: Rule) -> NDArray[np.float64]:

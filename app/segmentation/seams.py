@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from .components import TALL
+from .components import TALL, join
 from .stream import Building
 
 
@@ -34,9 +32,7 @@ def join_parts(parts: Sequence[Building]) -> Iterator[Joined]:
         return
     runs = np.concatenate([part.runs for part in parts]).astype(np.int64)
     of = np.repeat(np.arange(len(parts)), [len(part.runs) for part in parts])
-    pairs = of[_touching(runs)]
-    graph = coo_array((np.ones(pairs.shape[1], np.bool_), pairs), (len(parts), len(parts)))
-    _, label = connected_components(graph, directed=False)
+    label = join(of[_touching(runs)], len(parts))
     order = np.argsort(label, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     for group in sorted(groups, key=lambda numbers: int(numbers[0])):

@@ -1,4 +1,4 @@
-"""Usage errors in two lines: what is wrong, and where help is."""
+"""What all commands say alike: usage errors in two lines, and how many there are of a thing."""
 
 import argparse
 from typing import NoReturn
@@ -10,3 +10,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with status 2: say what is wrong, and where help is."""
         self.exit(2, f"error: {message}\nusage: {self.prog} --help lists what there is\n")
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things, such as `1 file` and `2 files`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
