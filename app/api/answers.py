@@ -10,6 +10,7 @@ from ..outputs.formats import Format
 from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.stream import SegmentedStream
+from .access import KEY_FAILURES
 from .admission import Deadline
 from .engine import Answer, encode, in_turn
 from .headers import add_notices
@@ -21,9 +22,7 @@ from .work import Work
 T = TypeVar("T")
 
 FAILURES = (
-    errors.KeyMissing,
-    errors.KeyRefused,
-    errors.RateExceeded,
+    *KEY_FAILURES,
     errors.MalformedUpload,
     errors.NotAcceptable,
     errors.UploadTimeout,
@@ -156,10 +155,3 @@ def settle(
 def accepted(request: Request) -> str:
     """Return what the client accepts, of all its headers that say so."""
     return ", ".join(request.headers.getlist("accept"))
-
-
-def refuse_repeated(request: Request) -> None:
-    """Refuse a parameter that came twice, of which one would silently win."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise errors.InvalidOption(f"{', '.join(repeated)} came more than once. Send it once.")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from ..errors import ImpossibleOutput
+from ..imaging.sniff import ENDINGS
 from ..outputs.mask_rle import RleResult
 from ..outputs.rle import EMPTY_CSV
 from .schemas import FileProblem
 
-_ENDING = re.compile(r"(?<=.)\.(png|jpe?g|tiff?|webp)\Z", re.IGNORECASE | re.DOTALL)
+_ENDING = re.compile(rf"(?<=.)({'|'.join(map(re.escape, ENDINGS))})\Z", re.IGNORECASE | re.DOTALL)
 
 
 def image_ids(filenames: Sequence[str]) -> list[str]:

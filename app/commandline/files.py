@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import InvalidOption
+from ..imaging.sniff import ENDINGS
 from ..outputs.formats import FORMATS, Format
 from .resume import check_no_partial
 
@@ -25,8 +26,6 @@ _SCHEMES = {
 """How GDAL names what a URL of this scheme names. Source: GDAL, Virtual File Systems."""
 _URL = re.compile(rf"({'|'.join(_SCHEMES)})://", re.IGNORECASE)
 _LIKE_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)")
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-"""Endings of the files that a folder is searched for. A .vrt there is of the others, usually."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +120,14 @@ def _is_local_folder(name: str) -> bool:
 
 
 def _images_in(folder: str, output: str) -> list[Source]:
-    """Find the images in a folder and below it, in the order of their names."""
+    """Find the images in a folder and below it, in the order of their names.
+
+    A .vrt there is left out: usually it is made of the others.
+    """
     left_out = Path(output).resolve() if output != "-" else None
     found = sorted(_walk(Path(folder), left_out))
     if not found:
-        raise InvalidOption(f"{folder} holds no image: no file ends in {', '.join(_IMAGES)}")
+        raise InvalidOption(f"{folder} holds no image: no file ends in {', '.join(ENDINGS)}")
     return [Source(str(path), path.parent.relative_to(folder)) for path in found]
 
 
@@ -141,7 +143,7 @@ def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
         yield from (
             Path(root, name)
             for name in files
-            if name.lower().endswith(_IMAGES) and not name.startswith(".")
+            if name.lower().endswith(ENDINGS) and not name.startswith(".")
         )
 
 

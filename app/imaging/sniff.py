@@ -16,6 +16,9 @@ class Format(StrEnum):
     WEBP = "WebP"
 
 
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+"""Endings of the names of such files. They choose files, and never say what is in one."""
+
 _ACCEPTED = {
     Format.PNG: rb"\x89PNG\r\n\x1a\n",
     Format.JPEG: rb"\xff\xd8\xff",

@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidOption
+from ..imaging.sniff import ENDINGS
 
 if TYPE_CHECKING:
     import pystac
 
-_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp")
 _ROLES = ("visual", "data")
 _NAMES = ("visual", "image", "data")
 
@@ -49,7 +49,7 @@ def list_bucket(folder: str, pattern: str) -> list[str]:
         listed = pyogrio.vsi_listtree(folder)
     except Exception as error:  # GDAL's reasons have no class of their own
         raise InvalidOption(f"{folder} can't be listed: {error}") from error
-    paths = [path for path in listed if path.lower().endswith(_IMAGES)]
+    paths = [path for path in listed if path.lower().endswith(ENDINGS)]
     if pattern:
         paths = [path for path in paths if _fits(path[len(folder) :].lstrip("/"), pattern)]
     if not paths:
@@ -106,7 +106,7 @@ def _imagery(item: "pystac.Item") -> str:
     images = [
         name
         for name, asset in assets.items()
-        if asset.href.split("?")[0].lower().endswith(_IMAGES)
+        if asset.href.split("?")[0].lower().endswith(ENDINGS)
         and not set(asset.roles or ()) & {"thumbnail", "overview"}
     ]
     return images[0] if len(images) == 1 else ""
