@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.tiles.cache import Cache
 from app.tiles.grid import Area, Block, Tile, pixel_at
 from app.tiles.maps import draw, open_maps
+from benchmarks.tiles import measure, places
 from tests.data import DATA, needs_data
 from tests.e2e.conftest import Serve
 from tests.tilehost import city, hosting, segmented_at_once
@@ -94,4 +95,21 @@ def test_four_tiles_of_four_blocks_are_the_mask_of_the_stitched_imagery() -> Non
     assert 0.05 < whole.mean() < 0.3
     differing = np.mean(stitched != whole)
     print(f"{differing:.3%} of the pixels differ")
-    assert differing <= 0.01
+    assert differing <= 0.003
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.skipif(not BUNDLE.exists(), reason="no bundle is shipped")
+def test_tiles_are_as_near_to_a_requests_mask_as_that_is_to_another_requests() -> None:
+    """Windows lie elsewhere in each of the three; docs/tiles.md has the figures of many places."""
+    path = DATA / "geotiff" / "joplin_utm15n_rgb_2048.tif"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    settings = Settings(_env_file=None, tile_sources={"joplin": str(path)})
+    map = open_maps(settings, Cache(2**28, 3600))["joplin"]
+    with closing(load_segmenter(BUNDLE, device="cpu")) as segmenter:
+        shares = list(measure(map, next(places(map, Z)), segmenter))
+    mean = {name: float(np.mean([share[name] for share in shares])) for name in shares[0]}
+    print(mean)
+    assert 0 < mean["tiles and alone"] < 1.5 * mean["alone and larger"] + 0.005

@@ -16,6 +16,9 @@ from app.imaging.image import Image
 from app.runtime.gpu import CUDA
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.settings import Settings
+from app.tiles.cache import Cache
+from app.tiles.maps import open_maps
 from tests.factories import ramp_graph, scene, toy_cascade, write_toy_bundle
 from tests.serving import THRESHOLD, decoded, encoded, exact_bundle
 
@@ -34,6 +37,7 @@ from benchmarks import (
     seams,
     service,
     steady,
+    tiles,
 )
 from benchmarks.imagery import CELL, Imagery
 from benchmarks.peers import ensemble
@@ -399,3 +403,20 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, has_cascade: boo
     pictures = {path.name for path in (tmp_path / "benchmarks").iterdir()}
     assert pictures == {"engine.png", "service.png", *(["cascade.png"] if has_cascade else [])}
     assert all(f"benchmarks/{name}" in page for name in pictures)
+
+
+def test_tiles_are_compared_with_requests_at_every_alignment(tmp_path: Path) -> None:
+    """A toy sees each pixel alone, so that no window matters; all but outlines' pixels agree."""
+    squares = np.kron(np.indices((16, 16)).sum(axis=0) % 2, np.ones((64, 64)))
+    picture = tmp_path / "city.png"
+    picture.write_bytes(encoded(np.repeat((230 * squares[..., None]).astype(np.uint8), 3, axis=2)))
+    file, zoom = tiles.place(picture, 0.5, tmp_path)
+    settings = Settings(_env_file=None, tile_sources={"it": str(file)})
+    map = open_maps(settings, Cache(2**20, 60))["it"]
+    [first] = tiles.places(map, zoom)
+    assert first.gsd == pytest.approx(0.5, rel=0.02)
+    with closing(load_segmenter(exact_bundle(tmp_path / "exact"), device="cpu")) as segmenter:
+        shares = list(tiles.measure(map, first, segmenter))
+    assert [len(of_one) for of_one in shares] == [3] * 4
+    assert max(max(of_one.values()) for of_one in shares) < 0.05
+    assert "100% of 4" in list(tiles.table({"tiles and alone": [0.0] * 4}))[-1]
