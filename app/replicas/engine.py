@@ -56,6 +56,8 @@ _PATIENCE = 60.0
 """Seconds that an application has to appear on a cluster, and to answer."""
 _LOOK = 1.0
 """Seconds between two looks at how many replicas there are."""
+_NOTICE = 5.0
+"""Seconds between two notes of other models."""
 _OBJECTS = 500_000_000
 """Bytes of uploads and results that are between processes of a cluster that is begun here."""
 _CHUNK, _AT_ONCE = 8, 4
@@ -65,12 +67,13 @@ _CHUNK, _AT_ONCE = 8, 4
 class RemoteModels:
     """The application on a cluster, as this process sees it.
 
-    `redeployed` is called, in a thread, when the application was deployed anew.
+    `redeployed` is called, in any thread, when replicas have other models than it loaded last.
     """
 
     def __init__(self, handle: DeploymentHandle[Any], redeployed: Callable[[], None]) -> None:
         self._handle = handle
         self._redeployed = redeployed
+        self._noticed = -_NOTICE
         self.concurrency = 1
 
     def load(self, settings: Settings) -> Segmenter:
@@ -88,7 +91,13 @@ class RemoteModels:
 
     def engine(self, admission: Admission) -> "RayEngine":
         """Return the engine that hands images to the replicas."""
-        return RayEngine(self, admission, self._redeployed)
+        return RayEngine(self, admission)
+
+    def notice(self) -> None:
+        """Take note of other models; while replicas change one by one, once in a while."""
+        if monotonic() - self._noticed > _NOTICE:
+            self._noticed = monotonic()
+            self._redeployed()
 
     async def ask(self, method: str, *arguments: object) -> object:
         """Ask a replica, and another one when it ends meanwhile. Cancelling cancels its work.
@@ -131,14 +140,10 @@ class RemoteModels:
 class RayEngine:
     """Hands whole images to the replicas, and knows how many there are."""
 
-    def __init__(
-        self, models: RemoteModels, admission: Admission, redeployed: Callable[[], None]
-    ) -> None:
+    def __init__(self, models: RemoteModels, admission: Admission) -> None:
         self._models = models
         self._admission = admission
-        self._redeployed = redeployed
         self._replicas = 1
-        self._deployed: float | None = None
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="replicas", daemon=True)
 
@@ -167,6 +172,8 @@ class RayEngine:
         stages.add_remote(seconds, began)
         if isinstance(answer, RooftraceError):
             raise answer
+        if answer.version != work.segmenter.manifest.version:
+            self._models.notice()
         return answer
 
     def start(self) -> None:
@@ -200,10 +207,6 @@ class RayEngine:
                 self._replicas = running
                 logger.info("%d model replicas run", running)
             self._admission.concurrency = max(1, running) * self._models.concurrency
-            if application.status == "RUNNING":
-                deployed, self._deployed = self._deployed, application.last_deployed_time_s
-                if deployed not in (None, self._deployed):
-                    self._redeployed()
 
 
 class RemotePredictor(Predictor):
@@ -228,6 +231,9 @@ class RemotePredictor(Predictor):
             found = self._models.ask_now(
                 "predict", self._version, member, patches, seconds=self._seconds
             )
+        except NotReady:  # they may be others by now
+            self._models.notice()
+            raise
         except TimeoutError as error:
             raise NotReady(
                 f"No model replica answered within {self._seconds:g} seconds. Try again later."

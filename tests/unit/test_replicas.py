@@ -16,29 +16,39 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 
+from app.bundle.manifest import load_manifest
 from app.errors import InferenceError, NotReady, QueueFull, StartupError
 from app.main import create_app
 from app.replicas import engine as module
 from app.replicas.application import APPLICATION, DEPLOYMENT, of_settings
 from app.replicas.engine import RemoteModels
 from app.settings import Settings
-from tests.factories import scene
-from tests.serving import PNG, RAW, assert_problem, encoded, exact_bundle, serving, settings_of
+from tests.factories import scene, write_toy_bundle
+from tests.serving import (
+    END,
+    FORM,
+    PNG,
+    RAW,
+    assert_problem,
+    encoded,
+    exact_bundle,
+    part,
+    serving,
+    settings_of,
+)
 
 GREY = encoded(scene(40, 50)[..., 0])
 
 
 class Cluster:
-    """What `serve.status` tells of an application: the replicas that run, and since when."""
+    """What `serve.status` tells of an application: the replicas that run."""
 
     def __init__(self) -> None:
-        self.running, self.since, self.redeployed = 2, 1.0, 0
+        self.running, self.redeployed = 2, 0
 
     def status(self) -> Any:
         deployments = {DEPLOYMENT: SimpleNamespace(replica_states={"RUNNING": self.running})}
-        application = SimpleNamespace(
-            status="RUNNING", deployments=deployments, last_deployed_time_s=self.since
-        )
+        application = SimpleNamespace(deployments=deployments)
         return SimpleNamespace(applications={APPLICATION: application})
 
     def redeploy(self) -> None:
@@ -106,12 +116,20 @@ def test_readiness_follows_the_replicas(client: TestClient, cluster: Cluster) ->
     assert service.admission.concurrency == 2
 
 
-def test_a_new_deployment_is_noticed(client: TestClient, cluster: Cluster) -> None:
-    service = client.app.state.service  # type: ignore[attr-defined]
-    wait_for(lambda: service.admission.concurrency == 4)
-    assert not cluster.redeployed
-    cluster.since = 2.0
-    wait_for(lambda: cluster.redeployed == 1)
+def test_other_models_are_noticed(
+    client: TestClient, cluster: Cluster, bundle: Path, tmp_path: Path
+) -> None:
+    """An answer of others tells of them; it is right, and says whose it is."""
+    client.post("/segment", headers=RAW, content=PNG)
+    before = cluster.redeployed
+    other = write_toy_bundle(tmp_path / "other", {"red": 1.0}, patch_size=32)
+    deployed(settings_of(other), into=client.app.state.service.engine._models)  # type: ignore[attr-defined]
+    for _ in range(2):
+        answer = client.post("/segment", headers=RAW, content=PNG)
+        assert answer.headers["X-Model-Version"] == load_manifest(other).version
+    assert (before, cluster.redeployed) == (0, 1)
+    batch = client.post("/segment/rle", headers=FORM, content=part("files") + END).json()
+    assert "The models changed" in batch["results"][0]["error"]["detail"]
 
 
 def test_other_models_are_told_from_those_that_a_job_began_with(bundle: Path) -> None:
@@ -120,8 +138,11 @@ def test_other_models_are_told_from_those_that_a_job_began_with(bundle: Path) ->
         models.ask_now("predict", "old", "red", scene(32, 32)[None], seconds=60)
 
 
-def deployed(settings: Settings) -> Any:
-    return serve.run(of_settings(settings), name=APPLICATION, _local_testing_mode=True)
+def deployed(settings: Settings, into: RemoteModels | None = None) -> Any:
+    handle = serve.run(of_settings(settings), name=APPLICATION, _local_testing_mode=True)
+    if into is not None:
+        into._handle = handle
+    return handle
 
 
 class Failing:
