@@ -13,7 +13,7 @@ from ..segmentation.options import BatchOptions, Options, ResultOptions
 FormatName = Literal[
     "png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"
 ]
-JobFormatName = FormatName | Literal["gpkg", "flatgeobuf", "geoparquet"]
+JobFormatName = Literal[FormatName, "gpkg", "flatgeobuf", "geoparquet"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
 
 RESULT_TYPES = {f.name: f.media_type for f in FORMATS.values() if f.write is not None}

@@ -1,6 +1,7 @@
 """Jobs over HTTP: created, followed, their results in any format, and their end."""
 
 import base64
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -213,6 +214,13 @@ class TestResults:
         wanted = {"Accept": "application/json"}
         assert client.get(f"/jobs/{free}/results", headers=wanted).json()["rle"] is not None
         assert client.get(f"/jobs/{free}/results").headers["content-type"] == "image/png"
+
+    def test_an_unknown_format_is_refused_with_those_that_there_are(
+        self, client: TestClient, done: str
+    ) -> None:
+        response = client.get(f"/jobs/{done}/results?format=shp")
+        words = "format='shp': Input should be 'png', .* 'flatgeobuf' or 'geoparquet'"
+        assert re.match(words, assert_problem(response, 422, "Invalid option")["detail"])
 
     def test_a_format_that_the_image_cant_have_is_refused(self, client: TestClient) -> None:
         id = create(client, PNG)
