@@ -23,7 +23,7 @@ from .api.service import Service
 from .api.tracing import Traces
 from .errors import SettingsError
 from .imaging.proj import check_proj
-from .jobs.jobs import Jobs
+from .jobs.jobs import Jobs, check_place
 from .loading import load_models
 from .outputs.formats import BYTES_PER_PIXEL
 from .runtime.cores import usable_cores
@@ -45,7 +45,7 @@ def create_app(
     Raises:
         SettingsError: settings were left to the environment, which holds a bad one; their
             memory budget does not hold what they allow one request to bring; or their keys can't
-            be used; or traces or tiles are asked for without what they need.
+            be used; or traces, tiles or shared jobs are asked for without what they need.
         StartupError: PROJ's data don't fit.
     """
     check_proj()
@@ -60,6 +60,8 @@ def create_app(
     access = access_of(settings)
     traces = Traces(settings.traces)
     live = _open_tiles(settings)
+    database = settings.database.get_secret_value() if settings.database else None
+    check_place(settings.jobs, database)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,7 +72,7 @@ def create_app(
         )
         jobs = Jobs(
             settings.jobs,
-            database=settings.database.get_secret_value() if settings.database else None,
+            database=database,
             budget=settings.job_budget,
             retention=settings.job_retention,
             max_pixels=settings.max_pixels,

@@ -52,23 +52,14 @@ class Jobs:
         `place`: a folder, or `s3://bucket/prefix`.
         `database`: a PostgreSQL that several processes share, as they share the place.
         `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
-
-        Raises:
-            SettingsError: a package is not installed, or a bucket has no database beside it.
+        `check_place` has found nothing wrong with `place` and `database`.
         """
         self.memory = memory
         self._folder = place if isinstance(place, Path) else None
         self._ended = ended
         self._blobs = open_store(place)
         self._is_shared = database is not None
-        if database is None:
-            if self._folder is None:
-                raise SettingsError(
-                    f"ROOFTRACE_JOBS={place}: jobs in a bucket are noted in a PostgreSQL. Name one "
-                    "in ROOFTRACE_DATABASE, or name a folder in ROOFTRACE_JOBS."
-                )
-            database = f"sqlite:///{self._folder / 'jobs.sqlite'}"
-        self._table = JobTable(database, budget=budget)
+        self._table = JobTable(database or f"sqlite:///{place}/jobs.sqlite", budget=budget)
         self._crew = Crew(
             self._table,
             self._blobs,
@@ -224,6 +215,23 @@ class Jobs:
         else:
             self._table.free()
         fcntl.flock(self._shared, fcntl.LOCK_SH)
+
+
+def check_place(place: Path | str, database: str | None) -> None:
+    """Check that jobs can be kept so; nothing is made or asked yet.
+
+    Raises:
+        SettingsError: a package is not installed, an address can't be read, or a bucket has no
+            database beside it.
+    """
+    open_store(place)
+    if database is not None:
+        JobTable(database, budget=1).close()
+    elif isinstance(place, str):
+        raise SettingsError(
+            f"ROOFTRACE_JOBS={place}: jobs in a bucket are noted in a PostgreSQL. Name one in "
+            "ROOFTRACE_DATABASE, or name a folder in ROOFTRACE_JOBS."
+        )
 
 
 def open_store(place: Path | str) -> Blobs:

@@ -294,7 +294,7 @@ def _engine(url: str) -> Engine:
         raise SettingsError(
             f"ROOFTRACE_DATABASE needs {error.name}: install the extra `postgres`"
         ) from error
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise SettingsError("ROOFTRACE_DATABASE can't be read as an address") from None
 
 
