@@ -296,7 +296,7 @@ class TestJson:
     @pytest.mark.parametrize(
         ("body", "words"),
         [
-            (b"{", ["no JSON"]),
+            (b"{", ["is not JSON"]),
             (b"[]", ["valid dictionary"]),
             ({}, ["inputs", "required"]),
             ({"inputs": {}}, ["inputs.image is missing"]),
