@@ -26,8 +26,8 @@ def test_buildings_are_tinted_over_the_imagery(tmp_path: Path) -> None:
     imagery.write_bytes(city_cog(18, column, row, SIDE))
     source = {"url": str(imagery), "rescale": "0,255", "sharpen": 0}
     bundle = write_toy_bundle(tmp_path / "bundle", patch_size=64)
-    settings = {"backend": "onnxruntime", "tile_sources": json.dumps({"city": source})}
-    with running_server(tmp_path, bundle, **settings) as server:
+    sources = json.dumps({"city": source})
+    with running_server(tmp_path, bundle, backend="onnxruntime", tile_sources=sources) as server:
         # docs/tiles.md has this connection.
         address = f"{server.url}/tiles/city/%7Bz%7D/%7Bx%7D/%7By%7D.png"
         layer = f"type=xyz&url={address}&zmin=17&zmax=19"
