@@ -18,8 +18,9 @@ EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)$(comma)map
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
 
-# What `make train` exports, in the order in which it is trained.
-MEMBERS := unet_lite pspnet deeplabv3plus unet
+# What `make train` exports, and before it the runs that some of it goes on from.
+MEMBERS := pspnet deeplabv3plus unet unet_lite unet_lite1
+RUNS := unet_lite_labels unet_lite unet_lite1_native unet_lite1 pspnet deeplabv3plus unet
 
 .PHONY: serve test check docs hostile soak fuzz qgis-plugin sbom train bench bench-gpu clean
 
@@ -64,7 +65,7 @@ docs: $(VENV)/.dev-$(DEVICE)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 train: $(VENV)/.dev-$(DEVICE)
-	for run in unet_lite_labels $(MEMBERS); do \
+	for run in $(RUNS); do \
 	  $(TRAIN_ENV) $(BIN)/python -m training train training/configs/$$run.toml --resume || exit; \
 	done
 	$(BIN)/python -m training export $(MEMBERS:%=runs/%/best.ckpt) --out runs/bundle \

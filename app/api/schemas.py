@@ -36,7 +36,7 @@ class FileProblem(BaseModel):
 class BatchResult(BaseModel):
     """The results of a batch, in upload order."""
 
-    model: str = Field(description="version of the bundle", examples=["rooftrace-8-0123456789ab"])
+    model: str = Field(description="version of the bundle", examples=["rooftrace-9-0123456789ab"])
     results: list[RleResult | FileProblem]
 
 
@@ -58,8 +58,8 @@ class MemberInfo(BaseModel):
 class ModelsInfo(BaseModel):
     """The loaded ensemble."""
 
-    name: str = Field(examples=["rooftrace-8"])
-    version: str = Field(examples=["rooftrace-8-0123456789ab"])
+    name: str = Field(examples=["rooftrace-9"])
+    version: str = Field(examples=["rooftrace-9-0123456789ab"])
     patch_size: int = Field(examples=[224])
     threshold: Threshold
     gsd: GsdRange
@@ -118,7 +118,7 @@ class Health(BaseModel):
 class Readiness(Health):
     """Ready, and on what."""
 
-    model: str = Field(examples=["rooftrace-8-0123456789ab"])
+    model: str = Field(examples=["rooftrace-9-0123456789ab"])
     execution_providers: list[str] = Field(examples=[["CPUExecutionProvider"]])
     fallback: str | None
     jobs: Literal["ready", "away"] = Field(
