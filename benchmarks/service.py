@@ -105,7 +105,7 @@ def contenders(bundle: Path) -> list[Contender]:
     """List the services: ours in each precision, its fast lane, the peers.
 
     The fast lane is the cascade's member alone. One FastAPI peer runs all members; another leaves
-    this one out, as a service without a cascade would.
+    out this one and those that joined the bundle later, as a service of the first networks would.
     """
     manifest = load_manifest(bundle)
     found = [rooftrace("Rooftrace fp32", bundle, EXACT_PATH, precision="fp32")]
@@ -122,8 +122,10 @@ def contenders(bundle: Path) -> list[Contender]:
         found.append(rooftrace(f"Rooftrace {fast}", bundle, f"/segment?models={fast}"))
     found.append(_peer("FastAPI, def", "plain_fastapi", bundle))
     if fast:
-        others = [member.name for member in manifest.members if member.name != fast]
-        found.append(_peer(f"FastAPI without {fast}", "plain_fastapi", bundle, *others))
+        left_out = sorted({fast, *manifest.joined})
+        others = [member.name for member in manifest.members if member.name not in left_out]
+        name = f"FastAPI without {', '.join(left_out)}"
+        found.append(_peer(name, "plain_fastapi", bundle, *others))
     if find_spec("litserve") is not None:
         # LitServe names the part after its function's argument.
         found.append(_peer("LitServe", "litserve_server", bundle, part="request"))
