@@ -76,7 +76,7 @@ def shared(serve: Serve, bundle: Path, postgresql: Postgresql, folder: Path) -> 
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     """The line to an S3 server with the bucket `work`."""
     with running_s3(tmp_path_factory.mktemp("s3")) as address, line_to(address) as line:
-        client_of(address).create_bucket(Bucket="work")
+        client_of(address).create_bucket(Bucket="long")
         yield line
 
 
@@ -90,8 +90,8 @@ def bucket(s3: Line, monkeypatch: pytest.MonkeyPatch) -> str:
     """A prefix in the bucket, and the environment in which servers find it."""
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3.url}.items():
         monkeypatch.setenv(name, value)
-    client_of(s3.url).put_object(Bucket="work", Key="of/ours/another's/file", Body=b"theirs")
-    return "s3://work/of/ours"
+    client_of(s3.url).put_object(Bucket="long", Key="of/ours/another's/file", Body=b"theirs")
+    return "s3://long/of/ours"
 
 
 @pytest.fixture
@@ -103,15 +103,15 @@ def far(serve: Serve, bundle: Path, postgresql: Postgresql, bucket: str) -> Shar
 def objects(s3: Line, job: str) -> dict[str, bytes]:
     """Read the bands of a job in the bucket, with another library than the service's."""
     client, prefix = client_of(s3.url), f"of/ours/{job.removeprefix('jobs/')}/bands/"
-    listed = client.list_objects_v2(Bucket="work", Prefix=prefix).get("Contents", [])
+    listed = client.list_objects_v2(Bucket="long", Prefix=prefix).get("Contents", [])
     return {
-        each["Key"]: client.get_object(Bucket="work", Key=each["Key"])["Body"].read()
+        each["Key"]: client.get_object(Bucket="long", Key=each["Key"])["Body"].read()
         for each in listed
     }
 
 
 def keys(s3: Line) -> list[str]:
-    return [each["Key"] for each in client_of(s3.url).list_objects_v2(Bucket="work")["Contents"]]
+    return [each["Key"] for each in client_of(s3.url).list_objects_v2(Bucket="long")["Contents"]]
 
 
 def jobs_are(server: Server, state: str) -> bool:
