@@ -184,7 +184,7 @@ def _words(description: str | None) -> set[str]:
 
 
 def alpha_notices(alpha: NDArray[Any], band: int) -> list[str]:
-    """Warn of a band that is called alpha, takes pixels away and looks like a picture.
+    """Warn of a band that is named alpha, hides pixels, and looks like a picture.
 
     `alpha` are samples of it. Where an image is not transparent, alpha has one value nearly
     everywhere, its greatest; near infrared, which some publishers flag as alpha, has many.

@@ -28,7 +28,7 @@ _CLIENT: "ClientConfig" = {
 }
 _RETRIES: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
 _BACK_OFF = 2.0
-"""Seconds for which a store that did not answer is not asked again."""
+"""Seconds to wait before asking a store again that did not answer."""
 _PAST_ALL = "~"
 """It comes after the names of all jobs."""
 

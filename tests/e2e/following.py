@@ -1,4 +1,4 @@
-"""Jobs as a client follows them, over HTTP, and the image of the tests that do."""
+"""What tests of jobs share: an image, and a client that follows a job over HTTP."""
 
 import time
 from collections.abc import Callable
@@ -71,10 +71,10 @@ def state_of(server: Server, job: str) -> dict[str, Any]:
     return state
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait until something is so."""
+def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a condition holds; fail after `seconds`."""
     give_up = time.monotonic() + seconds
-    while not is_so():
+    while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.02)
 

@@ -1,16 +1,19 @@
-"""Clients that keep a service at work, and replicas that are killed meanwhile."""
+"""Clients that keep a service busy while its replicas are killed."""
 
 import signal
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx2
 import psutil
 
 from tests.e2e.conftest import Server
+from tests.e2e.following import wait_until
+
+wait_for = partial(wait_until, seconds=600)
+"""Waits as long as Ray may take to begin a replica on a busy machine."""
 
 
 @dataclass
@@ -81,11 +84,3 @@ def replicas(server: Server) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_for(true: Callable[[], bool], seconds: float = 600) -> None:
-    """Wait until something is true; fail if it takes longer."""
-    give_up = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)

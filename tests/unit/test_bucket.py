@@ -1,4 +1,4 @@
-"""The bucket of jobs as an object, where no server is needed to tell what it does."""
+"""The bucket that keeps the files of jobs, as far as it can be tested without a server."""
 
 import socket
 from threading import Thread
