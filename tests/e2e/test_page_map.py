@@ -3,7 +3,6 @@
 import io
 import re
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from rasterio import Affine
 
 from tests.e2e.browsing import choose, wait_for_result, watched
-from tests.e2e.conftest import CHROMIUM, FLAGS, IN_CHROMIUM, Serve, Server
+from tests.e2e.conftest import IN_CHROMIUM, Serve, Server
 from tests.geotiff import tiff
 from tests.serving import encoded
 
@@ -25,17 +24,12 @@ pytestmark = [
     *IN_CHROMIUM,
     pytest.mark.skipif(find_spec("maplibre") is None, reason="the extra `map` is not installed"),
 ]
-WITH_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 GREEN = (40, 160, 60)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    flags = [flag for flag in FLAGS if flag != "--disable-gpu"] + WITH_WEBGL
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
+def browser(webgl_browser: Browser) -> Browser:
+    return webgl_browser
 
 
 @pytest.fixture

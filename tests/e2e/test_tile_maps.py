@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from app.tiles.grid import pixel_at
-from tests.e2e.conftest import CHROMIUM, FLAGS, IN_CHROMIUM, ROOT, Serve
+from tests.e2e.conftest import IN_CHROMIUM, ROOT, Serve
 from tests.tilehost import city, city_cog
 
 pytestmark = IN_CHROMIUM
-WITH_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 SIDE, Z = 512, 18
 COLUMN, ROW = pixel_at(-94.4932, 37.0720, Z)
 _FOUND = importlib.util.find_spec("maplibre")
@@ -34,12 +33,8 @@ PAGE = f"""<!doctype html><link rel="stylesheet" href="map.css"><script src="map
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    flags = [flag for flag in FLAGS if flag != "--disable-gpu"] + WITH_WEBGL
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
+def browser(webgl_browser: Browser) -> Browser:
+    return webgl_browser
 
 
 @contextmanager
