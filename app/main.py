@@ -21,7 +21,7 @@ from .api.metrics import Metrics
 from .api.middleware import Head, RequestLog
 from .api.service import Service
 from .api.tracing import Traces
-from .errors import SettingsError
+from .extras import check_extra
 from .imaging.proj import check_proj
 from .jobs.jobs import Jobs, check_place
 from .loading import load_models
@@ -155,10 +155,9 @@ def _open_tiles(settings: Settings) -> "LiveTiles | None":
     """
     if not settings.tile_sources:
         return None
-    try:  # here, because they need not be installed
-        from .tiles.live import LiveTiles
-    except ImportError as error:
-        raise SettingsError(
-            f"ROOFTRACE_TILE_SOURCES needs {error.name}; install the `tiles` extra"
-        ) from error
-    return LiveTiles(settings)
+    check_extra("ROOFTRACE_TILE_SOURCES", "tiles", "httpx2", "morecantile")
+    from .tiles.cache import Cache
+    from .tiles.live import LiveTiles
+
+    cache = Cache(settings.tile_cache, settings.tile_max_age)
+    return LiveTiles(settings.tile_sources, settings.tile_timeout, cache)

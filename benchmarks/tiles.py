@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for path in args.images:
             file, zoom = place(path, args.gsd, folder) if args.gsd else (path, args.zoom)
             settings = Settings(_env_file=None, tile_sources={"it": str(file)})
-            map = open_maps(settings, Cache(2**28, 3600))["it"]
+            map = open_maps(settings.tile_sources, settings.tile_timeout, Cache(2**28, 3600))["it"]
             for first in places(map, zoom):
                 here = list(measure(map, first, segmenter))
                 for shares in here:

@@ -12,7 +12,7 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 
 from .. import __version__
-from ..errors import SettingsError
+from ..extras import check_extra
 from .stages import Stages
 
 if TYPE_CHECKING:
@@ -70,15 +70,13 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _provider() -> "TracerProvider":
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise SettingsError(
-            f"ROOFTRACE_TRACES needs {error.name}; install the `otel` extra"
-        ) from error
+    exporter = "opentelemetry.exporter.otlp.proto.http"
+    check_extra("ROOFTRACE_TRACES", "otel", "opentelemetry.sdk", exporter)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     resource = Resource.create({"service.version": __version__})
     name = str(resource.attributes["service.name"])
     if name.startswith("unknown_service"):  # nobody set OTEL_SERVICE_NAME

@@ -1,7 +1,6 @@
 """The commands, each from its arguments to its exit status."""
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from .. import logs
 from ..bundle.manifest import load_manifest
 from ..bundle.verification import read_model
 from ..errors import InvalidOption
+from ..extras import check_extra
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
 from ..loading import load_models
@@ -49,7 +49,7 @@ def serve(args: argparse.Namespace) -> int:
         load = load_models
         open_engine: Callable[[Admission], Engine] = LocalEngine
         if settings.engine == "ray":
-            _check_extra("--engine ray", "ray", "ray", "grpc")
+            check_extra("--engine ray", "ray", "ray", "grpc")
             from ..replicas.engine import remote_models
 
             models = ended.enter_context(remote_models(settings, _reload))
@@ -108,7 +108,7 @@ def segment(args: argparse.Namespace) -> int:
 
 def bulk(args: argparse.Namespace) -> int:
     """Segment many files as one map; return 1 when some of them failed."""
-    _check_extra("bulk", "bulk", "pyarrow", "pyogrio", "pystac")
+    check_extra("bulk", "bulk", "pyarrow", "pyogrio", "pystac")
     from ..scale.outcome import Alone, Crew
     from .bulk import segment_as_one
 
@@ -118,7 +118,7 @@ def bulk(args: argparse.Namespace) -> int:
     options = given_options(args)
     crew: Crew = Alone()
     if args.engine == "ray":
-        _check_extra("--engine ray", "ray", "ray", "pandas")
+        check_extra("--engine ray", "ray", "ray", "pandas")
         from ..scale.onray import OnRay
 
         if args.workers is not None and args.workers < 1:
@@ -226,7 +226,8 @@ def settings(args: argparse.Namespace) -> int:
     for name, field in Settings.model_fields.items():
         value, default = getattr(settings, name), field.default
         print(f"{PREFIX}{name.upper()}={_written(value)}")
-        print(f"    {field.description}; default: {_written(default) or 'unset'}")
+        description = " ".join((field.description or "").split())
+        print(f"    {description}; default: {_written(default) or 'unset'}")
     return _OK
 
 
@@ -244,19 +245,6 @@ def completion(args: argparse.Namespace) -> int:
                 action.complete = shtab.FILE
     sys.stdout.write(shtab.complete(parser, args.shell))
     return _OK
-
-
-def _check_extra(what: str, extra: str, *libraries: str) -> None:
-    """Check that the libraries of an extra are there.
-
-    Raises:
-        InvalidOption: some are not.
-    """
-    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
-        raise InvalidOption(
-            f"{what} needs {' and '.join(missing)}, the extra `{extra}`: "
-            f"pip install 'rooftrace[{extra}]'"
-        )
 
 
 def _settings_of(args: argparse.Namespace) -> Settings:

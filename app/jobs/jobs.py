@@ -13,6 +13,7 @@ from threading import Lock
 from typing import IO
 
 from ..errors import JobsAway, NoSuchJob, SettingsError, StorageFull
+from ..extras import check_extra
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs, Folder
 from .crew import Crew
@@ -242,12 +243,9 @@ def open_store(place: Path | str) -> Blobs:
     """
     if isinstance(place, Path):
         return Folder(place / "files")
-    try:  # here, because it need not be installed
-        from .bucket import Bucket
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"ROOFTRACE_JOBS={place} needs {error.name}: install the extra `s3`"
-        ) from error
+    check_extra(f"ROOFTRACE_JOBS={place}", "s3", "obstore")
+    from .bucket import Bucket
+
     return Bucket(place)
 
 

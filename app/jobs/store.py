@@ -40,6 +40,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLA
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..errors import JobsAway, NoSuchJob, SettingsError, StorageFull
+from ..extras import check_extra
 from .records import FINISHED, Job
 
 _METADATA = MetaData()
@@ -284,16 +285,13 @@ def _engine(url: str) -> Engine:
         engine = create_engine(url)
         event.listen(engine, "connect", _prepare)
         return engine
+    check_extra("ROOFTRACE_DATABASE", "postgres", "psycopg")
     try:
         return create_engine(
             url.replace("postgresql:", "postgresql+psycopg:", 1),
             pool_pre_ping=True,
             connect_args={"connect_timeout": _PATIENCE, "tcp_user_timeout": 1000 * _PATIENCE},
         )
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"ROOFTRACE_DATABASE needs {error.name}: install the extra `postgres`"
-        ) from error
     except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise SettingsError("ROOFTRACE_DATABASE can't be read as an address") from None
 

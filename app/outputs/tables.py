@@ -6,7 +6,6 @@ member of metadata. Sources: OGC 12-128 (GeoPackage), the GeoParquet specificati
 pyogrio and pyarrow are imported when they are needed: only the extra `geo` installs them.
 """
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,6 +17,7 @@ import pyproj
 import shapely
 
 from ..errors import ImpossibleOutput, InvalidOption
+from ..extras import check_extra
 from ..imaging.image import RowSource
 from ..segmentation.stream import SegmentedStream
 from .footprints import Footprint, check_place, footprints
@@ -27,7 +27,6 @@ from .styles import POLYGONS_QML
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_EXTRA = ("pyarrow", "pyogrio")
 _BATCH = 4096
 _LAYER = "buildings"
 # A GeoPackage says when it was last changed; equal inputs are to give equal files.
@@ -41,12 +40,13 @@ def check_table(image: RowSource) -> tuple[str, ...]:
         ImpossibleOutput: the image has no place.
         InvalidOption: the extra `geo` is not installed.
     """
-    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
-        raise InvalidOption(
-            f"GeoPackage, FlatGeobuf and GeoParquet need {' and '.join(missing)}, the extra `geo`: "
-            f"pip install {' '.join(missing)}, or build the container image with EXTRAS=geo, or "
-            "ask for geojson"
-        )
+    check_extra(
+        "A GeoPackage, FlatGeobuf or GeoParquet, unlike geojson,",
+        "geo",
+        "pyarrow",
+        "pyogrio",
+        error=InvalidOption,
+    )
     if image.georeference is None:
         raise ImpossibleOutput(
             "GeoPackage, FlatGeobuf and GeoParquet need a georeferenced image, and this image has "

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..bundle.manifest import Manifest, Member
 from ..errors import BundleError, InvalidOption
+from ..extras import check_extra
 
 if TYPE_CHECKING:
     import onnx
@@ -32,13 +33,10 @@ def to_deepness(manifest: Manifest, members: Sequence[tuple[Member, bytes]]) -> 
         InvalidOption: the package onnx is not installed.
         BundleError: the members use different versions of ONNX's operators.
     """
-    try:
-        import onnx  # here, because only the extra `export` has it
-        from onnx import TensorProto, compose, helper
-    except ImportError as error:
-        raise InvalidOption(
-            "exporting for Deepness needs the package onnx, the extra `export`: pip install onnx"
-        ) from error
+    check_extra("exporting for Deepness", "export", "onnx", error=InvalidOption)
+    import onnx
+    from onnx import TensorProto, compose, helper
+
     graphs = [
         compose.add_prefix(onnx.load_from_string(model), f"{member.name}/")
         for member, model in members

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import DeviceError
+from ..extras import check_extra
 
 
 def to_fp16(model: bytes) -> bytes:
@@ -11,11 +12,10 @@ def to_fp16(model: bytes) -> bytes:
     Raises:
         DeviceError: the package onnx is not installed.
     """
-    try:
-        import onnx  # here, because only the `gpu` extra has it
-        from onnx import TensorProto, helper, numpy_helper
-    except ImportError as error:
-        raise DeviceError("fp16 needs the package onnx; install the `gpu` extra") from error
+    check_extra("fp16", "gpu", "onnx", error=DeviceError)
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     loaded = onnx.load_from_string(model)
     graph = loaded.graph
     scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}

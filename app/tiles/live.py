@@ -1,6 +1,6 @@
 """The tiles of all sources, each computed once and kept for a while."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
@@ -9,10 +9,10 @@ from ..errors import NoSuchTile
 from ..segmentation.options import TileOptions
 from ..segmentation.segmenter import Segmenter
 from ..segmentation.stream import Cancelled
-from ..settings import Settings
 from .cache import Cache, Shared
 from .grid import Tile
 from .maps import Map, Probabilities, block_key, draw, memory_of, open_maps
+from .spec import TileSource
 
 T = TypeVar("T")
 
@@ -39,12 +39,12 @@ class Run(Protocol):
 
 
 class LiveTiles:
-    """The maps that the settings name, and what is kept of them. Used on one event loop."""
+    """The maps of some sources, and what is kept of them. Used on one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._cache = Cache(settings.tile_cache, settings.tile_max_age)
+    def __init__(self, specs: Mapping[str, TileSource], timeout: float, cache: Cache) -> None:
+        self._cache = cache
         self._predicting = Shared[Probabilities]()
-        self.maps = open_maps(settings, self._cache)
+        self.maps = open_maps(specs, timeout, cache)
 
     def find(self, name: str) -> Map:
         """Return a map by its name.

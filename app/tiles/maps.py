@@ -1,6 +1,6 @@
 """A map of a source: its tiles' probabilities, block by block, and what is drawn of them."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -16,7 +16,6 @@ from ..imaging.sharpness import sharpen_soft, sharpening_for
 from ..segmentation.options import Options, TileOptions
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled
-from ..settings import Settings, TileSource
 from .cache import Cache
 from .edges import mirror_beyond
 from .grid import (
@@ -31,7 +30,8 @@ from .grid import (
     working_zooms,
     works,
 )
-from .sources import Bounds, Source, open_source
+from .sources import Bounds, Cog, Source, Xyz
+from .spec import TileSource
 
 BYTES_PER_PIXEL = 60
 """Memory at the peak of a block's way through; as `app.outputs.formats` has it for images."""
@@ -193,11 +193,14 @@ def memory_of(block: Block, segmenter: Segmenter) -> int:
     return BYTES_PER_PIXEL * _lattice(block, segmenter).side ** 2
 
 
-def open_maps(settings: Settings, cache: Cache) -> dict[str, Map]:
-    """Return the maps of the sources that the settings name; no host is asked yet."""
+def open_maps(specs: Mapping[str, TileSource], timeout: float, cache: Cache) -> dict[str, Map]:
+    """Return the maps of the sources that the operator names; no host is asked yet.
+
+    A host has `timeout` seconds to answer.
+    """
     return {
-        name: Map(name, spec, open_source(name, spec, settings, cache), cache)
-        for name, spec in settings.tile_sources.items()
+        name: Map(name, spec, (Xyz if spec.is_template else Cog)(name, spec, timeout, cache), cache)
+        for name, spec in specs.items()
     }
 
 

@@ -20,10 +20,10 @@ from ..imaging.resample import resample
 from ..imaging.sniff import Format, sniff_file
 from ..imaging.warped import Look, look_of, read_on_grid
 from ..segmentation.stream import Cancelled
-from ..settings import Settings, TileSource
 from .cache import Cache
 from .grid import MAX_ZOOM, TILE, Area, limits
 from .remote import RemoteFile
+from .spec import TileSource
 from .web import CONNECTIONS, Web
 
 Bounds = tuple[float, float, float, float]
@@ -64,9 +64,9 @@ class Cog:
 
     zooms = range(MAX_ZOOM + 1)
 
-    def __init__(self, name: str, spec: TileSource, settings: Settings, cache: Cache) -> None:
+    def __init__(self, name: str, spec: TileSource, timeout: float, cache: Cache) -> None:
         self._name, self._spec, self._cache = name, spec, cache
-        self._web = Web(name, settings.tile_timeout) if spec.is_remote else None
+        self._web = Web(name, timeout) if spec.is_remote else None
         self._lock = threading.Lock()
 
     def bounds(self) -> Bounds:
@@ -133,10 +133,10 @@ class _Fetched:
 class Xyz:
     """The tiles of another server, by a template of their addresses."""
 
-    def __init__(self, name: str, spec: TileSource, settings: Settings, cache: Cache) -> None:
+    def __init__(self, name: str, spec: TileSource, timeout: float, cache: Cache) -> None:
         self._name, self._spec, self._cache = name, spec, cache
         self.zooms = range(spec.min_zoom, spec.max_zoom + 1)
-        self._web = Web(name, settings.tile_timeout)
+        self._web = Web(name, timeout)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="tile-source")
         self._limits = _AS_IS if spec.rescale is None else parse_rescale(spec.rescale)
         self._rgb = None if spec.rgb is None else parse_rgb(spec.rgb)
@@ -209,9 +209,3 @@ class Xyz:
         if image.valid is not None:
             valid = resample(np.multiply(image.valid, 255, dtype=np.uint8), TILE, TILE) > 127
         return Image(resample(image.pixels, TILE, TILE), valid)
-
-
-def open_source(name: str, spec: TileSource, settings: Settings, cache: Cache) -> Source:
-    """Return the source that the operator describes; nothing is read yet."""
-    kind = Xyz if spec.is_template else Cog
-    return kind(name, spec, settings, cache)

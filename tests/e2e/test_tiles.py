@@ -72,7 +72,7 @@ def test_four_tiles_of_four_blocks_are_the_mask_of_the_stitched_imagery() -> Non
     settings = Settings(_env_file=None, tile_sources={"joplin": str(path)})
     column, row = pixel_at(-94.4932, 37.0720, Z)
     first = Block(Z, column // 512, row // 512)
-    map = open_maps(settings, Cache(2**28, 3600))["joplin"]
+    map = open_maps(settings.tile_sources, settings.tile_timeout, Cache(2**28, 3600))["joplin"]
     options = TileOptions()
     with closing(load_segmenter(BUNDLE, device="cpu")) as segmenter:
         tiles = [
@@ -107,7 +107,7 @@ def test_tiles_are_as_near_to_a_requests_mask_as_that_is_to_another_requests() -
     if not path.exists():
         pytest.skip(f"there is no {path}")
     settings = Settings(_env_file=None, tile_sources={"joplin": str(path)})
-    map = open_maps(settings, Cache(2**28, 3600))["joplin"]
+    map = open_maps(settings.tile_sources, settings.tile_timeout, Cache(2**28, 3600))["joplin"]
     with closing(load_segmenter(BUNDLE, device="cpu")) as segmenter:
         shares = list(measure(map, next(places(map, Z)), segmenter))
     mean = {name: float(np.mean([share[name] for share in shares])) for name in shares[0]}

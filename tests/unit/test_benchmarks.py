@@ -412,7 +412,7 @@ def test_tiles_are_compared_with_requests_at_every_alignment(tmp_path: Path) -> 
     picture.write_bytes(encoded(np.repeat((230 * squares[..., None]).astype(np.uint8), 3, axis=2)))
     file, zoom = tiles.place(picture, 0.5, tmp_path)
     settings = Settings(_env_file=None, tile_sources={"it": str(file)})
-    map = open_maps(settings, Cache(2**20, 60))["it"]
+    map = open_maps(settings.tile_sources, settings.tile_timeout, Cache(2**20, 60))["it"]
     [first] = tiles.places(map, zoom)
     assert first.gsd == pytest.approx(0.5, rel=0.02)
     with closing(load_segmenter(exact_bundle(tmp_path / "exact"), device="cpu")) as segmenter:

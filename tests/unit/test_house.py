@@ -143,7 +143,7 @@ class TestImports:
             ("outputs", {*EDGES, "bundle", "runtime"}),
             ("api", {"main", "commandline", "runtime", "scale", "replicas"}),
             ("scale", {*EDGES, "runtime", "bundle"}),
-            ("tiles", {*EDGES - {"settings"}, "runtime", "outputs"}),
+            ("tiles", {*EDGES, "runtime", "outputs"}),
         ],
     )
     def test_the_middle_does_not_know_the_edges(self, part: str, must_not_know: set[str]) -> None:

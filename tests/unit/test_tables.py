@@ -151,7 +151,5 @@ class TestFiles:
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name: None if name == "pyogrio" else find(name)
         )
-        with pytest.raises(
-            InvalidOption, match="need pyogrio, the extra `geo`: pip install pyogrio, or"
-        ):
+        with pytest.raises(InvalidOption, match="needs pyogrio, the extra `geo`: pip install"):
             stream_of(small_toy, geotiff(picture(MASK)), format)

@@ -137,7 +137,7 @@ class TestSeams:
 def opened(bundle: Path, host: Host) -> Map:
     """Open the host's tiles as a map, without a service."""
     settings = settings_of(bundle, tile_sources=xyz(host))
-    return open_maps(settings, Cache(2**28, 3600))["city"]
+    return open_maps(settings.tile_sources, settings.tile_timeout, Cache(2**28, 3600))["city"]
 
 
 def cut(map: Map, block: Block, segmenter: Segmenter) -> NDArray[np.float32]:

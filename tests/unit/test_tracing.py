@@ -149,6 +149,6 @@ def test_traces_without_the_sdk_are_refused(
     from app.main import create_app
     from tests.serving import settings_of
 
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(SettingsError, match=r"install the `otel` extra"):
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+    with pytest.raises(SettingsError, match=r"needs opentelemetry.sdk, the extra `otel`"):
         create_app(settings_of(toy_bundle, traces=True))
