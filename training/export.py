@@ -209,8 +209,10 @@ def _joined(
     alone = manifest.model_copy(update={"members": new})
     with closing(OnnxPredictor(folder, alone)) as predictor:
         new = _with_parity(alone, add, predictor, parity_patches(tiles)).members
-    names = {member.name for member in new}
-    members = (*(m for m in manifest.members if m.name not in names), *new)
+    replaced = {member.name: member for member in new}
+    kept = [replaced.pop(member.name, member) for member in manifest.members]
+    members = (*kept, *replaced.values())
+    joined = sorted({*manifest.joined, *(member.name for member in new)})
     known = {source.name for source in manifest.sources}
     document = manifest.model_dump()
     document |= {
@@ -220,7 +222,9 @@ def _joined(
         "sources": (*manifest.sources, *(s for s in sources if s.name not in known)),
         "training": manifest.training
         | {one.config.member: one.config.model_dump(mode="json") for one in add},
-        "joined": (*(name for name in manifest.joined if name not in names), *sorted(names)),
+        # Where every member has joined, nothing is left of the first export.
+        "joined": joined if len(joined) < len(members) else (),
+        "refitted_from": manifest.refitted_from if len(joined) < len(members) else None,
         "checkpoints": manifest.checkpoints | {one.config.member: one.checkpoint for one in add},
         "git_commit": git_commit(),
         "exporter": tool_versions(),
@@ -345,12 +349,13 @@ def _fitted_and_scored(
         ) as as_served:
             size = manifest.patch_size
             times = {name: milliseconds(as_served, name, size) for name in as_served.members}
+        # Both act on every mask: the cascade is fitted with a minimum confidence, as it serves.
+        manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
         cascade = fit_cascade(segmenter(), splits, times, progress=progress)
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
         manifest = manifest.model_copy(update={"cascade": cascade})
-        if bound := fit_min_confidence(segmenter(), tiles, progress=progress):
-            manifest = _with_min_confidence(manifest, bound)
+        manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
         evaluated = examine(segmenter(), tiles, progress=progress)
         precisions = costs(folder, segmenter(), tiles, described, progress=progress)
     cost = None if precision == "fp32" else precisions.get(precision)
@@ -397,8 +402,14 @@ def _with_weights(
     return manifest.model_copy(update={"members": members, "threshold": threshold})
 
 
-def _with_min_confidence(manifest: Manifest, bound: float) -> Manifest:
-    chosen_by = f"{manifest.threshold.chosen_by}; min_confidence: the highest that costs none"
+def _with_min_confidence(
+    manifest: Manifest, segmenter: Segmenter, tiles: Sequence[Tile], *, progress: bool
+) -> Manifest:
+    """Return the manifest with the minimum confidence that suits its threshold and cascade."""
+    bound = fit_min_confidence(segmenter, tiles, progress=progress)
+    chosen_by = manifest.threshold.chosen_by.partition("; min_confidence")[0]
+    if bound:
+        chosen_by += "; min_confidence: the highest that costs none"
     threshold = Threshold(value=manifest.threshold.value, min_confidence=bound, chosen_by=chosen_by)
     return manifest.model_copy(update={"threshold": threshold})
 

@@ -8,6 +8,7 @@ chosen, never a score that is published: those come from `training.evaluate`, wh
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from training.evaluate import told
 
 WEIGHT_STEPS = 20
 """Weights are multiples of 1 / 20; none is 0, or the member need not be in the bundle."""
-HELD_OUT_STEPS = 10
-"""Weights that are fitted without a source are multiples of 1 / 10: there are as many fits."""
+COARSE_STEPS = 10
+"""Weights that are tried first, and those that are fitted without a source, are multiples of
+1 / 10: five members have 126 of these, and 3,876 of 1 / 20."""
 THRESHOLDS = range(20, 81)
 """Thresholds that are tried, in hundredths."""
 
@@ -123,25 +125,45 @@ def tally(maps: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Pixe
     )
 
 
-def fit(parts: Sequence[Pixels], steps: int = WEIGHT_STEPS) -> Fit:
+def fit(parts: Sequence[Pixels], *, coarse: bool = False) -> Fit:
     """Find the weights and the threshold with the highest micro Dice over all `parts`.
 
-    Each part, such as a source, counts alike, whatever its number of pixels. Weights are multiples
-    of 1 / `steps`, which divides `WEIGHT_STEPS`. Of equal scores, the one nearest to equal weights
-    wins, then the one nearest to 0.5.
+    Each part, such as a source, counts alike, whatever its number of pixels. All weights that are
+    multiples of 1 / 10 are tried. From the best of them, 1 / 20 goes from one member to another as
+    long as that raises the score, unless `coarse`. Of equal scores, the one nearest to equal
+    weights wins, then the one nearest to 0.5.
     """
     pixels = _pooled(parts)
-    twentieths = WEIGHT_STEPS // steps
-    candidates = sorted(
-        (
-            tuple(twentieths * k for k in parts_of)
-            for parts_of in _compositions(steps, len(pixels.levels))
-        ),
-        key=_inequality,
-    )
-    curves = [_dice_by_threshold(pixels, weights) for weights in candidates]
+    step = WEIGHT_STEPS // COARSE_STEPS
+    tenths = _compositions(COARSE_STEPS, len(pixels.levels))
+    best = _best(pixels, (tuple(step * k for k in of) for of in tenths))
+    while not coarse:
+        better = _best(pixels, [best[0], *_neighbours(best[0])])
+        if better[1].max() <= best[1].max():
+            break
+        best = better
+    weights, curve = best
+    return _chosen(tuple(k / WEIGHT_STEPS for k in weights), curve)
+
+
+def _best(
+    pixels: Pixels, candidates: Iterable[tuple[int, ...]]
+) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Return the weights in twentieths whose best threshold scores highest, and their curve."""
+    ordered = sorted(candidates, key=_inequality)
+    curves = [_dice_by_threshold(pixels, weights) for weights in ordered]
     best = int(np.argmax([curve.max() for curve in curves]))
-    return _chosen(tuple(k / WEIGHT_STEPS for k in candidates[best]), curves[best])
+    return ordered[best], curves[best]
+
+
+def _neighbours(weights: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the weights with one step from one member to another; none falls to 0."""
+    for giver, taker in permutations(range(len(weights)), 2):
+        if weights[giver] > 1:
+            changed = list(weights)
+            changed[giver] -= 1
+            changed[taker] += 1
+            yield tuple(changed)
 
 
 def fit_threshold(parts: Sequence[Pixels], combine: Combine = "average") -> Fit:
@@ -185,7 +207,7 @@ def held_out(sources: Mapping[str, Pixels]) -> dict[str, float]:
     found = {}
     for name, pixels in sources.items():
         if others := [part for source, part in sources.items() if source != name]:
-            fitted = fit(others, HELD_OUT_STEPS)
+            fitted = fit(others, coarse=True)
             weights = [round(weight * WEIGHT_STEPS) for weight in fitted.weights]
             at = THRESHOLDS.index(round(fitted.threshold * 100))
             found[name] = float(_dice_by_threshold(pixels, weights)[at])

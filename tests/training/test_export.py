@@ -217,6 +217,13 @@ def test_a_network_takes_the_place_of_a_member_of_its_name(
     assert replaced.joined == ("untrained",)
     assert replaced.checkpoints["untrained"] == "new.ckpt"
 
+    first = tmp_path / "first"
+    whole = fit_with(checkpoint, "tiny", tmp_path / "tiny.ckpt", out, data, first)
+    assert [member.name for member in whole.members] == ["tiny", "untrained"]
+    assert (whole.joined, whole.refitted_from) == ((), None)
+    card = (first / "MODEL_CARD.md").read_text()
+    assert "training export runs/tiny/tiny.ckpt runs/untrained/new.ckpt --out models/first" in card
+
 
 def test_what_precisions_do_to_the_masks_is_measured(bundle: Path, manifest: Manifest) -> None:
     module = pytest.importorskip("app.runtime.capabilities")

@@ -1,5 +1,6 @@
 """The benchmarks measure what they say: small runs on toys, and a page of made-up figures."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -287,11 +288,15 @@ def test_services_are_asked_over_http(bundle: Path, imagery: Imagery) -> None:
         )
 
 
-def test_the_cascade_has_its_fast_lane_and_a_peer_that_does_without(tmp_path: Path) -> None:
+def test_there_is_a_fast_lane_and_a_peer_of_the_missions_networks(tmp_path: Path) -> None:
     bundle = exact_bundle(tmp_path / "toy", cascade=toy_cascade("blue", 0.2))
+    document = json.loads((bundle / "manifest.json").read_text())
+    for member, encoder in zip(document["members"], ("resnet50", "densenet161"), strict=False):
+        member["encoder"] = encoder
+    (bundle / "manifest.json").write_text(json.dumps(document))
     by_name = {one.name: one for one in service.contenders(bundle)}
     assert by_name["Rooftrace blue"].path == "/segment?models=blue"
-    assert by_name["FastAPI without blue"].command[-2:] == ["red", "green"]
+    assert by_name["FastAPI, red, green"].command[-2:] == ["red", "green"]
     pixels = scene(300, 250)
     peer = ensemble.DefaultSessions(bundle, ["red", "green"])
     expected = pixels[..., :2].astype(int) @ (5, 3) / (8 * 255) >= THRESHOLD
