@@ -4,9 +4,10 @@ import glob
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from tqdm import tqdm
 
@@ -29,125 +30,105 @@ _WORK = ".work"
 """Folder below the output in which everything is kept that a further run can use."""
 
 
-def segment_as_one(
-    inputs: Sequence[str],
-    dest: Path,
-    options: Options,
-    settings: Settings,
-    load: Callable[[], Segmenter],
-    *,
-    crew: Crew,
-    asset: str | None,
-    zoom: int,
-    quiet: bool,
-) -> int:
-    """Segment files as one map; return how many of them failed.
-
-    Raises:
-        InvalidOption: as `Plan.check` and `find_files`; `dest` holds something else, or another run
-            is at work there; the crew can't be had.
-    """
-    manifest = load_manifest(settings.bundle)
-    Plan.check(manifest, options)
-    files = find_files(inputs, str(dest), asset)
-    work = Work(
-        options,
-        settings.max_pixels,
-        (dest / _WORK).resolve(),
-        (dest / "masks").resolve(),
-        zoom,
-        named=any(file.named for file in files),
-    )
-    with _opened(dest), crew:
-        work.masks.mkdir(exist_ok=True)
-        return Bulk(files, dest, work, manifest, load, crew, quiet).run()
-
-
 @dataclass(frozen=True)
 class Bulk:
-    """Files to be segmented as one map, into the folder `dest`."""
+    """Many files, to be segmented as one map into the folder `dest`.
 
-    files: Sequence[File]
+    `zoom` is that of the quadkeys. Only one run at a time may be in `dest`.
+    """
+
     dest: Path
-    work: Work
-    manifest: Manifest
+    options: Options
+    settings: Settings
     load: Callable[[], Segmenter]
     crew: Crew
+    zoom: int
     quiet: bool
+    failed: dict[str, str] = field(default_factory=dict)
+    """What is wrong with files, by their names."""
 
-    def run(self) -> int:
-        """Segment what is not there yet, finish the map, and return how many files failed."""
+    def run(self, files: Sequence[File]) -> int:
+        """Segment what is not there yet, finish the map, and return how many files failed.
+
+        Raises:
+            InvalidOption: as `Plan.check`; `dest` holds something else, or another run is at work
+                there; the crew can't be had.
+        """
+        manifest = load_manifest(self.settings.bundle)
+        Plan.check(manifest, self.options)
+        work = Work(
+            self.options,
+            self.settings.max_pixels,
+            (self.dest / _WORK).resolve(),
+            (self.dest / "masks").resolve(),
+            self.zoom,
+            named=any(file.named for file in files),
+        )
+        with _opened(self.dest), self.crew:
+            work.masks.mkdir(exist_ok=True)
+            self._run(files, work, manifest)
+        return len(self.failed)
+
+    def _run(self, files: Sequence[File], work: Work, manifest: Manifest) -> None:
         began = perf_counter()
-        failed: dict[str, str] = {}
-        tiles = lay_out(self._probed(failed))
-        margins = [self._margin(tile) for tile in tiles]
+        tiles = lay_out(self._probed(files, work))
+        margins = [margin_of(tile, work.options, manifest) for tile in tiles]
         todo, records = [], dict[str, Record]()
         for tile, neighbours in with_neighbours(tiles, margins):
-            record = read_record(self.work, tile.id)
-            options, version = self.work.options, self.manifest.version
-            if record and record.made_of == made_of(tile, neighbours, options, version):
+            record = read_record(work, tile.id)
+            wanted = made_of(tile, neighbours, work.options, manifest.version)
+            if record and record.made_of == wanted:
                 records[tile.id] = record
             else:
                 todo.append((tile, neighbours))
         left = len(records)
-        self._segment(todo, records, failed)
-        buildings = finish(self.dest, tiles, records, self.work) if records else 0
-        save_files(self.dest / "files.parquet", tiles, records, failed)
+        records |= self._segmented(todo, work)
+        buildings = finish(self.dest, tiles, records, work) if records else 0
+        save_files(self.dest / "files.parquet", tiles, records, self.failed)
         if not self.quiet:
             area = sum(tile.area for tile in tiles if tile.id in records) / 1e6
             parts = [f"{len(records)} files", f"{area:.3g} km²", f"{buildings} buildings"]
             parts += [f"{perf_counter() - began:.1f} s"]
             parts += [f"{left} left as they were"] if left else []
-            print(", ".join([*parts, f"{len(failed)} failed"]), file=sys.stderr)
-        return len(failed)
+            print(", ".join([*parts, f"{len(self.failed)} failed"]), file=sys.stderr)
 
-    def _probed(self, failed: dict[str, str]) -> list[Tile]:
-        """Return the files as tiles; note what is wrong with the others."""
-        tiles = []
-        found = self.crew.probe(self.files, self.work)
-        bar = tqdm(found, "probing", len(self.files), unit="file", leave=False, disable=self.quiet)
+    def _probed(self, files: Sequence[File], work: Work) -> Iterator[Tile]:
+        """Yield the files as tiles; note what is wrong with the others."""
+        found = self.crew.probe(files, work)
+        bar = tqdm(found, "probing", len(files), unit="file", leave=False, disable=self.quiet)
         for outcome in bar:
-            if outcome.tile is not None:
-                tiles.append(outcome.tile)
+            if outcome.result is not None:
+                yield outcome.result
             else:
-                self._fail(outcome, failed)
-        return tiles
+                self._fail(outcome)
 
-    def _segment(
-        self,
-        todo: Sequence[tuple[Tile, list[Tile]]],
-        records: dict[str, Record],
-        failed: dict[str, str],
-    ) -> None:
+    def _segmented(self, todo: Sequence[tuple[Tile, list[Tile]]], work: Work) -> dict[str, Record]:
         """Segment tiles, and show how many km² are done, how fast, and what is left."""
+        records: dict[str, Record] = {}
         if not todo:
-            return
+            return records
         by_name = {tile.name: tile for tile, _ in todo}
         total = sum(tile.area for tile in by_name.values()) / 1e6
         began = perf_counter()
         with tqdm(
             desc=str(self.dest), total=total, unit="km²", bar_format=BAR, disable=self.quiet
         ) as bar:
-            for outcome in self.crew.segment(todo, self.work, self.load):
+            for outcome in self.crew.segment(todo, work, self.load):
                 tile = by_name[outcome.name]
-                if outcome.record is not None:
-                    records[tile.id] = outcome.record
-                    for notice in outcome.record.notices:
+                if outcome.result is not None:
+                    records[tile.id] = outcome.result
+                    for notice in outcome.result.notices:
                         tqdm.write(f"notice: {tile.name}: {notice}", file=sys.stderr)
                 else:
-                    self._fail(outcome, failed)
+                    self._fail(outcome)
                 pace = 60 * (bar.n + tile.area / 1e6) / (perf_counter() - began)
                 bar.set_postfix_str(f"{pace:.3g} km²/min", refresh=False)
                 bar.update(min(tile.area / 1e6, total - bar.n))  # sums round
+        return records
 
-    def _margin(self, tile: Tile) -> int:
-        manifest = self.manifest
-        return margin_of(tile, self.work.options, manifest.gsd.reference, manifest.patch_size)
-
-    @staticmethod
-    def _fail(outcome: Outcome, failed: dict[str, str]) -> None:
-        failed[outcome.name] = outcome.error or "nothing is known of it"
-        tqdm.write(f"error: {outcome.name}: {failed[outcome.name]}", file=sys.stderr)
+    def _fail(self, outcome: Outcome[Any]) -> None:
+        self.failed[outcome.name] = outcome.error
+        tqdm.write(f"error: {outcome.name}: {outcome.error}", file=sys.stderr)
 
 
 @contextmanager

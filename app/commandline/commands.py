@@ -109,14 +109,14 @@ def segment(args: argparse.Namespace) -> int:
 def bulk(args: argparse.Namespace) -> int:
     """Segment many files as one map; return 1 when some of them failed."""
     check_extra("bulk", "bulk", "pyarrow", "pyogrio", "pystac")
-    from ..scale.outcome import Alone, Crew
-    from .bulk import segment_as_one
+    from ..scale.outcome import Crew
+    from .bulk import Bulk, find_files
 
     settings = _settings_of(args)
     check_output(args.output)
     check_proj()
     options = given_options(args)
-    crew: Crew = Alone()
+    crew = Crew()
     if args.engine == "ray":
         check_extra("--engine ray", "ray", "ray", "pandas")
         from ..scale.onray import OnRay
@@ -128,17 +128,9 @@ def bulk(args: argparse.Namespace) -> int:
         settings = settings.model_copy(update={"workers": settings.workers or 1})
     elif args.address or args.workers:
         raise InvalidOption("--address and --workers are those of --engine ray")
-    failed = segment_as_one(
-        args.inputs,
-        Path(args.output),
-        options,
-        settings,
-        partial(load_models, settings),
-        crew=crew,
-        asset=args.asset,
-        zoom=args.zoom,
-        quiet=args.quiet,
-    )
+    load = partial(load_models, settings)
+    bulk = Bulk(Path(args.output), options, settings, load, crew, args.zoom, args.quiet)
+    failed = bulk.run(find_files(args.inputs, args.output, args.asset))
     return _SOME_FAILED if failed else _OK
 
 

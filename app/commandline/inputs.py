@@ -37,9 +37,7 @@ def open_source(
         image = decode_image(data, max_pixels=max_pixels, **decoding)
         yield image, hashlib.sha256(data).hexdigest()
     elif source.is_named_by_scheme or source.is_vrt:
-        with open_named(
-            source.for_gdal, vrt=source.is_vrt, max_pixels=max_pixels, **decoding
-        ) as opened:
+        with open_named(source.for_gdal, max_pixels=max_pixels, **decoding) as opened:
             yield opened, f"rows of {_digest(opened)}, at {opened.georeference}"
     else:
         with open_image(source.path, max_pixels=max_pixels, **decoding) as opened:

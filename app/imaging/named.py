@@ -3,6 +3,7 @@
 Such a name comes from the user of this machine. No client of the service gets as far as here.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,7 @@ _DRIVERS = ("GTiff", "PNG", "JPEG", "WEBP")
 
 
 @contextmanager
-def open_named(
-    name: str, *, vrt: bool, max_pixels: int, **wanted: Unpack[Decoding]
-) -> Iterator[RowSource]:
+def open_named(name: str, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Iterator[RowSource]:
     """Open what GDAL has a name for: a TIFF or a VRT of any size as rows, a picture whole.
 
     `gdal.allow_named` comes first. Which page of a TIFF is the picture, and how it is turned, is
@@ -35,6 +34,8 @@ def open_named(
         OSError: it can't be opened, or reading fails, now or later.
         InputError: as `decode_image`.
     """
+    path = re.split(r"[?#]", name)[0] if name.startswith("/vsi") else name
+    vrt = path.lower().endswith(".vrt")
     try:
         with open_name(name, ["VRT"] if vrt else list(_DRIVERS)) as source:
             if vrt or source.driver == "GTiff":

@@ -41,21 +41,19 @@ def quadkeys(lon: NDArray[np.float64], lat: NDArray[np.float64], zoom: int) -> l
     return ["".join(map(str, row)) for row in digits.tolist()]
 
 
-def save_buildings(
-    path: Path, footprints: Iterable[Footprint], images: Iterable[list[str]], zoom: int
-) -> int:
-    """Write buildings with their quadkeys to one Parquet file, and return how many there are.
+def save_buildings(path: Path, buildings: Iterable[tuple[Footprint, list[str]]], zoom: int) -> int:
+    """Write buildings, and the names of the images that show each, to one Parquet file.
 
-    `images` names for each building the images that show it.
+    Return how many there are.
 
     Raises:
         OSError: no room, or no right to write there.
-        Exception: whatever reading `footprints` raises.
+        Exception: whatever reading `buildings` raises.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows, count = zip(footprints, images, strict=False), 0
+    rows, count = iter(buildings), 0
     with pq.ParquetWriter(path, _schema(), compression="zstd") as file:
         while batch := list(islice(rows, _BATCH)):
             polygons = [shapely.orient_polygons(footprint.on_earth) for footprint, _ in batch]

@@ -19,7 +19,7 @@ from ..segmentation.seams import is_building, join_parts
 from ..segmentation.stream import Building
 from .catalogue import save_collection
 from .tiles import Tile, grid_of
-from .work import ERASED, Record, Work, buildings_file, described, read_parts
+from .work import BUILDINGS, ERASED, Record, Work, described, read_parts
 
 _ACROSS = "across.parquet"
 _NOTHING: NDArray[np.int32] = np.zeros((0, 3), np.int32)
@@ -33,17 +33,16 @@ def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], wor
     """
     done = [tile for tile in tiles if tile.id in records]
     across = work.folder(_ACROSS)
+    mosaics = [
+        [tile for tile in done if tile.mosaic == mosaic]
+        for mosaic in sorted({tile.mosaic for tile in done})
+    ]
+    joined = (building for tiles in mosaics for building in _across(tiles, records, work))
     count = sum(record.buildings for record in records.values())
-    drawn, names = [], []
-    for mosaic in sorted({tile.mosaic for tile in done}):
-        found = _across([tile for tile in done if tile.mosaic == mosaic], records, work)
-        for footprint, images in found:
-            drawn.append(footprint)
-            names.append(images)
-    count += save_buildings(across, drawn, names, work.zoom)
+    count += save_buildings(across, joined, work.zoom)
     unfinished = work.folder("buildings")
     shutil.rmtree(unfinished, ignore_errors=True)
-    tables = [*(buildings_file(work, tile.id) for tile in done), across]
+    tables = [*(work.folder(tile.id) / BUILDINGS for tile in done), across]
     save_partitions(unfinished, tables, described(records))
     shutil.rmtree(dest / "buildings", ignore_errors=True)
     unfinished.replace(dest / "buildings")
@@ -98,16 +97,15 @@ def _across(
         areas += of_areas
         owners += [tile] * len(of_tile)
     erased: dict[str, list[Building]] = {tile.id: [] for tile in tiles}
-    for joined in join_parts(parts):
-        area = sum(areas[number] for number in joined.parts)
-        images = sorted({owners[number].id for number in joined.parts})
+    for building, numbers in join_parts(parts):
+        area = sum(areas[number] for number in numbers)
+        images = sorted({owners[number].id for number in numbers})
         record = records[images[0]]
-        if is_building(joined.building, area, record.min_confidence, record.min_area):
-            grid = grid_of(owners[joined.parts[0]])
-            [footprint] = draw_footprints([joined.building], grid, record)
+        if is_building(building, area, record.min_confidence, record.min_area):
+            [footprint] = draw_footprints([building], grid_of(owners[numbers[0]]), record)
             yield footprint, images
         else:
-            for number in joined.parts:
+            for number in numbers:
                 erased[owners[number].id].append(parts[number])
     for tile in tiles:
         mine = [part for part, owner in zip(parts, owners, strict=True) if owner is tile]
@@ -129,8 +127,7 @@ def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], wo
     if runs.tolist() == before:
         return
     noted.unlink(missing_ok=True)  # until it is true again
-    shown = _runs(parts) - place
-    show_parts(work.mask(tile.id), shown, runs)
+    show_parts(work.mask(tile.id), _runs(parts) - place, runs)
     noted.write_text(json.dumps(runs.tolist()))
 
 

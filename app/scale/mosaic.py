@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..imaging.georeference import GeoReference, Gsd
 from ..imaging.grids import moved
 from ..imaging.image import RowSource
 from ..segmentation.stream import Band
@@ -23,26 +22,6 @@ class NeighbourAtFault(Exception):
     def __init__(self, neighbour: Tile, error: Exception) -> None:
         super().__init__(f"{neighbour.name}: {error}")
         self.neighbour = neighbour
-
-
-@dataclass(frozen=True, eq=False)
-class Core:
-    """The tile's own rectangle, to be written as an image of its own: a `RowSource`."""
-
-    image: RowSource
-    height: int
-    width: int
-    georeference: GeoReference | None
-    gsd: Gsd | None
-    notices: tuple[str, ...]
-
-    def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
-        return self.image.read_pixels(start, stop)
-
-    def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
-        """Return which pixels of these rows are valid, bool; None where all of them are."""
-        return self.image.read_valid(start, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +60,6 @@ class Mosaic:
         self.georeference = moved(tile.georeference, self._row - tile.row, self._col - tile.col)
         self.gsd = self.georeference.gsd(self.height, self.width)
         self.notices = image.notices
-        self.core = Core(image, tile.height, tile.width, tile.georeference, self.gsd, image.notices)
 
     @property
     def core_rows(self) -> slice:

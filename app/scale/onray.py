@@ -14,10 +14,10 @@ import numpy as np
 
 from ..segmentation.segmenter import Segmenter
 from .cluster import on_cluster  # before ray, which reads its environment as it is imported
-from .outcome import Outcome, try_probe, try_segment
+from .outcome import Crew, Outcome, attempt
 from .sources import File
 from .tiles import Tile
-from .work import Work
+from .work import Record, Work, probe, segment_tile
 
 # isort: split
 import ray
@@ -30,7 +30,7 @@ _OBJECTS = 200_000_000
 """Bytes of Ray's object store where a cluster is begun here: names and records are all it holds."""
 
 
-class OnRay:
+class OnRay(Crew):
     """A Ray cluster that segments tiles; it is connected to as a context.
 
     `address` is as `on_cluster` takes it. `workers` predict, by default as many as there are
@@ -53,13 +53,13 @@ class OnRay:
     def __exit__(self, *_: object) -> None:
         self._exits.close()
 
-    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome]:
+    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome[Tile]]:
         """Look at the size and the place of each file."""
 
         def look(row: dict[str, Any]) -> dict[str, Any]:
             file = pickle.loads(row["packed"])
             work.begin()
-            return {"packed": pickle.dumps(try_probe(file, work))}
+            return {"packed": pickle.dumps(attempt(file.name, probe, file, work))}
 
         rows = [{"packed": pickle.dumps(file)} for file in files]
         data = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
@@ -70,7 +70,7 @@ class OnRay:
         tiles: Sequence[tuple[Tile, list[Tile]]],
         work: Work,
         load: Callable[[], Segmenter],
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[Outcome[Record]]:
         """Segment tiles beside their neighbours, and yield what became of each as it is known.
 
         A worker that dies is begun again, and so is the file that it was at.
@@ -100,15 +100,15 @@ class _Worker:
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Segment the one tile of a batch."""
         tile, neighbours = pickle.loads(batch["packed"][0])
-        outcome = try_segment(tile, neighbours, self._work, self._segmenter)
+        outcome = attempt(tile.name, segment_tile, tile, neighbours, self._work, self._segmenter)
         return {"packed": np.array([pickle.dumps(outcome)], object)}
 
 
-def _outcomes(data: "ray.data.Dataset", names: Sequence[str]) -> Iterator[Outcome]:
+def _outcomes(data: "ray.data.Dataset", names: Sequence[str]) -> Iterator[Outcome[Any]]:
     """Yield what came of each file, and that nothing came of some."""
     missing = dict.fromkeys(names)
     for row in data.iter_rows():
-        outcome: Outcome = pickle.loads(row["packed"])
+        outcome: Outcome[Any] = pickle.loads(row["packed"])
         missing.pop(outcome.name, None)
         yield outcome
     for name in missing:

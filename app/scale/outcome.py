@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Generic, TypeVar
 
 from ..errors import told
 from ..segmentation.segmenter import Segmenter
@@ -11,71 +11,47 @@ from .sources import File
 from .tiles import Tile
 from .work import Record, Work, probe, segment_tile
 
+_Result = TypeVar("_Result")
+
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a file: a tile or its record, or else what is wrong."""
+class Outcome(Generic[_Result]):
+    """What became of the file of this name: a result, or else what is wrong."""
 
     name: str
-    tile: Tile | None = None
-    record: Record | None = None
-    error: str | None = None
+    result: _Result | None = None
+    error: str = "nothing is known of it"
 
 
-class Crew(AbstractContextManager["Crew"], Protocol):
-    """Those who work on files, while their context lasts."""
-
-    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome]:
-        """Look at the size and the place of each file."""
-
-    def segment(
-        self,
-        tiles: Sequence[tuple[Tile, list[Tile]]],
-        work: Work,
-        load: Callable[[], Segmenter],
-    ) -> Iterator[Outcome]:
-        """Segment tiles beside their neighbours, and yield what became of each as it is known."""
-
-
-class Alone:
-    """This process, which works on one file after the other."""
-
-    def __enter__(self) -> Self:
-        return self
+class Crew(AbstractContextManager["Crew"]):
+    """Those who work on files, while their context lasts: this process, one file after another."""
 
     def __exit__(self, *_: object) -> None:
         """Nothing was opened."""
 
-    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome]:
+    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome[Tile]]:
         """Look at the size and the place of each file."""
         work.begin()
-        return (try_probe(file, work) for file in files)
+        return (attempt(file.name, probe, file, work) for file in files)
 
     def segment(
         self,
         tiles: Sequence[tuple[Tile, list[Tile]]],
         work: Work,
         load: Callable[[], Segmenter],
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[Outcome[Record]]:
         """Segment tiles beside their neighbours, and yield what became of each as it is known."""
         with closing(load()) as segmenter:
             for tile, neighbours in tiles:
-                yield try_segment(tile, neighbours, work, segmenter)
+                yield attempt(tile.name, segment_tile, tile, neighbours, work, segmenter)
 
 
-def try_probe(file: File, work: Work) -> Outcome:
-    """Probe a file; whatever is wrong with it costs no other file anything."""
+def attempt(name: str, do: Callable[..., _Result], *arguments: Any) -> Outcome[_Result]:
+    """Do something with the file of this name.
+
+    Whatever is wrong with it, a fault of ours too, costs no other file anything.
+    """
     try:
-        return Outcome(file.name, tile=probe(file, work))
+        return Outcome(name, do(*arguments))
     except Exception as error:
-        return Outcome(file.name, error=told(error))
-
-
-def try_segment(
-    tile: Tile, neighbours: Sequence[Tile], work: Work, segmenter: Segmenter
-) -> Outcome:
-    """Segment a tile; whatever is wrong with it, a fault of ours too, costs no other anything."""
-    try:
-        return Outcome(tile.name, record=segment_tile(tile, neighbours, work, segmenter))
-    except Exception as error:
-        return Outcome(tile.name, error=told(error))
+        return Outcome(name, error=told(error))

@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,11 @@ _NAMES = ("visual", "image", "data")
 
 @dataclass(frozen=True)
 class File:
-    """A file as its user or a catalogue named it; the fields are those of `tiles.Tile`."""
+    """A file as its user or a catalogue named it.
+
+    `path` is a path, or GDAL's name where `named`. `version` tells a file from what later lies in
+    its place. `taken` is when the imagery was taken, as its catalogue says: RFC 3339.
+    """
 
     name: str
     path: str
@@ -27,7 +32,7 @@ class File:
     version: str = ""
     taken: str | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Name its results: legible, and of this file alone."""
         stem = PurePosixPath(self.name.split("?")[0]).stem

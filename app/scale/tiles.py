@@ -1,41 +1,28 @@
 """Files as tiles of one map: which of them share a pixel grid, and which are neighbours."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import shapely
 
-from ..imaging.files import open_image
 from ..imaging.georeference import GeoReference
 from ..imaging.grids import moved, place_on
-from ..imaging.image import RowSource
-from ..imaging.named import open_named
+from .sources import File
 
 
-@dataclass(frozen=True)
-class Tile:
+@dataclass(frozen=True, kw_only=True)
+class Tile(File):
     """A file and its place on a map.
 
-    `path` is a path, or GDAL's name where `named`. `version` tells a file from what later lies in
-    its place. `mosaic` is the number of its grid; `row` and `col` are where its first pixel lies on
-    that, and are known once the tiles are laid out.
+    `mosaic` is the number of its grid; `row` and `col` are where its first pixel lies on that, and
+    are known once the tiles are laid out.
     """
 
-    id: str
-    name: str
-    path: str
-    named: bool
-    version: str
     georeference: GeoReference
     height: int
     width: int
     area: float
     """Area on the ground, in m²."""
-    taken: str | None = None
-    """When the imagery was taken, as its catalogue says: RFC 3339."""
     mosaic: int = 0
     row: int = 0
     col: int = 0
@@ -44,22 +31,6 @@ class Tile:
     def box(self) -> tuple[int, int, int, int]:
         """Return its first row and column on the grid, and those after its last."""
         return self.row, self.col, self.row + self.height, self.col + self.width
-
-
-@contextmanager
-def open_tile(path: str, named: bool, **decoding: Any) -> Iterator[RowSource]:
-    """Open a file as rows; `decoding` is as `open_image` takes it.
-
-    Raises:
-        OSError: it can't be read.
-        InputError: it is no image, or damaged.
-    """
-    if named:
-        opened = open_named(path, vrt=path.lower().endswith(".vrt"), **decoding)
-    else:
-        opened = open_image(Path(path), **decoding)
-    with opened as image:
-        yield image
 
 
 def lay_out(tiles: Iterable[Tile]) -> list[Tile]:

@@ -2,33 +2,37 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
+from ..bundle.manifest import Manifest
 from ..errors import ImpossibleOutput
+from ..imaging.files import open_image
 from ..imaging.gdal import allow_named
 from ..imaging.georeference import Gsd
 from ..imaging.image import RowSource
+from ..imaging.named import open_named
 from ..outputs.footprints import check_place, draw_footprints
 from ..outputs.geotiff import save_geotiff
 from ..outputs.partitions import save_buildings
 from ..outputs.provenance import provenance
 from ..segmentation.options import Options, Rectify
-from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Building, SegmentedStream
 from .mosaic import Mosaic, NeighbourAtFault
 from .sources import File
-from .tiles import Tile, open_tile
+from .tiles import Tile
 
-_RECORD, _BUILDINGS, _PARTS = "record.json", "buildings.parquet", "parts.npz"
+_RECORD, _PARTS = "record.json", "parts.npz"
+BUILDINGS = "buildings.parquet"
+"""The table of the buildings that end inside a tile."""
 ERASED = "erased.json"
 """Where `finish` notes what a tile's mask shows no more."""
 _LEAST_MARGIN = 0.25
@@ -59,10 +63,17 @@ class Work:
         """Return where a tile's mask lies."""
         return self.masks / f"{tile}.tif"
 
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """Return the keyword arguments of `open_tile`."""
-        return {"max_pixels": self.max_pixels, **self.options.decoding}
+    def open(self, file: File) -> AbstractContextManager[RowSource]:
+        """Open a file as rows.
+
+        Raises:
+            OSError: it can't be read.
+            InputError: it is no image, or damaged.
+        """
+        decoding, pixels = self.options.decoding, self.max_pixels
+        if file.named:
+            return open_named(file.path, max_pixels=pixels, **decoding)
+        return open_image(Path(file.path), max_pixels=pixels, **decoding)
 
     def begin(self) -> None:
         """Get a process ready, before it opens anything."""
@@ -98,9 +109,9 @@ def probe(file: File, work: Work) -> Tile:
 
     Raises:
         ImpossibleOutput: it has no place on a map.
-        OSError, InputError: as `open_tile`.
+        OSError, InputError: as `Work.open`.
     """
-    with open_tile(file.path, file.named, **work.decoding) as image:
+    with work.open(file) as image:
         if image.georeference is None:
             raise ImpossibleOutput(
                 "A map of many images needs the place of each, and this image has no "
@@ -110,27 +121,21 @@ def probe(file: File, work: Work) -> Tile:
         areas = image.georeference.row_areas(image.height, image.width)
         assert areas is not None, "check_place comes first"
         return Tile(
-            id=file.id,
-            name=file.name,
-            path=file.path,
-            named=file.named,
-            version=file.version,
+            **{field.name: getattr(file, field.name) for field in fields(File)},
             georeference=image.georeference,
             height=image.height,
             width=image.width,
             area=float(areas.sum()) * image.width,
-            taken=file.taken,
         )
 
 
-def margin_of(tile: Tile, options: Options, reference: float | None, patch: int) -> int:
+def margin_of(tile: Tile, options: Options, manifest: Manifest) -> int:
     """Return how many pixels of its neighbours a tile is seen with.
 
     So its own first and last pixels lie where windows overlap, as those in its middle do.
-    `reference` is the GSD at which the models see, if they have one; `patch` theirs, in pixels.
     """
-    gsd = tile.georeference.gsd(tile.height, tile.width)
-    shown = max(options.overlap, _LEAST_MARGIN) * patch
+    gsd, reference = tile.georeference.gsd(tile.height, tile.width), manifest.gsd.reference
+    shown = max(options.overlap, _LEAST_MARGIN) * manifest.patch_size
     if gsd is None or reference is None or options.resample == "off":
         return max(1, round(shown))
     return max(1, round(shown * reference / min(gsd)))
@@ -184,36 +189,33 @@ def _segment(
     segmenter: Segmenter,
     notices: tuple[str, ...],
 ) -> Record:
-    began, manifest = perf_counter(), segmenter.manifest
-    margin = margin_of(tile, work.options, manifest.gsd.reference, manifest.patch_size)
+    began, margin = perf_counter(), margin_of(tile, work.options, segmenter.manifest)
     folder = work.folder(tile.id)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (_RECORD, ERASED):  # of another mask
         (folder / name).unlink(missing_ok=True)
     with ExitStack() as stack:
-
-        def opened(of: Tile) -> RowSource:
-            return stack.enter_context(open_tile(of.path, of.named, **work.decoding))
-
-        image, others = opened(tile), []
+        image, others = stack.enter_context(work.open(tile)), []
         for other in near:
             try:
-                others.append((other, opened(other)))
+                others.append((other, stack.enter_context(work.open(other))))
             except Exception as error:
                 raise NeighbourAtFault(other, error) from error
         mosaic = Mosaic(tile, image, others, margin)
         seen = segmenter.plan(mosaic, work.options, buildings=True, notices=notices)
-        plan = _of_core(seen, mosaic)
+        assert seen.row_areas is not None, "probe saw to it"
+        areas = seen.row_areas[mosaic.core_rows]
+        # For components and writers: of the tile without its margin.
+        plan = replace(seen, height=tile.height, width=tile.width, row_areas=areas)
         bands = mosaic.crop(segmenter.bands(seen, mosaic, count=seen.count()))
         found: list[Building] = []
-        shown = SegmentedStream(plan, mosaic.core, _noting(stream(plan, mosaic.core, bands), found))
+        shown = SegmentedStream(plan, image, _noting(stream(plan, image, bands), found))
         save_geotiff(shown, work.mask(tile.id))
     inside = [building for building in found if not building.is_part]
     drawn = draw_footprints(inside, tile.georeference, plan)
-    names = ([tile.id] for _ in inside)
-    save_buildings(folder / _BUILDINGS, drawn, names, work.zoom)
+    save_buildings(folder / BUILDINGS, ((one, [tile.id]) for one in drawn), work.zoom)
     parts = [building for building in found if building.is_part]
-    _save_parts(folder / _PARTS, parts, plan)
+    _save_parts(folder / _PARTS, parts, areas)
     assert plan.gsd is not None, "probe saw to it"
     record = Record(
         id=tile.id,
@@ -236,23 +238,15 @@ def _segment(
     return record
 
 
-def _of_core(plan: Plan, mosaic: Mosaic) -> Plan:
-    """Return the plan of a tile without its margin, for components and writers."""
-    assert plan.row_areas is not None, "probe saw to it"
-    core, areas = mosaic.core, plan.row_areas[mosaic.core_rows]
-    return replace(plan, height=core.height, width=core.width, row_areas=areas)
-
-
 def _noting(bands: Iterable[Band], found: list[Building]) -> Iterator[Band]:
     for band in bands:
         found += band.buildings
         yield band
 
 
-def _save_parts(path: Path, parts: Sequence[Building], plan: Plan) -> None:
-    assert plan.row_areas is not None, "probe saw to it"
+def _save_parts(path: Path, parts: Sequence[Building], row_areas: NDArray[np.float64]) -> None:
     runs = np.concatenate([np.zeros((0, 3), np.int32), *(part.runs for part in parts)])
-    areas = plan.row_areas[runs[:, 0]] * (runs[:, 2] - runs[:, 1])
+    areas = row_areas[runs[:, 0]] * (runs[:, 2] - runs[:, 1])
     lengths = np.array([len(part.runs) for part in parts], np.int64)
     firsts = np.cumsum(lengths) - lengths
     np.savez(
@@ -272,11 +266,6 @@ def read_parts(work: Work, tile: str) -> tuple[list[Building], list[float]]:
         figures = zip(runs, kept["confidence"].tolist(), kept["agreement"].tolist(), strict=False)
         parts = [Building(*of_part, is_part=True) for of_part in figures]
         return parts, kept["areas"].tolist()
-
-
-def buildings_file(work: Work, tile: str) -> Path:
-    """Return the table of the buildings that end inside a tile."""
-    return work.folder(tile) / _BUILDINGS
 
 
 def described(records: Mapping[str, Record]) -> dict[str, object]:

@@ -6,7 +6,6 @@ Minimum confidence and `min_area` act on it here, once, as `components` has them
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +14,10 @@ from .components import TALL, join
 from .stream import Building
 
 
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """A building, and the numbers of the parts that it was joined of."""
+def join_parts(parts: Sequence[Building]) -> Iterator[tuple[Building, list[int]]]:
+    """Join parts that share a side of a pixel; yield each building and the numbers of its parts.
 
-    building: Building
-    parts: tuple[int, ...]
-
-
-def join_parts(parts: Sequence[Building]) -> Iterator[Joined]:
-    """Join parts that share a side of a pixel, in the order of each building's first part.
+    Buildings come in the order of their first parts.
 
     The runs of all parts count rows and columns of one grid, and no pixel is in two parts.
     """
@@ -36,7 +29,7 @@ def join_parts(parts: Sequence[Building]) -> Iterator[Joined]:
     order = np.argsort(label, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     for group in sorted(groups, key=lambda numbers: int(numbers[0])):
-        yield Joined(_whole([parts[number] for number in group]), tuple(group.tolist()))
+        yield _whole([parts[number] for number in group]), group.tolist()
 
 
 def is_building(building: Building, area: float, min_confidence: float, min_area: float) -> bool:
