@@ -72,7 +72,8 @@ class Bulk:
     def _run(self, files: Sequence[File], work: Work, manifest: Manifest) -> None:
         began = perf_counter()
         tiles = lay_out(self._probed(files, work))
-        margins = [margin_of(tile, work.options, manifest) for tile in tiles]
+        reference, patch = manifest.gsd.reference, manifest.patch_size
+        margins = [margin_of(tile, work.options, reference, patch) for tile in tiles]
         todo, records = [], dict[str, Record]()
         for tile, neighbours in with_neighbours(tiles, margins):
             record = read_record(work, tile.id)
@@ -166,7 +167,10 @@ def find_files(inputs: Sequence[str], dest: str, asset: str | None) -> list[File
         for source, taken in _named(name, dest, asset):
             if source.is_standard:
                 raise InvalidOption("- is standard input, and bulk reads files")
-            files.setdefault(source.name, _file(source, taken))
+            local = not source.is_named_by_scheme and source.path.exists()
+            version = source.version if local else ""
+            file = File(source.name, source.for_gdal, source.needs_gdal, version, taken)
+            files.setdefault(source.name, file)
     return list(files.values())
 
 
@@ -182,13 +186,3 @@ def _named(name: str, dest: str, asset: str | None) -> list[tuple[Source, str | 
         listed = list_bucket(Source(folder).for_gdal, "/".join(fixed[first:]))
         return [(Source(path), None) for path in listed]
     return [(found, None) for found in expand([name], dest)]
-
-
-def _file(source: Source, taken: str | None) -> File:
-    named = source.is_named_by_scheme or source.is_vrt
-    version = ""
-    if not source.is_named_by_scheme and source.path.exists():
-        status = source.path.stat()
-        version = f"{status.st_size} bytes, changed {status.st_mtime_ns}"
-    path = source.for_gdal if named else str(source.path.resolve())
-    return File(source.name, path, named, version, taken)

@@ -77,7 +77,7 @@ def segment(args: argparse.Namespace) -> int:
     settings = _settings_of(args)
     check_output(args.output)
     inputs = expand(args.inputs, args.output)
-    if any(source.is_named_by_scheme or source.is_vrt for source in inputs):
+    if any(source.needs_gdal for source in inputs):
         allow_named()
     check_proj()
     format = choose_format(args.output, args.format)

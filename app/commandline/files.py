@@ -54,6 +54,17 @@ class Source:
         return self._file.lower().endswith(".vrt")
 
     @property
+    def needs_gdal(self) -> bool:
+        """Whether it is opened by GDAL's name for it."""
+        return self.is_named_by_scheme or self.is_vrt
+
+    @property
+    def version(self) -> str:
+        """What tells a file here from what later lies in its place."""
+        status = self.path.stat()
+        return f"{status.st_size} bytes, changed {status.st_mtime_ns}"
+
+    @property
     def for_gdal(self) -> str:
         """GDAL's name for it."""
         if match := _URL.match(self.name):
@@ -95,28 +106,23 @@ def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
     for name in inputs:
         found = [name]
         if _LIKE_URL.match(name):
-            _check_url(name)
+            if not _URL.match(name) and not Path(name).exists():
+                known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+                raise InvalidOption(
+                    f"{name} has a scheme that is not read: use {known} or a /vsi name"
+                )
         elif glob.has_magic(name) and not Path(name).exists():
             # Path.glob takes no absolute pattern.
             found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207
             if not found:
                 raise InvalidOption(f"{name} matches no file")
-        for one in found:
-            inside = _images_in(one, output) if _is_local_folder(one) else [Source(one)]
+        for source in map(Source, found):
+            is_folder = not source.is_named_by_scheme and source.path.is_dir()
+            inside = _images_in(source.name, output) if is_folder else [source]
             sources |= dict.fromkeys(inside)
     if any(source.is_standard for source in sources) and len(sources) > 1:
         raise InvalidOption("- is standard input, and can't be one of several inputs")
     return list(sources)
-
-
-def _check_url(name: str) -> None:
-    if not _URL.match(name) and not Path(name).exists():
-        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise InvalidOption(f"{name} has a scheme that is not read: use {known} or a /vsi name")
-
-
-def _is_local_folder(name: str) -> bool:
-    return not Source(name).is_named_by_scheme and Path(name).is_dir()
 
 
 def _images_in(folder: str, output: str) -> list[Source]:

@@ -36,13 +36,12 @@ def open_source(
         data = sys.stdin.buffer.read()
         image = decode_image(data, max_pixels=max_pixels, **decoding)
         yield image, hashlib.sha256(data).hexdigest()
-    elif source.is_named_by_scheme or source.is_vrt:
+    elif source.needs_gdal:
         with open_named(source.for_gdal, max_pixels=max_pixels, **decoding) as opened:
             yield opened, f"rows of {_digest(opened)}, at {opened.georeference}"
     else:
         with open_image(source.path, max_pixels=max_pixels, **decoding) as opened:
-            status, place = source.path.stat(), opened.georeference
-            yield opened, f"of {status.st_size} bytes, changed {status.st_mtime_ns}, at {place}"
+            yield opened, f"of {source.version}, at {opened.georeference}"
 
 
 def check_header(source: Source, format: Format, max_pixels: int) -> None:
@@ -51,7 +50,7 @@ def check_header(source: Source, format: Format, max_pixels: int) -> None:
     Raises:
         UploadTooLarge: say what to do.
     """
-    if not (source.is_standard or source.is_named_by_scheme or source.is_vrt):
+    if not (source.is_standard or source.needs_gdal):
         size = tiff_size(source.path)
         if size is not None:
             check_size(*size, format, max_pixels)

@@ -1,6 +1,7 @@
 """The flags of each command. Nothing here waits for a library that computes."""
 
 import argparse
+from collections.abc import Container
 from pathlib import Path
 from typing import get_args
 
@@ -14,16 +15,6 @@ FORMATS = (
 )
 """Names in `app.outputs.formats`, which takes long to import."""
 
-_COMMANDS = {
-    "serve": "start the HTTP service",
-    "segment": "segment image files",
-    "bulk": "segment many files as one map, on many processors or machines",
-    "models": "list and verify the members of a bundle, or export them",
-    "settings": "list the settings, their values and meaning",
-    "doctor": "look at installation, machine and models, and say what to do",
-    "completion": "print what makes a shell complete this command line",
-}
-
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser, with the flags of one command, or with those of all."""
@@ -32,10 +23,10 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for name, help in _COMMANDS.items():
+    for name, (add_flags, help) in _COMMANDS.items():
         added = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
         if command in (None, name):
-            _FLAGS[name](added)
+            add_flags(added)
     return parser
 
 
@@ -58,13 +49,9 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(parser: argparse.ArgumentParser) -> None:
-    from ..segmentation.flags import add_flags
-    from ..segmentation.options import Options
-
-    parser.usage = "%(prog)s INPUT... -o OUTPUT [OPTION...]"
     _add_files(
         parser,
-        "INPUT",
+        ("INPUT", "OUTPUT"),
         "image files, patterns such as '**/*.tif', folders (with all images below), .vrt "
         "files, https:// and s3:// addresses, GDAL's /vsi names, or - for standard input",
         "a folder, the one result's file, or - for standard output",
@@ -88,18 +75,13 @@ def _segment(parser: argparse.ArgumentParser) -> None:
         "replaced",
     )
     _add_models(parser)
-    options = parser.add_argument_group("options of the masks and of the maps")
-    add_flags(options, Options.model_fields)
+    _add_options(parser, "options of the masks and of the maps")
 
 
 def _bulk(parser: argparse.ArgumentParser) -> None:
-    from ..segmentation.flags import add_flags
-    from ..segmentation.options import Options
-
-    parser.usage = "%(prog)s SOURCE... -o DEST [OPTION...]"
     _add_files(
         parser,
-        "SOURCE",
+        ("SOURCE", "DEST"),
         "files, folders and patterns as `segment` takes them, folders and patterns of a "
         "bucket such as s3://city/**/*.tif, and STAC catalogues (.json)",
         "a folder that all who work see: masks/, buildings/ and a STAC collection go there; "
@@ -135,9 +117,7 @@ def _bulk(parser: argparse.ArgumentParser) -> None:
         "the cluster has processors",
     )
     _add_models(parser)
-    options = parser.add_argument_group("options of the masks and of the outlines")
-    of_others = {"bands", "order"}
-    add_flags(options, [name for name in Options.model_fields if name not in of_others])
+    _add_options(parser, "options of the masks and of the outlines", {"bands", "order"})
 
 
 def _models(parser: argparse.ArgumentParser) -> None:
@@ -156,10 +136,6 @@ def _models(parser: argparse.ArgumentParser) -> None:
     _add_models(parser)
 
 
-def _settings(parser: argparse.ArgumentParser) -> None:
-    _add_log_level(parser)
-
-
 def _doctor(parser: argparse.ArgumentParser) -> None:
     _add_bundle_and_device(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -169,24 +145,25 @@ def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="the shell whose language it prints")
 
 
-_FLAGS = {
-    "serve": _serve,
-    "segment": _segment,
-    "bulk": _bulk,
-    "models": _models,
-    "settings": _settings,
-    "doctor": _doctor,
-    "completion": _completion,
-}
-
-
-def _add_files(parser: argparse.ArgumentParser, metavar: str, inputs: str, output: str) -> None:
+def _add_files(
+    parser: argparse.ArgumentParser, names: tuple[str, str], inputs: str, output: str
+) -> None:
     """Add what a command reads, where it writes, and whether it shows its progress."""
-    parser.add_argument("inputs", nargs="+", metavar=metavar, help=inputs)
+    parser.usage = f"%(prog)s {names[0]}... -o {names[1]} [OPTION...]"
+    parser.add_argument("inputs", nargs="+", metavar=names[0], help=inputs)
     parser.add_argument("-o", "--output", required=True, help=output)
     parser.add_argument(
         "--quiet", action="store_true", help="no progress bar and no closing summary"
     )
+
+
+def _add_options(parser: argparse.ArgumentParser, title: str, but: Container[str] = ()) -> None:
+    """Add the options of a client, but for some."""
+    from ..segmentation.flags import add_flags
+    from ..segmentation.options import Options
+
+    names = [name for name in Options.model_fields if name not in but]
+    add_flags(parser.add_argument_group(title), names)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -211,3 +188,14 @@ def _add_log_level(parser: argparse.ArgumentParser) -> None:
         choices=("debug", "info", "warning", "error"),
         help="least severe kind of log line to write; debug: with tracebacks; default: info",
     )
+
+
+_COMMANDS = {
+    "serve": (_serve, "start the HTTP service"),
+    "segment": (_segment, "segment image files"),
+    "bulk": (_bulk, "segment many files as one map, on many processors or machines"),
+    "models": (_models, "list and verify the members of a bundle, or export them"),
+    "settings": (_add_log_level, "list the settings, their values and meaning"),
+    "doctor": (_doctor, "look at installation, machine and models, and say what to do"),
+    "completion": (_completion, "print what makes a shell complete this command line"),
+}

@@ -226,9 +226,8 @@ def corners(place: GeoReference, height: int, width: int) -> list[tuple[float, f
     """
     if place.gsd(height, width) is None:
         return None
-    a, b, c, d, e, f = place.transform
-    rows, cols = np.array([0, 0, height, height]), np.array([0, width, width, 0])
-    lon, lat = place.to_degrees().transform(a * cols + b * rows + c, d * cols + e * rows + f)
+    on_map = place.to_map([0, 0, height, height], [0, width, width, 0])
+    lon, lat = place.to_degrees().transform(*on_map)
     if not (np.isfinite(lon) & np.isfinite(lat) & is_on_earth(lon, lat)).all():
         return None
     return [(round(x, 9), round(y, 9)) for x, y in zip(lon.tolist(), lat.tolist(), strict=True)]

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyproj
 import shapely
 
@@ -70,9 +71,8 @@ def _item(tile: Tile, record: Record, work: Work) -> "pystac.Item":
 
     place = tile.georeference
     assert place.crs is not None, "probe saw to it"
-    a, b, c, d, e, f = place.transform
-    corners = [(0, 0), (0, tile.height), (tile.width, tile.height), (tile.width, 0)]
-    on_map = shapely.Polygon([(a * x + b * y + c, d * x + e * y + f) for x, y in corners])
+    corners = place.to_map([0, tile.height, tile.height, 0], [0, 0, tile.width, tile.width])
+    on_map = shapely.Polygon(np.stack(corners, axis=1))
     on_earth = shapely.orient_polygons(to_earth(on_map, place.to_degrees()))
     authority = pyproj.CRS(place.crs).to_authority()
     return pystac.Item(

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..imaging.grids import moved
 from ..imaging.image import RowSource
 from ..segmentation.stream import Band
-from .tiles import Tile
+from .tiles import Tile, moved
 
 Part = tuple[Tile, RowSource]
 

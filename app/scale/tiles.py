@@ -1,13 +1,18 @@
 """Files as tiles of one map: which of them share a pixel grid, and which are neighbours."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import pyproj
 import shapely
 
 from ..imaging.georeference import GeoReference
-from ..imaging.grids import moved, place_on
 from .sources import File
+
+_OFF_GRID = 0.01
+"""Pixels by which an image may lie beside a grid and still be on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,36 @@ def lay_out(tiles: Iterable[Tile]) -> list[Tile]:
         mosaic, (row, col) = found
         laid.append(replace(tile, mosaic=mosaic, row=row, col=col))
     return laid
+
+
+def moved(grid: GeoReference, row: int, col: int) -> GeoReference:
+    """Return the grid counted from another pixel: (row, col) of `grid` is its (0, 0)."""
+    a, b, _, d, e, _ = grid.transform
+    x, y = grid.to_map(row, col)
+    return replace(grid, transform=(a, b, float(x), d, e, float(y)))
+
+
+def place_on(grid: GeoReference, image: GeoReference) -> tuple[int, int] | None:
+    """Return the row and column of an image's first pixel on a grid; None if it lies beside it."""
+    a, b, c, d, e, f = grid.transform
+    sides = zip((a, b, d, e), (*image.transform[:2], *image.transform[3:5]), strict=True)
+    if not all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in sides):
+        return None
+    if not _same(grid.crs, image.crs):
+        return None
+    x, y = image.transform[2] - c, image.transform[5] - f
+    area = a * e - b * d
+    col, row = (e * x - b * y) / area, (a * y - d * x) / area
+    if max(abs(col - round(col)), abs(row - round(row))) > _OFF_GRID:
+        return None
+    return round(row), round(col)
+
+
+@lru_cache(maxsize=1024)
+def _same(one: str | None, other: str | None) -> bool:
+    if one is None or other is None or one == other:
+        return one == other
+    return bool(pyproj.CRS(one) == pyproj.CRS(other))
 
 
 def grid_of(tile: Tile) -> GeoReference:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..bundle.manifest import Manifest
 from ..errors import ImpossibleOutput
 from ..imaging.files import open_image
 from ..imaging.gdal import allow_named
@@ -129,13 +128,14 @@ def probe(file: File, work: Work) -> Tile:
         )
 
 
-def margin_of(tile: Tile, options: Options, manifest: Manifest) -> int:
+def margin_of(tile: Tile, options: Options, reference: float | None, patch: int) -> int:
     """Return how many pixels of its neighbours a tile is seen with.
 
     So its own first and last pixels lie where windows overlap, as those in its middle do.
+    `reference` is the GSD at which the models see, if they have one; `patch` theirs, in pixels.
     """
-    gsd, reference = tile.georeference.gsd(tile.height, tile.width), manifest.gsd.reference
-    shown = max(options.overlap, _LEAST_MARGIN) * manifest.patch_size
+    gsd = tile.georeference.gsd(tile.height, tile.width)
+    shown = max(options.overlap, _LEAST_MARGIN) * patch
     if gsd is None or reference is None or options.resample == "off":
         return max(1, round(shown))
     return max(1, round(shown * reference / min(gsd)))
@@ -189,7 +189,8 @@ def _segment(
     segmenter: Segmenter,
     notices: tuple[str, ...],
 ) -> Record:
-    began, margin = perf_counter(), margin_of(tile, work.options, segmenter.manifest)
+    began, manifest = perf_counter(), segmenter.manifest
+    margin = margin_of(tile, work.options, manifest.gsd.reference, manifest.patch_size)
     folder = work.folder(tile.id)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (_RECORD, ERASED):  # of another mask

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.imaging.georeference import GeoReference
-from app.imaging.grids import moved
 from app.imaging.image import Image
 from app.imaging.outline import outline
 from app.scale.mosaic import Mosaic
-from app.scale.tiles import Tile, grid_of, lay_out, with_neighbours
+from app.scale.tiles import Tile, grid_of, lay_out, moved, with_neighbours
 from app.segmentation.components import Rule, find_buildings
 from app.segmentation.seams import is_building, join_parts
 from app.segmentation.stream import Band, Building
