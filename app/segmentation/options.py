@@ -5,10 +5,17 @@
 The others put together what an endpoint takes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from ..errors import InvalidOption
 from ..imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, Decoding, parse_rescale, parse_rgb
@@ -26,10 +33,46 @@ RasterBand = Literal["mask", "probability", "disagreement"]
 Background = Literal["transparent", "opaque"]
 
 
+def _parse_models(text: str) -> tuple[str, ...]:
+    names = _split(text)
+    if len(set(names)) < len(names) or not all(names):
+        raise InvalidOption(f"models must name each member once and at least one, got {text!r}")
+    return names
+
+
+def _parse_bands(text: str) -> tuple[RasterBand, ...]:
+    names, known = _split(text), {str(name): name for name in get_args(RasterBand)}
+    if unknown := [name for name in names if name not in known]:
+        raise InvalidOption(f"bands must be among {', '.join(known)}, got {', '.join(unknown)}")
+    if names[0] != "mask" or len(set(names)) < len(names):
+        raise InvalidOption(f"bands must begin with mask and name each once, got {text!r}")
+    return tuple(known[name] for name in names)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "models": _parse_models,
+    "rgb": parse_rgb,
+    "rescale": parse_rescale,
+    "bands": _parse_bands,
+}
+"""Options that are kept as the text that came, once it is known to be readable."""
+
+
 class _Parsed(BaseModel):
     """What all options have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator(*_READERS, check_fields=False)
+    @classmethod
+    def _is_readable(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is not None:
+            _READERS[str(info.field_name)](text)
+        return text
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -124,35 +167,10 @@ class InferenceOptions(_Parsed):
         examples=[0],
     )
 
-    @field_validator("rescale")
-    @classmethod
-    def _rescale_is_readable(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_rescale(text)
-        return text
-
-    @field_validator("rgb")
-    @classmethod
-    def _rgb_is_readable(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_rgb(text)
-        return text
-
-    @field_validator("models")
-    @classmethod
-    def _models_are_named_once(cls, text: str | None) -> str | None:
-        if text is not None:
-            names = _split(text)
-            if len(set(names)) < len(names) or not all(names):
-                raise InvalidOption(
-                    f"models must name each member once and at least one, got {text!r}"
-                )
-        return text
-
     @property
     def members(self) -> tuple[str, ...] | None:
         """Names in `models`; None for all members."""
-        return None if self.models is None else tuple(_split(self.models))
+        return None if self.models is None else _parse_models(self.models)
 
     @property
     def decoding(self) -> Decoding:
@@ -229,22 +247,10 @@ class MapOptions(_Parsed):
         examples=["opaque"],
     )
 
-    @field_validator("bands")
-    @classmethod
-    def _bands_exist(cls, text: str) -> str:
-        names = _split(text)
-        if unknown := [name for name in names if name not in get_args(RasterBand)]:
-            known = ", ".join(get_args(RasterBand))
-            raise InvalidOption(f"bands must be among {known}, got {', '.join(unknown)}")
-        if names[:1] != ["mask"] or len(set(names)) < len(names):
-            raise InvalidOption(f"bands must begin with mask and name each once, got {text!r}")
-        return text
-
     @property
     def raster_bands(self) -> tuple[RasterBand, ...]:
         """Names in `bands`."""
-        known: dict[str, RasterBand] = {str(name): name for name in get_args(RasterBand)}
-        return tuple(known[name] for name in _split(self.bands))
+        return _parse_bands(self.bands)
 
 
 class BatchOptions(InferenceOptions, MaskOptions):
@@ -261,7 +267,3 @@ class ResultOptions(MapOptions, MaskOptions):
 
 class Options(BatchOptions, ResultOptions):
     """All options."""
-
-
-def _split(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]

@@ -86,6 +86,7 @@ class Plan:
             chosen = [1.0] * len(chosen)
         threshold = manifest.threshold.value if options.threshold is None else options.threshold
         gsd = image.gsd if options.gsd is None else (options.gsd, options.gsd)
+        row_areas, area_notices = _areas(options, image, gsd)
         seen = seen_size(image.height, image.width, _scale(manifest.gsd, gsd, options))
         return cls(
             model=manifest.version,
@@ -99,7 +100,7 @@ class Plan:
             threshold=threshold,
             min_confidence=_min_confidence(manifest, options, threshold),
             min_area=options.min_area,
-            row_areas=_row_areas(options, image),
+            row_areas=row_areas,
             cascade=_cascade(manifest, options, threshold),
             gsd=gsd,
             buildings=buildings,
@@ -111,7 +112,7 @@ class Plan:
             notices=(
                 *image.notices,
                 *_gsd_notices(manifest.gsd, gsd),
-                *_area_notices(options, image),
+                *area_notices,
                 *notices,
             ),
         )
@@ -188,18 +189,15 @@ def _scale(trained: GsdRange, gsd: Gsd | None, options: Options) -> tuple[float,
     return gsd[0] / shown, gsd[1] / shown
 
 
-def _row_areas(options: Options, image: RowSource) -> NDArray[np.float64] | None:
-    if options.gsd is None and image.georeference is not None:
-        return image.georeference.row_areas(image.height, image.width)
-    gsd = image.gsd if options.gsd is None else (options.gsd, options.gsd)
-    return np.full(image.height, math.prod(gsd)) if gsd else None
-
-
-def _area_notices(options: Options, image: RowSource) -> tuple[str, ...]:
+def _areas(
+    options: Options, image: RowSource, gsd: Gsd | None
+) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
+    """Return the area of a pixel of each row, where it is known, and what to know of it."""
     if options.gsd is not None or image.georeference is None:
-        return ()
+        return np.full(image.height, math.prod(gsd)) if gsd else None, ()
     notice = image.georeference.area_notice(image.height, image.width)
-    return () if notice is None else (notice,)
+    areas = image.georeference.row_areas(image.height, image.width)
+    return areas, () if notice is None else (notice,)
 
 
 def _gsd_notices(trained: GsdRange, gsd: Gsd | None) -> tuple[str, ...]:

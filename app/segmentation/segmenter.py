@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,6 @@ from ..bundle.manifest import Manifest, load_manifest
 from ..errors import BundleError, InferenceError
 from ..imaging.image import RowSource
 from ..imaging.resample import resample_rows
-from ..runtime.choices import Backend, Device, Precision
-from ..runtime.gpu import Gpu
 from ..runtime.predictor import Predictor, one_ahead
 from ..runtime.select import load_predictor
 from .blending import MemberBand, blend, drop_above
@@ -97,21 +95,10 @@ class Segmenter:
         plan: Plan,
         image: RowSource,
         cancelled: Cancelled = never,
-        *,
-        first: int = 0,
-        count: CascadeCount | None = None,
-        advanced: Advanced = never,
+        **options: Any,
     ) -> Iterator[Band]:
-        """Return the bands of an image, from its row `first` on, before components are looked at.
-
-        Rows above `first` are left out, and only the patches that the others need are predicted;
-        the rows have the very bits that they have without it.
-        """
-        return combine(
-            plan,
-            image,
-            self.member_bands(plan, image, cancelled, first=first, count=count, advanced=advanced),
-        )
+        """Return the bands of an image before components are looked at, as `member_bands` does."""
+        return combine(plan, image, self.member_bands(plan, image, cancelled, **options))
 
     def member_bands(
         self,
@@ -123,10 +110,14 @@ class Segmenter:
         count: CascadeCount | None = None,
         advanced: Advanced = never,
     ) -> Iterator[MemberBand]:
-        """Return the blended probabilities of each member, as `bands` combines them.
+        """Return the blended probabilities of each member, from the image's row `first` on.
+
+        Rows above `first` are left out, and only the patches that the others need are predicted;
+        the rows have the very bits that they have without it. `advanced` is called after each
+        window.
 
         Members stay apart until here, so that a vote counts whole maps rather than patches; a
-        weighted mean comes out the same either way. `advanced` is called after each window.
+        weighted mean comes out the same either way.
         """
         needed = first_needed(plan.grid.row_offsets, plan.seen, plan.size, first)
         patches = read_patches(plan, image, needed)
@@ -167,31 +158,17 @@ class Segmenter:
             yield np.stack(batch)
 
 
-def load_segmenter(
-    bundle: Path,
-    *,
-    device: Device = "auto",
-    workers: int | None = None,
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    gpu: Gpu = Gpu(),
-) -> Segmenter:
+def load_segmenter(bundle: Path, **options: Any) -> Segmenter:
     """Load the bundle in the folder `bundle`, and predict one patch so that the first is not slow.
+
+    `options` say on what it runs, as `load_predictor` takes them.
 
     Raises:
         BundleError: manifest, files or graphs are missing, disagree or don't run.
         DeviceError: what was asked for to run on is not really in use.
     """
     manifest = load_manifest(bundle)
-    predictor = load_predictor(
-        bundle,
-        manifest,
-        device=device,
-        workers=workers,
-        backend=backend,
-        precision=precision,
-        gpu=gpu,
-    )
+    predictor = load_predictor(bundle, manifest, **options)
     black = np.zeros((1, manifest.patch_size, manifest.patch_size, 3), np.uint8)
     try:
         predictor.predict(black, predictor.members)
@@ -215,9 +192,7 @@ def stream(
     below = max(0.0, reached - _BELOW)
     rule = Rule(plan.min_confidence, plan.min_area, below, plan.row_areas)
     found = find_buildings(bands, rule, each=plan.buildings)
-    return SegmentedStream(
-        plan, image, found, name=name, cascade_count=cascade_count, cancelled=cancelled
-    )
+    return SegmentedStream(plan, image, found, name, cascade_count, cancelled)
 
 
 def read_patches(plan: Plan, image: RowSource, first: int = 0) -> Iterator[Patch | None]:

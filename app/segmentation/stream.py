@@ -1,7 +1,7 @@
 """A segmented image on its way to a writer: bands of rows, and the buildings that end in them."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -93,39 +93,31 @@ class Band:
         return slice(self.row, self.row + len(self.mask))
 
 
+@dataclass(eq=False)
 class SegmentedStream:
     """The bands of one image, from the first row to the last; they can be read once.
 
     A writer takes bands or buildings as they come and holds neither, so memory grows with the
     image's width and not with its height. Counts are complete when the last band has been read.
+
+    `name` is that of the image in results: its file's. `cascade_count` counts the patches that the
+    cascade spared; None without a cascade.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        image: RowSource,
-        bands: Iterable[Band],
-        *,
-        name: str = "",
-        cascade_count: CascadeCount | None = None,
-        cancelled: Cancelled = never,
-    ) -> None:
-        self.plan = plan
-        self.image = image
-        self.name = name
-        """Name of the image in results: its file's."""
-        self.cascade_count = cascade_count
-        """Patches that the cascade spared; None without a cascade."""
-        self.building_count = 0
-        self.building_pixels = 0
-        self.valid_pixels = 0
-        self._area = 0.0
-        self._bands = bands
-        self._cancelled = cancelled
+    plan: Plan
+    image: RowSource
+    bands: Iterable[Band]
+    name: str = ""
+    cascade_count: CascadeCount | None = None
+    cancelled: Cancelled = never
+    building_count: int = field(default=0, init=False)
+    building_pixels: int = field(default=0, init=False)
+    valid_pixels: int = field(default=0, init=False)
+    _area: float = field(default=0.0, init=False)
 
     def __iter__(self) -> Iterator[Band]:
-        for band in self._bands:
-            self._cancelled()
+        for band in self.bands:
+            self.cancelled()
             valid = band.mask.size if band.valid is None else np.count_nonzero(band.valid)
             self.valid_pixels += int(valid)
             pixels = np.count_nonzero(band.mask, axis=1)
@@ -144,7 +136,7 @@ class SegmentedStream:
         assert self.plan.buildings, "the plan asks for masks alone"
         for band in self:
             for building in band.buildings:
-                self._cancelled()
+                self.cancelled()
                 yield building
 
     def assemble(self, draw: Callable[[Band], NDArray[Any]]) -> NDArray[Any]:
