@@ -42,9 +42,7 @@ def write_overlay_png(
     ]
     picture.paste(picture.point(tint), mask=PIL.Image.fromarray(mask))
     picture.paste(ACCENT, mask=PIL.Image.fromarray(_outline(mask)))
-    if valid is not None:
-        alpha = np.multiply(valid, 255, dtype=np.uint8)
-        picture.putalpha(PIL.Image.fromarray(alpha))
+    _hide(picture, valid)
     _write_png(file, picture, tags, level=_OVERLAY_LEVEL)
 
 
@@ -56,9 +54,7 @@ def write_preview_png(
     RGB, or RGBA with alpha 0 where `valid`, bool (height, width), is False.
     """
     picture = PIL.Image.fromarray(pixels)
-    if valid is not None:
-        alpha = np.multiply(valid, 255, dtype=np.uint8)
-        picture.putalpha(PIL.Image.fromarray(alpha))
+    _hide(picture, valid)
     picture.thumbnail((longest, longest), PIL.Image.Resampling.BICUBIC)
     _write_png(file, picture, {}, level=_OVERLAY_LEVEL)
 
@@ -73,6 +69,12 @@ def write_tile_png(file: IO[bytes], mask: NDArray[np.bool_], rows: slice, cols: 
     picture.putpalette(ACCENT * 3)
     opacity = bytes([0, round(255 * _TINT), 255])
     picture.save(file, "PNG", bits=2, transparency=opacity, optimize=True)
+
+
+def _hide(picture: PIL.Image.Image, valid: NDArray[np.bool_] | None) -> None:
+    """Make the pixels that are not valid transparent."""
+    if valid is not None:
+        picture.putalpha(PIL.Image.fromarray(np.multiply(valid, 255, dtype=np.uint8)))
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

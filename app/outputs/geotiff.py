@@ -9,7 +9,7 @@ statistics over the mask. GDAL and QGIS take validity from nodata where a file h
 colour table can't be transparent, and nodata 0 would make background and invalid pixels one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImpossibleOutput
-from ..imaging.cog import Draft, Profile, change_cog, encode_cog, write_cog
+from ..imaging.cog import Profile, change_cog, encode_cog, write_cog
 from ..imaging.image import RowSource
 from ..segmentation.options import RasterBand
 from ..segmentation.stream import Band, SegmentedStream
@@ -58,12 +58,12 @@ def save_geotiff(stream: SegmentedStream, path: Path) -> None:
         OSError: no room, or no right to write there.
         Exception: whatever reading the stream raises.
     """
-    write_cog(path, _profile(stream), lambda draft: _draw(draft, stream))
+    write_cog(path, _profile(stream), _strips(stream))
 
 
 def write_geotiff(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write the same to an open file, by way of memory."""
-    file.write(encode_cog(_profile(stream), lambda draft: _draw(draft, stream)))
+    file.write(encode_cog(_profile(stream), _strips(stream)))
 
 
 def show_parts(path: Path, shown: Runs, hidden: Runs) -> None:
@@ -101,7 +101,7 @@ def _profile(stream: SegmentedStream) -> Profile:
     )
 
 
-def _draw(draft: Draft, stream: SegmentedStream) -> None:
+def _strips(stream: SegmentedStream) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for band in stream:
         drawn = [_PIXELS[name](band) for name in stream.plan.bands]
         if stream.plan.transparent:
@@ -109,7 +109,7 @@ def _draw(draft: Draft, stream: SegmentedStream) -> None:
         pixels = np.stack(drawn)
         if band.valid is not None:
             pixels[:, ~band.valid] = _INVALID
-        draft.write(band.row, pixels)
+        yield band.row, pixels
 
 
 def _steps(share: NDArray[np.float32] | None) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ Sources: the GeoParquet specification 1.1, Hive's partitioned folders, Bing Maps
 pyarrow is imported when it is needed: only the extra `geo` installs it.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,12 +17,13 @@ import shapely
 from numpy.typing import NDArray
 
 from .footprints import Footprint
+from .tables import BATCH, building_columns, buildings_schema, parquet_metadata
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 KEY = "quadkey"
-_BATCH = 4096
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 _NORTH = 85.05
 """Degrees of latitude where the web's maps end."""
 
@@ -55,18 +55,14 @@ def save_buildings(path: Path, buildings: Iterable[tuple[Footprint, list[str]]],
 
     rows, count = iter(buildings), 0
     with pq.ParquetWriter(path, _schema(), compression="zstd") as file:
-        while batch := list(islice(rows, _BATCH)):
-            polygons = [shapely.orient_polygons(footprint.on_earth) for footprint, _ in batch]
-            west, south, east, north = shapely.bounds(polygons).T
+        while batch := list(islice(rows, BATCH)):
+            found, names = zip(*batch, strict=True)
+            polygons = shapely.orient_polygons([footprint.on_earth for footprint in found])
             middle = shapely.get_coordinates(shapely.point_on_surface(polygons))
-            bbox = {"xmin": west, "ymin": south, "xmax": east, "ymax": north}
             columns = [
-                pa.array(shapely.to_wkb(polygons), pa.binary()),
-                pa.StructArray.from_arrays(map(pa.array, bbox.values()), names=list(bbox)),
-                pa.array([round(footprint.area, 2) for footprint, _ in batch]),
-                pa.array([round(footprint.confidence, 4) for footprint, _ in batch]),
-                pa.array([round(footprint.agreement, 4) for footprint, _ in batch]),
-                pa.array([names for _, names in batch], pa.list_(pa.string())),
+                *building_columns(found, polygons),
+                pa.StructArray.from_arrays(map(pa.array, shapely.bounds(polygons).T), _SIDES),
+                pa.array(names),
                 pa.array(quadkeys(middle[:, 0], middle[:, 1], zoom)),
             ]
             file.write_batch(pa.record_batch(columns, schema=_schema()))
@@ -86,14 +82,16 @@ def save_partitions(folder: Path, tables: Iterable[Path], described: dict[str, o
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
 
-    schema = _schema().with_metadata(
-        {"geo": json.dumps(_geo()), "rooftrace": json.dumps(described)}
-    )
+    types = ["Polygon", "MultiPolygon"]
+    covering = {"bbox": {side: ["bbox", side] for side in _SIDES}}
+    # Without `crs`: longitude and latitude on WGS 84.
+    metadata = parquet_metadata(described, geometry_types=types, covering=covering)
+    schema = _schema().with_metadata(metadata)
 
     def batches() -> Iterator["pa.RecordBatch"]:
         for table in tables:
             with pq.ParquetFile(table) as file:
-                for batch in file.iter_batches(_BATCH):
+                for batch in file.iter_batches(BATCH):
                     yield batch.replace_schema_metadata(schema.metadata)
 
     key = pa.schema([schema.field(KEY)])
@@ -121,30 +119,11 @@ def save_rows(path: Path, rows: list[dict[str, object]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
 
 
-def _geo() -> dict[str, object]:
-    covering = {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
-    geometry = {  # without `crs`: longitude and latitude on WGS 84
-        "encoding": "WKB",
-        "geometry_types": ["Polygon", "MultiPolygon"],
-        "orientation": "counterclockwise",
-        "edges": "planar",
-        "covering": {"bbox": covering},
-    }
-    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-
-
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    sides = [(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")]
-    return pa.schema(
-        [
-            pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
-            pa.field("bbox", pa.struct(sides)),
-            pa.field("area_m2", pa.float64()),
-            pa.field("confidence", pa.float64()),
-            pa.field("agreement", pa.float64()),
-            pa.field("images", pa.list_(pa.string())),
-            pa.field(KEY, pa.string()),
-        ]
+    return buildings_schema(
+        bbox=pa.struct(dict.fromkeys(_SIDES, pa.float64())),
+        images=pa.list_(pa.string()),
+        quadkey=pa.string(),
     )

@@ -7,14 +7,16 @@ pyogrio and pyarrow are imported when they are needed: only the extra `geo` inst
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyproj
 import shapely
+from numpy.typing import NDArray
 
 from ..errors import ImpossibleOutput, InvalidOption
 from ..extras import check_extra
@@ -27,7 +29,8 @@ from .styles import POLYGONS_QML
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BATCH = 4096
+BATCH = 4096
+"""Buildings that are written at a time."""
 _LAYER = "buildings"
 # A GeoPackage says when it was last changed; equal inputs are to give equal files.
 _DATE = "2000-01-01T00:00:00.000Z"
@@ -86,17 +89,9 @@ def save_geoparquet(stream: SegmentedStream, path: Path) -> None:
     """
     import pyarrow.parquet as pq
 
-    geometry = {
-        "encoding": "WKB",
-        "geometry_types": ["Polygon"],
-        "crs": pyproj.CRS.from_user_input(_crs(stream)).to_json_dict(),
-        "orientation": "counterclockwise",
-        "edges": "planar",
-    }
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    schema = _schema().with_metadata(
-        {"geo": json.dumps(geo), "rooftrace": json.dumps(provenance(stream.plan))}
-    )
+    crs = pyproj.CRS.from_user_input(_crs(stream)).to_json_dict()
+    metadata = parquet_metadata(provenance(stream.plan), geometry_types=["Polygon"], crs=crs)
+    schema = buildings_schema().with_metadata(metadata)
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
         for batch in _batches(stream):
             file.write_batch(batch.replace_schema_metadata(schema.metadata))
@@ -121,7 +116,7 @@ def _save_by_gdal(
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
     try:
         pyogrio.write_arrow(
-            pa.RecordBatchReader.from_batches(_schema(), batches()),
+            pa.RecordBatchReader.from_batches(buildings_schema(), batches()),
             path,
             layer=_LAYER,
             driver=driver,
@@ -172,33 +167,42 @@ def _crs(stream: SegmentedStream) -> str:
     return georeference.crs
 
 
-def _schema() -> "pa.Schema":
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
-            pa.field("area_m2", pa.float64()),
-            pa.field("confidence", pa.float64()),
-            pa.field("agreement", pa.float64()),
-        ]
-    )
-
-
 def _batches(stream: SegmentedStream) -> Iterator["pa.RecordBatch"]:
     import pyarrow as pa
 
     found = footprints(stream)
-    while batch := list(islice(found, _BATCH)):
-        columns = zip(*map(_row, batch), strict=True)
-        yield pa.record_batch([pa.array(column) for column in columns], schema=_schema())
+    while batch := list(islice(found, BATCH)):
+        polygons = shapely.orient_polygons([footprint.on_map for footprint in batch])
+        yield pa.record_batch(building_columns(batch, polygons), schema=buildings_schema())
 
 
-def _row(footprint: Footprint) -> tuple[bytes, float, float, float]:
-    polygon = shapely.orient_polygons(footprint.on_map)
-    return (
-        shapely.to_wkb(polygon),
-        round(footprint.area, 2),
-        round(footprint.confidence, 4),
-        round(footprint.agreement, 4),
-    )
+def buildings_schema(**more: "pa.DataType") -> "pa.Schema":
+    """Return the columns that each table of buildings has, and more."""
+    import pyarrow as pa
+
+    metadata = {"ARROW:extension:name": "geoarrow.wkb"}
+    figures = dict.fromkeys(("area_m2", "confidence", "agreement"), pa.float64())
+    geometry = pa.field("geometry", pa.binary(), metadata=metadata)
+    return pa.schema([geometry, *figures.items(), *more.items()])
+
+
+def building_columns(
+    buildings: Sequence[Footprint], polygons: NDArray[np.object_]
+) -> list["pa.Array"]:
+    """Return the columns of `buildings_schema` of some buildings, drawn as `polygons`."""
+    import pyarrow as pa
+
+    return [
+        pa.array(shapely.to_wkb(polygons)),
+        pa.array([round(building.area, 2) for building in buildings]),
+        pa.array([round(building.confidence, 4) for building in buildings]),
+        pa.array([round(building.agreement, 4) for building in buildings]),
+    ]
+
+
+def parquet_metadata(described: dict[str, object], **geometry: object) -> dict[str, str]:
+    """Return the metadata of a GeoParquet file; `described` tells how its buildings came about."""
+    fixed = {"encoding": "WKB", "orientation": "counterclockwise", "edges": "planar"}
+    columns = {"geometry": {**fixed, **geometry}}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": columns}
+    return {"geo": json.dumps(geo), "rooftrace": json.dumps(described)}

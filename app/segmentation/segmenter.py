@@ -51,16 +51,9 @@ class Segmenter:
         """Let go of the predictor's threads."""
         self.predictor.close()
 
-    def plan(
-        self,
-        image: RowSource,
-        options: Options = Options(),
-        *,
-        buildings: bool = False,
-        notices: tuple[str, ...] = (),
-    ) -> Plan:
+    def plan(self, image: RowSource, options: Options = Options(), **wanted: Any) -> Plan:
         """Decide everything about one image: `Plan.resolve` with this bundle's manifest."""
-        return Plan.resolve(self.manifest, options, image, buildings=buildings, notices=notices)
+        return Plan.resolve(self.manifest, options, image, **wanted)
 
     def segment(
         self, plan: Plan, image: RowSource, cancelled: Cancelled = never, *, name: str = ""
