@@ -1,7 +1,7 @@
 """Open an image file of the operator's own, with all that lies beside it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -10,7 +10,7 @@ from ..errors import UnsupportedFormat
 from .choices import Decoding
 from .decode import decode_image
 from .gdal import GDAL_ERRORS, open_path
-from .image import Image, RowSource
+from .image import RowSource
 from .place import read_place
 from .raster import open_raster
 from .sniff import Format, sniff_file
@@ -35,7 +35,11 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
             yield raster
         return
     image = decode_image(path.read_bytes(), max_pixels=max_pixels, **wanted)
-    yield _placed(image, path, kind)
+    # What the decoder reads and GDAL does not has no place that can be known.
+    with suppress(*GDAL_ERRORS), open_path(path, _DRIVERS[kind]) as source:
+        place, gsd, notices = read_place(source, kind, beside=path)
+        image = replace(image, georeference=place, gsd=gsd, notices=(*image.notices, *notices))
+    yield image
 
 
 def check_name(path: Path) -> None:
@@ -51,14 +55,3 @@ def check_name(path: Path) -> None:
             "The file's name, or its folder's, is not UTF-8 (it may be Latin-1), and can't be "
             "opened. Rename it, such as with convmv -f latin1 -t utf8 --notest."
         ) from None
-
-
-def _placed(image: Image, path: Path, kind: Format) -> Image:
-    """Return an image with the place that files beside its own tell."""
-    try:
-        with open_path(path, _DRIVERS[kind]) as source:
-            place, gsd, notices = read_place(source, kind, beside=path)
-    except GDAL_ERRORS:
-        # The decoder reads it and GDAL does not: whatever lies beside it can't be known.
-        return image
-    return replace(image, georeference=place, gsd=gsd, notices=(*image.notices, *notices))

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from ..errors import DamagedImage, UnsupportedImage
 from .gdal import GDAL_ERRORS, open_in_memory
 from .ifd import orientation
-from .limits import check_pixel_count
-from .stored import Stored
+from .limits import Stored, check_pixel_count
 
 # Inside a scan, 0xff is data when 0x00 follows, and a restart marker is part of the scan.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

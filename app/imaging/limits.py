@@ -1,9 +1,22 @@
-"""How many pixels an upload may have."""
+"""What the checks of all containers share: how many pixels one may hold, and what is left of it."""
+
+from typing import NamedTuple
 
 from ..errors import DamagedImage, UploadTooLarge
 
 ANY_SIZE = "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
 """Ends the message that refuses an upload which is too large."""
+
+
+class Stored(NamedTuple):
+    """Hold the part of a file that makes its pixels, and what the rest said about them.
+
+    `orientation`: EXIF's, 1 to 8, where 1 is upright. `frames`: more than 1 for an animation.
+    """
+
+    data: bytes
+    orientation: int = 1
+    frames: int = 1
 
 
 def check_pixel_count(height: int, width: int, max_pixels: int) -> None:

@@ -17,11 +17,10 @@ from .bands import alpha_notices, palette_notices
 from .ifd import orientation
 from .image import Image
 from .jpeg import read_jpeg
-from .limits import check_pixel_count
+from .limits import Stored, check_pixel_count
 from .png import read_png
 from .scaling import sampling_step
 from .sniff import Format
-from .stored import Stored
 
 # The reader is called by its class. `PIL.Image.open` would do the same with `formats=[...]`, but
 # warn from 89 megapixels and refuse from 179, whatever our own limit is, unless a global of
@@ -31,6 +30,7 @@ _READERS: dict[Format, type[ImageFile]] = {
     Format.JPEG: JpegImageFile,
     Format.WEBP: WebPImageFile,
 }
+_CONTAINERS = {Format.PNG: read_png, Format.JPEG: read_jpeg}
 # What Pillow raises on files that are at fault.
 _DAMAGE = (
     OSError,
@@ -54,7 +54,8 @@ def decode_picture(data: bytes, kind: Format, *, max_pixels: int) -> Image:
     Raises:
         DamagedImage, UnsupportedImage, UploadTooLarge: as in `decode_image`.
     """
-    stored = _read_container(data, kind, max_pixels)
+    read = _CONTAINERS.get(kind)
+    stored = Stored(data) if read is None else read(data, max_pixels=max_pixels)
     try:
         with _READERS[kind](BytesIO(stored.data)) as picture:
             check_pixel_count(picture.height, picture.width, max_pixels)
@@ -77,16 +78,6 @@ def decode_picture(data: bytes, kind: Format, *, max_pixels: int) -> Image:
         raise DamagedImage(
             f"The {kind} is damaged: its image data can't be decoded. It may be cut short."
         ) from error
-
-
-def _read_container(data: bytes, kind: Format, max_pixels: int) -> Stored:
-    match kind:
-        case Format.PNG:
-            return read_png(data, max_pixels=max_pixels)
-        case Format.JPEG:
-            return read_jpeg(data, max_pixels=max_pixels)
-        case _:
-            return Stored(data)
 
 
 def _to_rgb(picture: ImageFile) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:

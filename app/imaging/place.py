@@ -38,7 +38,9 @@ def read_place(source: DatasetReader, kind: str, beside: Path | None = None) -> 
         )
         return (None, None, by_camera if source.rpcs else ())
     a, b, c, d, e, f = transform[:6]
-    georeference = GeoReference(_wkt(crs) if crs else None, (a, b, c, d, e, f))
+    # WKT 1 does not tell all methods apart.
+    named = _as_named(crs.to_wkt(version=WktVersion.WKT2_2019)) if crs else None
+    georeference = GeoReference(named, (a, b, c, d, e, f))
     if not georeference.has_grid:
         useless = f"The {kind}'s georeference has no usable transform: it was ignored."
         return (georeference, None, (useless,))
@@ -47,11 +49,6 @@ def read_place(source: DatasetReader, kind: str, beside: Path | None = None) -> 
         unknown = f"The {kind}'s georeference does not tell its GSD: give gsd= in metres per pixel."
         return (georeference, None, (unknown,))
     return (georeference, gsd, ())
-
-
-def _wkt(crs: CRS) -> str:
-    """Return a system's WKT 2, for WKT 1 does not tell all methods apart."""
-    return _as_named(crs.to_wkt(version=WktVersion.WKT2_2019))
 
 
 @lru_cache(maxsize=16)

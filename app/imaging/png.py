@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from ..errors import DamagedImage, UnsupportedImage
 from .ifd import orientation
-from .limits import check_pixel_count
-from .stored import Stored
+from .limits import Stored, check_pixel_count
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
