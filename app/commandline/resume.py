@@ -27,23 +27,18 @@ _RUN = "run.json"
 _LOCK = "lock"
 
 
-class PartialRun:
-    """The folder of a run that is not finished."""
-
-    def __init__(self, folder: Path, target: Path) -> None:
-        self.result = folder / target.name
-        """Where the output is written until it is whole."""
-        self.bands = KeptBands(Folder(folder), ".")
-
-
 def partial_folder(target: Path) -> Path:
     """Return where the unfinished run of an output lies."""
     return target.with_name(f"{target.name}.partial")
 
 
 @contextmanager
-def partial_run(target: Path, made_of: Mapping[str, str], *, resume: bool) -> Iterator[PartialRun]:
-    """Open the unfinished run of an output, and move its `result` into place at the end.
+def partial_run(
+    target: Path, made_of: Mapping[str, str], *, resume: bool
+) -> Iterator[tuple[KeptBands, Path]]:
+    """Open the unfinished run of an output: its bands, and where the output is written.
+
+    At the end, the output is moved into place.
 
     `made_of` names everything that decides the bits of the bands. An input at fault leaves nothing
     behind; any other error leaves the bands, for `resume`.
@@ -67,13 +62,13 @@ def partial_run(target: Path, made_of: Mapping[str, str], *, resume: bool) -> It
                 f"{folder} can't be resumed: its {name} was {before.get(name)} and is "
                 f"{made_of[name]} now. Delete the folder to start again."
             )
-        partial = PartialRun(folder, target)
+        result = folder / target.name
         try:
-            yield partial
+            yield KeptBands(Folder(folder), "."), result
         except InputError:
             _remove(folder)
             raise
-        partial.result.replace(target)
+        result.replace(target)
         _remove(folder)
 
 

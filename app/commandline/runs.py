@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..errors import told
 from ..imaging.image import RowSource
+from ..jobs.bands import KeptBands
 from ..outputs.formats import Format
 from ..segmentation.options import Options, ResultOptions
 from ..segmentation.plan import Plan
@@ -19,7 +20,7 @@ from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled, SegmentedStream, never
 from .files import STANDARD, Source
 from .inputs import check_header, check_size, open_source
-from .resume import PartialRun, partial_folder, partial_run
+from .resume import partial_folder, partial_run
 from .summary import Summary
 
 _AFTER_BANDS = set(ResultOptions.model_fields) - {"threshold"}
@@ -87,10 +88,10 @@ class Run:
                 sys.stdout.buffer.flush()
             else:
                 made_of = self._made_of(plan, fingerprint)
-                with partial_run(target, made_of, resume=self.resume) as partial:
-                    bands = self._bands(plan, image, partial)
-                    segmented = self._stream(plan, image, bands, partial.bands.rows, source)
-                    self.format.save(segmented, partial.result)
+                with partial_run(target, made_of, resume=self.resume) as (kept, result):
+                    bands = self._bands(plan, image, kept)
+                    segmented = self._stream(plan, image, bands, kept.rows, source)
+                    self.format.save(segmented, result)
                 if self.styled:
                     self._write_style(source, target)
         self.summary.add(segmented)
@@ -113,12 +114,12 @@ class Run:
         shown = self._with_bar(bands, plan, done, name)
         return stream(plan, image, shown, self.cancelled, name=name)
 
-    def _bands(self, plan: Plan, image: RowSource, partial: PartialRun) -> Iterator[Band]:
+    def _bands(self, plan: Plan, image: RowSource, kept: KeptBands) -> Iterator[Band]:
         """Yield the bands that are kept, then those that are not."""
-        yield from partial.bands.read(plan, image)
-        if (first := partial.bands.rows) < image.height:
-            following = self.segmenter.bands(plan, image, self.cancelled, first=first)
-            yield from partial.bands.save(following)
+        yield from kept.read(plan, image)
+        if kept.rows < image.height:
+            following = self.segmenter.bands(plan, image, self.cancelled, first=kept.rows)
+            yield from kept.save(following)
 
     def _made_of(self, plan: Plan, fingerprint: str) -> dict[str, str]:
         """Name everything that decides the bits of a file's bands."""

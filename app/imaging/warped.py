@@ -69,15 +69,14 @@ def read_on_grid(
         return Image(raster.read_pixels(0, height), raster.read_valid(0, height), place)
 
 
-@contextmanager
 def _warped(
     source: DatasetReader, crs: object, transform: Affine, height: int, width: int
-) -> Iterator[WarpedVRT]:
+) -> WarpedVRT:
     """Open a raster on another grid. What has neither nodata nor alpha gets alpha."""
     paletted = source.colorinterp[0] is ColorInterp.palette
     nodata = source.nodata
     alpha = ColorInterp.alpha in source.colorinterp
-    with WarpedVRT(
+    return WarpedVRT(
         source,
         crs=crs,
         transform=transform,
@@ -86,8 +85,7 @@ def _warped(
         resampling=Resampling.nearest if paletted else Resampling.cubic,
         add_alpha=nodata is None and not alpha,
         **({} if nodata is None else {"src_nodata": nodata, "nodata": nodata}),
-    ) as grid:
-        yield grid
+    )
 
 
 @contextmanager

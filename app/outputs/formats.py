@@ -23,10 +23,6 @@ BYTES_PER_PIXEL = 60
 takes most, a third of it text; tests/hostile/test_memory.py measures every format."""
 
 
-def _nothing_to_check(_: RowSource) -> tuple[str, ...]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Format:
     """A way to hand out a result: a writer of a stream, and what it needs.
@@ -45,7 +41,7 @@ class Format:
     description: str
     write: Callable[[SegmentedStream, IO[bytes]], None] | None = None
     own_save: Callable[[SegmentedStream, Path], None] | None = None
-    check: Callable[[RowSource], tuple[str, ...]] = _nothing_to_check
+    check: Callable[[RowSource], tuple[str, ...]] = lambda _: ()
     buildings: bool = False
     whole: bool = False
     style: str | None = None

@@ -89,7 +89,6 @@ class GpuPredictor(Predictor):
         options: Gpu = Gpu(),
         precision: GpuPrecision = "fp32",
         may_move: bool = False,
-        choice: str = "as asked",
     ) -> None:
         """Verify, load and check every member of the bundle in the folder `bundle`.
 
@@ -113,7 +112,6 @@ class GpuPredictor(Predictor):
         }
         self.members = tuple(models)
         self.batch_size = options.batch
-        self.choice = choice
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         results: list[NDArray[np.float32]] = []

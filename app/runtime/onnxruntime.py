@@ -33,15 +33,7 @@ class OnnxPredictor(Predictor):
     Runtime's own threads, and it needs the least memory.
     """
 
-    def __init__(
-        self,
-        bundle: Path,
-        manifest: Manifest,
-        *,
-        workers: int | None = None,
-        choice: str = "fp32: as asked",
-        fallback: str | None = None,
-    ) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, *, workers: int | None = None) -> None:
         """Verify, load and check every member of the bundle in the folder `bundle`.
 
         Raises:
@@ -57,7 +49,6 @@ class OnnxPredictor(Predictor):
         }
         self.members = tuple(self._sessions)
         self.providers = dict.fromkeys(self.members, CPU)
-        self.choice, self.fallback = choice, fallback
         # Two rounds a call: a whole number, so that no worker idles at the end, and few, so that
         # callers who share the workers, or want to stop, need not wait for long.
         self.batch_size = 2 * workers

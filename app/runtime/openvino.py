@@ -6,7 +6,7 @@ settles each of these, once; `capabilities` settles which precisions the CPU has
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -53,7 +53,6 @@ class OpenvinoPredictor(Predictor):
         *,
         precision: CpuPrecision = "fp32",
         workers: int | None = None,
-        choice: str = "as asked",
     ) -> None:
         """Verify, load and check every member of the bundle in the folder `bundle`.
 
@@ -67,7 +66,12 @@ class OpenvinoPredictor(Predictor):
         in_int8: dict[str, Ranges] = {}
         if precision == "int8":
             in_int8 = {m.name: m.int8.ranges for m in manifest.members if m.int8}
-            _require_ranges(manifest, in_int8)
+            if not in_int8:
+                raise DeviceError(
+                    f"no member of {manifest.version} has the ranges that int8 needs; write a copy "
+                    "of the bundle with `python -m training fit BUNDLE VALIDATION --calibration "
+                    "TILES`, or set ROOFTRACE_PRECISION to auto"
+                )
         rest = float_precision() if precision == "int8" else precision
         core = ov.Core()
 
@@ -87,7 +91,6 @@ class OpenvinoPredictor(Predictor):
             names = (member.name for member in manifest.members)
             self._compiled = dict(zip(names, loaded, strict=True))
         self._of_worker = threading.local()
-        self.choice = choice
         self.members = tuple(self._compiled)
         self.providers = {
             name: f"OpenVINO CPU {'int8' if name in in_int8 else rest}" for name in self.members
@@ -106,15 +109,6 @@ class OpenvinoPredictor(Predictor):
         # The next run of this worker overwrites it; `Predictor` copies it before.
         probability: NDArray[np.float32] = request.get_output_tensor(0).data
         return probability
-
-
-def _require_ranges(manifest: Manifest, in_int8: Mapping[str, Ranges]) -> None:
-    if not in_int8:
-        raise DeviceError(
-            f"no member of {manifest.version} has the ranges that int8 needs; write a copy of the "
-            "bundle with `python -m training fit BUNDLE VALIDATION --calibration TILES`, or set "
-            "ROOFTRACE_PRECISION to auto"
-        )
 
 
 def read_graph(core: ov.Core, member: str, model: bytes, patch: int) -> ov.Model:

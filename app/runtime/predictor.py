@@ -39,7 +39,7 @@ class Predictor(ABC):
     """Names of the networks, in the manifest's order."""
     providers: Mapping[str, str]
     """The execution provider that each member really runs on, such as "OpenVINO CPU int8"."""
-    choice: str
+    choice: str = "as asked"
     """The precision, and why this backend computes in it."""
     batch_size: int
     """The most patches that one call of `predict` should bring, to keep the device busy."""

@@ -45,14 +45,20 @@ def load_predictor(
     why = _why_onnxruntime(device, backend)
     if precision == "fp16" or (why and precision in ("auto", "fp32")):
         chosen: GpuPrecision = "fp16" if precision == "fp16" else "fp32"
+        predictor = _load_onnx(bundle, manifest, device, workers, gpu, chosen)
         choice = f"{chosen}: {why if precision == 'auto' else 'as asked'}"
-        return _load_onnx(bundle, manifest, device, workers, gpu, chosen, choice)
+        # TF32 is CUDA's default since Ampere; switching it off was not measured.
+        rounds = "; NVIDIA GPUs since Ampere round its factors to TF32"
+        on_gpu = isinstance(predictor, GpuPredictor) and chosen == "fp32"
+        predictor.choice = choice + (rounds if on_gpu else "")
+        return predictor
     # Here, because it need not be installed, and takes its time.
     from .openvino import OpenvinoPredictor
 
     lower, why = _fastest(manifest) if precision == "auto" else (precision, "as asked")
-    choice = f"{lower}: {why}"
-    return OpenvinoPredictor(bundle, manifest, precision=lower, workers=workers, choice=choice)
+    on_cpu = OpenvinoPredictor(bundle, manifest, precision=lower, workers=workers)
+    on_cpu.choice = f"{lower}: {why}"
+    return on_cpu
 
 
 def openvino_problem() -> str | None:
@@ -117,21 +123,13 @@ def _load_onnx(
     workers: int | None,
     gpu: Gpu,
     precision: GpuPrecision,
-    choice: str,
 ) -> Predictor:
     """Load a bundle on the GPU, or on the CPU if `device` allows it; say why, if one was there."""
-    fallback = None
+    fallback, may_move = None, device == "auto"
     if device != "cpu":
-        # CUDA's default since Ampere; switching it off was not measured.
-        rounds = "; NVIDIA GPUs since Ampere round its factors to TF32"
         try:
             return GpuPredictor(
-                bundle,
-                manifest,
-                options=gpu,
-                precision=precision,
-                may_move=device == "auto",
-                choice=choice + (rounds if precision == "fp32" else ""),
+                bundle, manifest, options=gpu, precision=precision, may_move=may_move
             )
         except DeviceError as error:
             if device == "cuda":
@@ -139,4 +137,6 @@ def _load_onnx(
             if gpu_expected():
                 fallback = f"Running on the CPU: {error}"
                 logger.warning("%s", fallback)
-    return OnnxPredictor(bundle, manifest, workers=workers, choice=choice, fallback=fallback)
+    predictor = OnnxPredictor(bundle, manifest, workers=workers)
+    predictor.fallback = fallback
+    return predictor

@@ -40,8 +40,10 @@ def on_cluster(address: str | None, *, cpus: int | None, objects: int) -> Iterat
     if address is None:
         _begin(num_cpus=cpus, object_store_memory=objects, **options)
     else:
+        host, _, port = address.rpartition(":")
         try:
-            _check_somebody_listens(address)
+            if host and port.isdecimal():  # where nobody listens, Ray itself would try for minutes
+                socket.create_connection((host, int(port)), _KNOCK).close()
             ray.init(address=address, **options)
         except (OSError, RuntimeError) as error:
             raise InvalidOption(
@@ -54,27 +56,12 @@ def on_cluster(address: str | None, *, cpus: int | None, objects: int) -> Iterat
         ray.shutdown()
 
 
-def _check_somebody_listens(address: str) -> None:
-    """Knock at HOST:PORT, since Ray itself would try for minutes; leave other addresses to it.
-
-    Raises:
-        OSError: nobody answers.
-    """
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), _KNOCK).close()
-
-
 def _begin(**options: Any) -> None:
     # Ray's ports are open to the network whatever address it is given, and so the token is needed.
     # From 2.60 on it is asked for of Ray's own accord.
     for left in reversed(range(_STARTS)):
         try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                **options,
-            )
+            ray.init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:  # Ray raises no narrower one when it is late
             ray.shutdown()

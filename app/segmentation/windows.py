@@ -63,15 +63,8 @@ def offsets(n: int, patch: int, stride: int) -> list[int]:
 
     The last window slides inward rather than inventing pixels, so it may overlap its neighbour
     by more than the others do. Offsets increase strictly; an axis that fits into one patch has
-    the single offset 0.
-
-    Raises:
-        ValueError: a length below 1, or a stride outside 1 to `patch`, which would leave gaps.
+    the single offset 0. All three are 1 or more, and the stride at most `patch`.
     """
-    if n < 1 or patch < 1:
-        raise ValueError(f"axis and patch must have at least 1 pixel, got {n} and {patch}")
-    if not 1 <= stride <= patch:
-        raise ValueError(f"stride must be from 1 to {patch} pixels, got {stride}")
     last = max(0, n - patch)
     return [*range(0, last, stride), last]
 
@@ -80,7 +73,7 @@ def plan_windows(height: int, width: int, patch: int, overlap: float) -> WindowG
     """Cover an image of (height, width) pixels with windows that share `overlap` of a patch.
 
     Raises:
-        ValueError: no pixels, or an overlap outside 0 to `MAX_OVERLAP`.
+        ValueError: an overlap outside 0 to `MAX_OVERLAP`.
     """
     if not 0 <= overlap <= MAX_OVERLAP:
         raise ValueError(f"overlap must be from 0 to {MAX_OVERLAP}, got {overlap}")

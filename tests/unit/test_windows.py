@@ -18,18 +18,6 @@ def test_an_axis_within_one_patch_has_one_offset(n: int) -> None:
     assert offsets(n, 224, 168) == [0]
 
 
-@pytest.mark.parametrize(("n", "patch"), [(0, 224), (-1, 224), (5, 0)])
-def test_an_axis_without_pixels_is_refused(n: int, patch: int) -> None:
-    with pytest.raises(ValueError, match="at least 1 pixel"):
-        offsets(n, patch, 1)
-
-
-@pytest.mark.parametrize("stride", [0, -3, 33])
-def test_a_stride_that_stands_still_or_leaves_gaps_is_refused(stride: int) -> None:
-    with pytest.raises(ValueError, match="stride must be from 1 to 32"):
-        offsets(100, 32, stride)
-
-
 @pytest.mark.parametrize(("overlap", "windows"), [(0.0, 25), (0.25, 36), (0.5, 81)])
 def test_overlap_sets_the_number_of_windows(overlap: float, windows: int) -> None:
     assert len(plan_windows(1024, 1024, 224, overlap)) == windows
