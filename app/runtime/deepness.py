@@ -11,7 +11,6 @@ Source: github.com/PUTvision/qgis-plugin-deepness, `src/deepness/processing/mode
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +18,20 @@ from ..bundle.manifest import Manifest, Member
 from ..errors import BundleError, InvalidOption
 from ..extras import check_extra
 
-if TYPE_CHECKING:
-    import onnx
-
 _OVERLAP = 25
 """Per cent that tiles share: our own default. The plugin keeps the middle of each."""
+
+# Rounded, since 255 times float32(v / 255) may lie just below v, and a cast cuts off.
+_BEFORE = """
+to_bytes (float[N, 3, SIDE, SIDE] image) => (uint8[N, SIDE, SIDE, 3] pixels)
+<float full = {255.0}, float none = {0.0}> {
+    scaled = Mul(image, full)
+    whole = Round(scaled)
+    clipped = Clip(whole, none, full)
+    last = Transpose<perm = [0, 2, 3, 1]>(clipped)
+    pixels = Cast<to = 2>(last)
+}"""
+"""From `image` to `pixels`; 2 is ONNX's number of uint8."""
 
 
 def to_deepness(manifest: Manifest, members: Sequence[tuple[Member, bytes]]) -> bytes:
@@ -35,7 +43,7 @@ def to_deepness(manifest: Manifest, members: Sequence[tuple[Member, bytes]]) -> 
     """
     check_extra("exporting for Deepness", "export", "onnx", error=InvalidOption)
     import onnx
-    from onnx import TensorProto, compose, helper
+    from onnx import compose, helper, parser
 
     graphs = [
         compose.add_prefix(onnx.load_from_string(model), f"{member.name}/")
@@ -44,22 +52,18 @@ def to_deepness(manifest: Manifest, members: Sequence[tuple[Member, bytes]]) -> 
     operators = {tuple((of.domain, of.version) for of in model.opset_import) for model in graphs}
     if len(operators) > 1:
         raise BundleError(f"the members use different versions of operators: {sorted(operators)}")
-    size = manifest.patch_size
-    nodes, constants = _to_bytes()
-    for model in graphs:
-        nodes.append(helper.make_node("Identity", ["pixels"], [model.graph.input[0].name]))
-        nodes += model.graph.node
-        constants += model.graph.initializer
-    outputs = [model.graph.output[0].name for model in graphs]
-    nodes_behind, constants_behind = _average(outputs, [member.weight for member, _ in members])
+    before = parser.parse_graph(_BEFORE.replace("SIDE", str(manifest.patch_size)))
+    after = parser.parse_graph(_average(manifest.patch_size, [m.weight for m, _ in members]))
+    nodes, constants = list(before.node), [*before.initializer, *after.initializer]
+    for number, model in enumerate(graphs):
+        inside = model.graph
+        nodes.append(helper.make_node("Identity", ["pixels"], [inside.input[0].name]))
+        nodes += inside.node
+        nodes.append(helper.make_node("Identity", [inside.output[0].name], [f"map{number}"]))
+        constants += inside.initializer
+    nodes += after.node
     made = helper.make_model(
-        helper.make_graph(
-            nodes + nodes_behind,
-            "rooftrace",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, size, size])],
-            [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", 1, size, size])],
-            constants + constants_behind,
-        ),
+        helper.make_graph(nodes, "rooftrace", before.input, after.output, constants),
         opset_imports=graphs[0].opset_import,
         ir_version=max(model.ir_version for model in graphs),
         producer_name="rooftrace",
@@ -70,42 +74,23 @@ def to_deepness(manifest: Manifest, members: Sequence[tuple[Member, bytes]]) -> 
     return bytes(made.SerializeToString())
 
 
-_Part = tuple[list["onnx.NodeProto"], list["onnx.TensorProto"]]
-
-
-def _to_bytes() -> _Part:
-    """Make the nodes from `image` to `pixels`, and their constants."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    # Rounded, since 255 times float32(v / 255) may lie just below v, and a cast cuts off.
-    nodes = [
-        helper.make_node("Mul", ["image", "full"], ["scaled"]),
-        helper.make_node("Round", ["scaled"], ["whole"]),
-        helper.make_node("Clip", ["whole", "none", "full"], ["clipped"]),
-        helper.make_node("Transpose", ["clipped"], ["last"], perm=[0, 2, 3, 1]),
-        helper.make_node("Cast", ["last"], ["pixels"], to=TensorProto.UINT8),
-    ]
-    values = {"full": np.float32(255), "none": np.float32(0)}
-    return nodes, [numpy_helper.from_array(np.array(of), name) for name, of in values.items()]
-
-
-def _average(outputs: Sequence[str], weights: Sequence[float]) -> _Part:
-    """Make the nodes that average (N, S, S) to `probability`, as `numpy.average` adds them up."""
-    from onnx import helper, numpy_helper
-
+def _average(size: int, weights: Sequence[float]) -> str:
+    """Write the graph that averages maps to `probability`, as `numpy.average` adds them up."""
     shares = np.array([weight / math.fsum(weights) for weight in weights], np.float32)
-    nodes, constants = [], [numpy_helper.from_array(np.array([1]), "axis")]
-    for index, (output, share) in enumerate(zip(outputs, shares, strict=True)):
-        constants.append(numpy_helper.from_array(np.array(share), f"share{index}"))
-        nodes.append(helper.make_node("Mul", [output, f"share{index}"], [f"part{index}"]))
-    total = "part0"
-    for index in range(1, len(shares)):
-        nodes.append(helper.make_node("Add", [total, f"part{index}"], [f"total{index}"]))
-        total = f"total{index}"
-    constants.append(numpy_helper.from_array(np.array(shares.sum()), "whole_share"))
-    nodes.append(helper.make_node("Div", [total, "whole_share"], ["mean"]))
-    nodes.append(helper.make_node("Unsqueeze", ["mean", "axis"], ["probability"]))
-    return nodes, constants
+    maps, numbers = f"float[N, {size}, {size}] map", range(len(shares))
+    constants = [f"float share{n} = {{{share:.9e}}}" for n, share in enumerate(shares)]
+    constants += [f"float whole_share = {{{shares.sum():.9e}}}", "int64[1] axis = {1}"]
+    lines = ["total0 = Mul(map0, share0)"]
+    for n in numbers[1:]:
+        lines += [f"part{n} = Mul(map{n}, share{n})", f"total{n} = Add(total{n - 1}, part{n})"]
+    return f"""
+        average ({", ".join(f"{maps}{n}" for n in numbers)})
+            => (float[N, 1, {size}, {size}] probability)
+        <{", ".join(constants)}> {{
+            {" ".join(lines)}
+            mean = Div(total{numbers[-1]}, whole_share)
+            probability = Unsqueeze(mean, axis)
+        }}"""
 
 
 def _metadata(manifest: Manifest) -> dict[str, object]:
