@@ -179,6 +179,8 @@ def _named(name: str, dest: str, asset: str | None) -> list[tuple[Source, str | 
     if name.lower().split("?")[0].endswith(".json"):
         return [(Source(href), taken) for href, taken in list_catalogue(name, asset)]
     scheme, _, rest = name.partition("://")
+    if scheme.lower() in ("http", "https"):
+        rest = rest.partition("?")[0]  # a query, and no pattern
     if source.is_named_by_scheme and rest and (name.endswith("/") or glob.has_magic(rest)):
         fixed = rest.split("/")
         first = next((n for n, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))

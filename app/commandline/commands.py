@@ -114,6 +114,9 @@ def bulk(args: argparse.Namespace) -> int:
 
     settings = _settings_of(args)
     check_output(args.output)
+    files = find_files(args.inputs, args.output, args.asset)
+    if any(file.named for file in files):
+        allow_named()
     check_proj()
     options = given_options(args)
     crew = Crew()
@@ -130,8 +133,7 @@ def bulk(args: argparse.Namespace) -> int:
         raise InvalidOption("--address and --workers are those of --engine ray")
     load = partial(load_models, settings)
     bulk = Bulk(Path(args.output), options, settings, load, crew, args.zoom, args.quiet)
-    failed = bulk.run(find_files(args.inputs, args.output, args.asset))
-    return _SOME_FAILED if failed else _OK
+    return _SOME_FAILED if bulk.run(files) else _OK
 
 
 @contextmanager

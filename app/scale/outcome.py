@@ -31,7 +31,6 @@ class Crew(AbstractContextManager["Crew"]):
 
     def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome[Tile]]:
         """Look at the size and the place of each file."""
-        work.begin()
         return (attempt(file.name, probe, file, work) for file in files)
 
     def segment(

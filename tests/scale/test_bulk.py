@@ -342,6 +342,11 @@ class TestCatalogues:
             find_files([str(tmp_path / "x.json")], "out", None)
 
 
+def test_a_query_is_no_pattern() -> None:
+    [file] = find_files(["https://host/a.tif?key=v"], "out", None)
+    assert file.path == "/vsicurl/https://host/a.tif?key=v"
+
+
 def test_ids_are_legible_and_of_one_file() -> None:
     one, other = File("a/Straße 1.tif", "", False), File("b/Straße 1.tif", "", False)
     assert one.id.startswith("Stra-e-1-")

@@ -155,6 +155,15 @@ class TestNetwork:
         assert (done.returncode, done.stderr) == (0, "")
         assert is_exact(tmp_path / "mask.png")
 
+    def test_a_vrt_in_bulk(self, bundle: Path, tmp_path: Path) -> None:
+        write_map(tmp_path / "map.tif")
+        bands = [BAND.format(n, colour) for n, colour in enumerate(("Red", "Green", "Blue"), 1)]
+        place = "<SRS>EPSG:32633</SRS><GeoTransform>5e5, 0.39, 0, 4e6, 0, -0.39</GeoTransform>"
+        (tmp_path / "all.vrt").write_text(VRT.format("".join([place, *bands])))
+        done = rooftrace("bulk", "all.vrt", "-o", "out", "--quiet")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert len(list((tmp_path / "out" / "masks").glob("*.tif"))) == 1
+
     def test_a_vrt_that_is_named_otherwise_stays_refused(
         self, bundle: Path, tmp_path: Path
     ) -> None:
