@@ -2,7 +2,7 @@
 
 from typing import IO
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..segmentation.options import PixelOrder
 from ..segmentation.stream import SegmentedStream
@@ -12,32 +12,26 @@ from .rle import encode_rle
 class RleResult(BaseModel):
     """A mask as run-length encoding."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     filename: str = Field(examples=["tile_0001.png"])
     width: int = Field(examples=[224])
     height: int = Field(examples=[224])
-    rle: str = Field(
-        description="`start length` pairs, starts counted from 1; empty when nothing was found",
-        examples=["1026 12 1250 14"],
-    )
-    order: PixelOrder = Field(description="`row`: along rows; `column`: down columns")
+    rle: str = Field(examples=["1026 12 1250 14"])
+    """`start length` pairs, starts counted from 1; empty when nothing was found"""
+    order: PixelOrder
+    """`row`: along rows; `column`: down columns"""
     building_pixels: int = Field(examples=[26])
-    building_fraction: float = Field(
-        description="share of building among the valid pixels", examples=[0.0005]
-    )
-    building_count: int = Field(
-        description="buildings: pixels that share a side are one", examples=[1]
-    )
-    building_area_m2: float | None = Field(
-        description="area of the building pixels on the ground; null when the GSD is not known",
-        examples=[2.34],
-    )
-    cascade: str | None = Field(
-        description="how many patches the first member decided alone; null without a cascade",
-        examples=["unet_lite decided 34 of 49 patches alone"],
-    )
-    notices: list[str] = Field(
-        description="facts about its own input that the client should know", examples=[[]]
-    )
+    building_fraction: float = Field(examples=[0.0005])
+    """share of building among the valid pixels"""
+    building_count: int = Field(examples=[1])
+    """buildings: pixels that share a side are one"""
+    building_area_m2: float | None = Field(examples=[2.34])
+    """area of the building pixels on the ground; null when the GSD is not known"""
+    cascade: str | None = Field(examples=["unet_lite decided 34 of 49 patches alone"])
+    """how many patches the first member decided alone; null without a cascade"""
+    notices: list[str] = Field(examples=[[]])
+    """facts about its own input that the client should know"""
 
 
 def rle_result(stream: SegmentedStream) -> RleResult:

@@ -15,7 +15,7 @@ def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
         types = [kind for kind in (get_args(field.annotation) or [field.annotation]) if kind]
         choices = types if all(isinstance(kind, str) for kind in types) else None
         converter: Any = str if choices else next(kind for kind in types if kind is not NoneType)
-        help = (field.description or "").replace("`", "").replace("%", "%%")
+        help = " ".join((field.description or "").split()).replace("`", "").replace("%", "%%")
         if field.default is not None:
             help += f" Default: {field.default}."
         parser.add_argument(

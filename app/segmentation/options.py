@@ -65,7 +65,9 @@ _READERS: dict[str, Callable[[str], object]] = {
 class _Parsed(BaseModel):
     """What all options have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @field_validator(*_READERS, check_fields=False)
     @classmethod
@@ -96,76 +98,37 @@ class _Parsed(BaseModel):
 class InferenceOptions(_Parsed):
     """Options that decide probabilities: a finished job keeps these."""
 
-    overlap: float = Field(
-        0.25,
-        ge=0,
-        le=MAX_OVERLAP,
-        description="Share of a patch that neighbours share. Overlapping probabilities are "
-        "blended, so no seam shows. The cost grows with 1 / (1 - overlap)².",
-        examples=[0.5],
-    )
-    tta: Tta = Field(
-        "none",
-        description="Test-time augmentation, averaged: `flips` costs 4 times as much, `d4` 8.",
-        examples=["flips"],
-    )
-    models: str | None = Field(
-        None,
-        description="Comma-separated members that vote, as `GET /models` lists them. Their "
-        "weights are renormalised. Default: all.",
-        examples=["unet,pspnet"],
-    )
-    combine: Combine = Field(
-        "average",
-        description="`average`: weighted mean of the probabilities. `vote`: strict majority "
-        "of the thresholded members.",
-        examples=["vote"],
-    )
-    cascade: Switch = Field(
-        "on",
-        description="`on`: the bundle's first member decides a patch alone where it leaves "
-        "little doubt; the others are asked about the rest. `X-Cascade` counts these patches. "
-        "`off`: all members decide every pixel, as they do with `models`, `tta`, "
-        "`combine=vote` or an unusual `threshold`.",
-        examples=["off"],
-    )
-    gsd: float | None = Field(
-        None,
-        ge=MIN_GSD,
-        le=MAX_GSD,
-        description="Metres per pixel of the upload. Default: what its georeference says.",
-        examples=[0.3],
-    )
-    resample: Resample = Field(
-        "auto",
-        description="`auto`: with a known GSD, run the models at the GSD that they were "
-        "trained at, and bring the result back to the upload's grid. `off`: run them on the "
-        "pixels as they are.",
-        examples=["off"],
-    )
-    rgb: str | None = Field(
-        None,
-        description="Three band numbers, counted from 1: red, green and blue of the upload. "
-        "Default: the file's colour interpretation, else its band descriptions, else 1,2,3, "
-        "which `X-Notice` says.",
-        examples=["3,2,1"],
-    )
-    rescale: str | None = Field(
-        None,
-        description="`low,high` in the file's own samples: they become 0 and 255 before the "
-        "models run. Or three such pairs for red, green and blue. Default: 8-bit samples as "
-        "they are, corrected where the image has a colour cast or little contrast; deeper "
-        "samples by the 2nd and 98th percentile of each band. `X-Notice` says what was done.",
-        examples=["0,3000"],
-    )
-    sharpen: int | None = Field(
-        None,
-        ge=0,
-        le=MAX_SHARPEN,
-        description="Per cent of unsharp masking with a Gaussian of 1.5 pixels before the "
-        "models run. Default: 0, or as much as a soft image needs, which `X-Notice` says.",
-        examples=[0],
-    )
+    overlap: float = Field(0.25, ge=0, le=MAX_OVERLAP, examples=[0.5])
+    """Share of a patch that neighbours share. Overlapping probabilities are blended, so no seam
+    shows. The cost grows with 1 / (1 - overlap)²."""
+    tta: Tta = Field("none", examples=["flips"])
+    """Test-time augmentation, averaged: `flips` costs 4 times as much, `d4` 8."""
+    models: str | None = Field(None, examples=["unet,pspnet"])
+    """Comma-separated members that vote, as `GET /models` lists them. Their weights are
+    renormalised. Default: all."""
+    combine: Combine = Field("average", examples=["vote"])
+    """`average`: weighted mean of the probabilities. `vote`: strict majority of the thresholded
+    members."""
+    cascade: Switch = Field("on", examples=["off"])
+    """`on`: the bundle's first member decides a patch alone where it leaves little doubt; the
+    others are asked about the rest. `X-Cascade` counts these patches. `off`: all members decide
+    every pixel, as they do with `models`, `tta`, `combine=vote` or an unusual `threshold`."""
+    gsd: float | None = Field(None, ge=MIN_GSD, le=MAX_GSD, examples=[0.3])
+    """Metres per pixel of the upload. Default: what its georeference says."""
+    resample: Resample = Field("auto", examples=["off"])
+    """`auto`: with a known GSD, run the models at the GSD that they were trained at, and bring the
+    result back to the upload's grid. `off`: run them on the pixels as they are."""
+    rgb: str | None = Field(None, examples=["3,2,1"])
+    """Three band numbers, counted from 1: red, green and blue of the upload. Default: the file's
+    colour interpretation, else its band descriptions, else 1,2,3, which `X-Notice` says."""
+    rescale: str | None = Field(None, examples=["0,3000"])
+    """`low,high` in the file's own samples: they become 0 and 255 before the models run. Or three
+    such pairs for red, green and blue. Default: 8-bit samples as they are, corrected where the
+    image has a colour cast or little contrast; deeper samples by the 2nd and 98th percentile of
+    each band. `X-Notice` says what was done."""
+    sharpen: int | None = Field(None, ge=0, le=MAX_SHARPEN, examples=[0])
+    """Per cent of unsharp masking with a Gaussian of 1.5 pixels before the models run. Default: 0,
+    or as much as a soft image needs, which `X-Notice` says."""
 
     @property
     def members(self) -> tuple[str, ...] | None:
@@ -183,69 +146,39 @@ class InferenceOptions(_Parsed):
 class TileOptions(_Parsed):
     """Options that make buildings of probabilities: those of live tiles."""
 
-    threshold: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Probability at and above which a pixel is building. Default: the manifest's.",
-        examples=[0.5],
-    )
-    min_confidence: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="A connected component whose mean probability is lower is no building; "
-        "0 keeps all. Default: the manifest's; 0 with `models`, with `combine=vote` or with a "
-        "`threshold` below the manifest's.",
-        examples=[0.5],
-    )
-    min_area: float = Field(
-        0.0,
-        ge=0,
-        description="A smaller connected component is no building: in m² where the GSD is "
-        "known, else in pixels.",
-        examples=[20],
-    )
+    threshold: float | None = Field(None, gt=0, lt=1, examples=[0.5])
+    """Probability at and above which a pixel is building. Default: the manifest's."""
+    min_confidence: float | None = Field(None, ge=0, le=1, examples=[0.5])
+    """A connected component whose mean probability is lower is no building; 0 keeps all. Default:
+    the manifest's; 0 with `models`, with `combine=vote` or with a `threshold` below the
+    manifest's."""
+    min_area: float = Field(0.0, ge=0, examples=[20])
+    """A smaller connected component is no building: in m² where the GSD is known, else in
+    pixels."""
 
 
 class MaskOptions(TileOptions):
     """Options that make a mask of probabilities."""
 
-    order: PixelOrder = Field(
-        "row",
-        description="Pixel order of run-length encodings: along rows, or down columns.",
-        examples=["column"],
-    )
+    order: PixelOrder = Field("row", examples=["column"])
+    """Pixel order of run-length encodings: along rows, or down columns."""
 
 
 class MapOptions(_Parsed):
     """Options that decide how maps are drawn."""
 
-    simplify: float = Field(
-        0.0,
-        ge=0,
-        description="Tolerance of simplified outlines: metres where the GSD is known, else "
-        "pixels. No building is dropped.",
-        examples=[0.5],
-    )
-    rectify: Rectify = Field(
-        "none",
-        description="`orthogonal`: square up the corners of outlines. An outline stays as it "
-        "is where its IoU with the building's pixels would fall below 0.9.",
-        examples=["orthogonal"],
-    )
-    bands: str = Field(
-        "mask",
-        description="Comma-separated bands of `geotiff`: `mask`, then `probability`, "
-        "`disagreement` or both. These two are stored as 0 to 250, with a scale of 1 / 250.",
-        examples=["mask,probability,disagreement"],
-    )
-    background: Background = Field(
-        "transparent",
-        description="`transparent`: `geotiff` has alpha as its last band, 0 where no building "
-        "is, so that a map shows the imagery beneath. `opaque`: it has the `bands` alone.",
-        examples=["opaque"],
-    )
+    simplify: float = Field(0.0, ge=0, examples=[0.5])
+    """Tolerance of simplified outlines: metres where the GSD is known, else pixels. No building is
+    dropped."""
+    rectify: Rectify = Field("none", examples=["orthogonal"])
+    """`orthogonal`: square up the corners of outlines. An outline stays as it is where its IoU with
+    the building's pixels would fall below 0.9."""
+    bands: str = Field("mask", examples=["mask,probability,disagreement"])
+    """Comma-separated bands of `geotiff`: `mask`, then `probability`, `disagreement` or both. These
+    two are stored as 0 to 250, with a scale of 1 / 250."""
+    background: Background = Field("transparent", examples=["opaque"])
+    """`transparent`: `geotiff` has alpha as its last band, 0 where no building is, so that a map
+    shows the imagery beneath. `opaque`: it has the `bands` alone."""
 
     @property
     def raster_bands(self) -> tuple[RasterBand, ...]:

@@ -49,4 +49,4 @@ def _default(field: FieldInfo) -> str:
 def _meaning(name: str, field: FieldInfo) -> str:
     if name == "format":  # formats have a table of their own
         return "The result. Default: the format that `Accept` prefers, else `png`."
-    return str(field.description)
+    return " ".join(str(field.description).split())
