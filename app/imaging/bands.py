@@ -36,13 +36,16 @@ def check_rgb(rgb: Rgb, count: int) -> None:
         raise InvalidOption(f"rgb names band {max(rgb)}; the image has bands 1 to {count}")
 
 
-def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -> tuple[int, ...]:
+def choose_bands(
+    source: DatasetReader, *, grey: bool, rgb: Rgb | None = None
+) -> tuple[tuple[int, ...], list[str]]:
     """Choose the bands, counted from 1, that make the picture: three, or one grey or palette.
 
     They are those that the client names, else those with the colour interpretation, else those
-    whose descriptions name red, green and blue, else the first three of three or four. `grey`:
-    accept a single band of a georeferenced raster. It may be anything, of panchromatic light to
-    heights, and to the models it would look like a picture all the same.
+    whose descriptions name red, green and blue, else the first three of three or four. Notices say
+    so where the file does not plainly say which they are, or says two things. `grey`: accept a
+    single band of a georeferenced raster. It may be anything, of panchromatic light to heights, and
+    to the models it would look like a picture all the same.
 
     Raises:
         InvalidOption: the client names a band that is not there.
@@ -50,24 +53,42 @@ def choose_bands(source: DatasetReader, *, grey: bool, rgb: Rgb | None = None) -
     """
     if rgb is not None:
         check_rgb(rgb, source.count)
-        return rgb
+        return rgb, []
     meanings: Sequence[ColorInterp] = source.colorinterp
+    texts = descriptions(source)
+    shown = ", ".join(_quoted(text or "") for text in texts[:8])
+    described = _described(texts)
+    named = tuple(described[colour] for colour in _COLOURS) if len(described) == 3 else ()
     if all(meanings.count(colour) == 1 for colour in _RGB):
-        return tuple(meanings.index(colour) + 1 for colour in _RGB)
+        bands = tuple(meanings.index(colour) + 1 for colour in _RGB)
+        if named and named != bands:
+            return bands, [
+                f"The TIFF's colour interpretation and its band descriptions ({shown}) differ: the "
+                f"interpretation was used. rgb={','.join(map(str, named))} takes the bands that "
+                "are described as red, green and blue."
+            ]
+        return bands, _described_notices(named)
     eight_bits = source.dtypes[0] == "uint8"
     if meanings[0] is ColorInterp.palette and eight_bits:
-        return (1,)
-    described = _described(descriptions(source))
-    if len(described) == 3:
-        return tuple(described[colour] for colour in _COLOURS)
+        return (1,), []
+    if named:
+        return named, _described_notices(named)
     unsaid = tuple(band for band, meaning in enumerate(meanings, 1) if meaning in _UNSAID)
     if len(unsaid) + meanings.count(ColorInterp.alpha) == len(meanings):
-        if len(unsaid) in (3, 4) and not described and not _names_others(descriptions(source)):
-            return unsaid[:3]
+        others = any(_words(text) & _OTHER_BANDS for text in texts[:3])
+        if len(unsaid) in (3, 4) and not described and not others:
+            notice = "The TIFF does not name its bands: the first three were used as RGB."
+            if any(texts):
+                notice = (
+                    f"The TIFF's band descriptions ({shown}) do not name red, green and blue: the "
+                    "first three were used as RGB. rgb=3,2,1 takes them the other way round."
+                )
+            return unsaid[:3], [notice]
         if len(unsaid) == 1:
             placed = source.crs is not None or not source.transform.is_identity
             if eight_bits and (grey or not placed):
-                return unsaid
+                notice = "The image is greyscale: its band was used as red, green and blue."
+                return unsaid, [notice]
             raise UnsupportedImage(
                 f"The {'GeoTIFF' if placed else 'TIFF'} has a single band, of {source.dtypes[0]}: "
                 "the models look at colour. "
@@ -95,57 +116,30 @@ def label(source: DatasetReader, band: int) -> str:
     return _quoted(description) if description else str(source.colorinterp[band - 1].name)
 
 
-def band_notices(
-    source: DatasetReader, bands: tuple[int, ...], rgb: Rgb | None = None
-) -> list[str]:
-    """Say what was made of bands that were not plainly red, green, blue or alpha."""
+def band_notices(source: DatasetReader, bands: tuple[int, ...], rgb: Rgb | None) -> list[str]:
+    """Say what was made of colours and of bands that are not plainly red, green, blue or alpha."""
     notices = []
-    meanings = source.colorinterp
-    if rgb is None:
-        notices += _order_notices(source, bands)
     space = source.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE")
     if space in ("CMYK", "CIELAB"):
         notices.append(f"The image is {space}: it was converted to RGB without a colour profile.")
     notices += [
         f"Band {band} ({label(source, band)}) is neither red, green, blue nor alpha: it was "
         "ignored."
-        for band, meaning in enumerate(meanings, 1)
+        for band, meaning in enumerate(source.colorinterp, 1)
         if band not in bands and meaning is not ColorInterp.alpha and rgb is None
     ]
     return notices
 
 
-def _order_notices(source: DatasetReader, bands: tuple[int, ...]) -> list[str]:
-    """Say which bands were taken, where the file does not plainly say so, or says two things."""
-    unsaid = source.colorinterp[bands[0] - 1] in _UNSAID
-    if len(bands) == 1:
-        return ["The image is greyscale: its band was used as red, green and blue."] * unsaid
-    described = _described(descriptions(source))
-    named = tuple(described[colour] for colour in _COLOURS) if len(described) == 3 else ()
-    shown = ", ".join(_quoted(text or "") for text in descriptions(source)[:8])
-    if named == bands:
-        if bands == (1, 2, 3):
-            return []
-        return [f"Bands {_listed(bands)} were used as red, green and blue, as they are described."]
-    if named:
-        return [
-            f"The TIFF's colour interpretation and its band descriptions ({shown}) differ: the "
-            f"interpretation was used. rgb={','.join(map(str, named))} takes the bands that are "
-            "described as red, green and blue."
-        ]
-    if not unsaid:
+def _described_notices(bands: tuple[int, ...]) -> list[str]:
+    """Say which bands were used by their descriptions, if these are not the first three."""
+    if bands in ((), (1, 2, 3)):
         return []
-    if any(descriptions(source)):
-        return [
-            f"The TIFF's band descriptions ({shown}) do not name red, green and blue: the first "
-            "three were used as RGB. rgb=3,2,1 takes them the other way round."
-        ]
-    return ["The TIFF does not name its bands: the first three were used as RGB."]
-
-
-def _listed(bands: tuple[int, ...]) -> str:
-    *most, last = map(str, bands)
-    return f"{', '.join(most)} and {last}"
+    return [
+        "Bands {}, {} and {} were used as red, green and blue, as they are described.".format(
+            *bands
+        )
+    ]
 
 
 def _quoted(description: str) -> str:
@@ -172,11 +166,6 @@ def _described(descriptions: Sequence[str | None]) -> dict[str, int]:
                 found[colour] = bands[0]
                 break
     return found
-
-
-def _names_others(descriptions: Sequence[str | None]) -> bool:
-    """Tell whether one of the first three bands is described as none of the three."""
-    return any(_words(text) & _OTHER_BANDS for text in descriptions[:3])
 
 
 def _words(description: str | None) -> set[str]:

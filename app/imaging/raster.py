@@ -121,10 +121,10 @@ class Raster:
         check_samples(source)
         self._source = source
         self.height, self.width = int(source.height), int(source.width)
-        self._bands = choose_bands(source, grey=grey, rgb=rgb)
+        self._bands, notices = choose_bands(source, grey=grey, rgb=rgb)
         self._palette = _palette(source, self._bands)
         self._inverted = source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-        notices = band_notices(source, self._bands, rgb)
+        notices += band_notices(source, self._bands, rgb)
 
         flags = source.mask_flag_enums[self._bands[0] - 1]
         self._masked: tuple[int, ...] = ()
