@@ -90,12 +90,14 @@ def _across(
     parts: list[Building] = []
     areas: list[float] = []
     owners: list[Tile] = []
+    own: dict[str, slice] = {}
     for tile in tiles:
         of_tile, of_areas = read_parts(work, tile.id)
         place = np.array([tile.row, tile.col, tile.col], np.int32)
         parts += [replace(part, runs=part.runs + place) for part in of_tile]
         areas += of_areas
         owners += [tile] * len(of_tile)
+        own[tile.id] = slice(len(parts) - len(of_tile), len(parts))
     erased: dict[str, list[Building]] = {tile.id: [] for tile in tiles}
     for building, numbers in join_parts(parts):
         area = sum(areas[number] for number in numbers)
@@ -108,8 +110,7 @@ def _across(
             for number in numbers:
                 erased[owners[number].id].append(parts[number])
     for tile in tiles:
-        mine = [part for part, owner in zip(parts, owners, strict=True) if owner is tile]
-        _erase(tile, mine, erased[tile.id], work)
+        _erase(tile, parts[own[tile.id]], erased[tile.id], work)
 
 
 def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], work: Work) -> None:
