@@ -14,9 +14,9 @@ from . import __version__
 from .api import health, page, problems, processes, routes, tiles
 from .api import jobs as job_routes
 from .api.access import access_of
-from .api.admission import Admission, Memory
+from .api.admission import Admission, memory_of
 from .api.cors import Cors
-from .api.engine import Engine, LocalEngine
+from .api.engine import Engine
 from .api.metrics import Metrics
 from .api.middleware import Head, RequestLog
 from .api.service import Service
@@ -25,7 +25,6 @@ from .extras import check_extra
 from .imaging.proj import check_proj
 from .jobs.jobs import Jobs, check_place
 from .loading import load_models
-from .outputs.formats import BYTES_PER_PIXEL
 from .runtime.cores import usable_cores
 from .segmentation.segmenter import Segmenter
 from .settings import Settings, load_settings
@@ -38,7 +37,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     load: Callable[[Settings], Segmenter] = load_models,
-    open_engine: Callable[[Admission], Engine] = LocalEngine,
+    open_engine: Callable[[Admission], Engine] = Engine,
 ) -> FastAPI:
     """Return the application. Models are loaded when it starts, and it refuses to start without.
 
@@ -51,12 +50,7 @@ def create_app(
     check_proj()
     settings = settings or load_settings()
     metrics = Metrics()
-    memory = Memory(
-        settings.memory_budget,
-        largest_body=settings.max_upload_bytes,
-        largest_image=BYTES_PER_PIXEL * settings.max_pixels,
-    )
-
+    memory = memory_of(settings)
     access = access_of(settings)
     traces = Traces(settings.traces)
     live = _open_tiles(settings)
@@ -75,7 +69,6 @@ def create_app(
             database=database,
             budget=settings.job_budget,
             retention=settings.job_retention,
-            max_pixels=settings.max_pixels,
             models=lambda: service.segmenter,
             memory=memory,
             ended=lambda outcome: metrics.jobs_ended.labels(outcome).inc(),
@@ -128,6 +121,7 @@ def create_app(
     app.include_router(processes.executions)
     app.include_router(job_routes.router)
     app.include_router(health.router)
+    app.include_router(health.checked)
     app.include_router(tiles.router)
     page.install(app, settings)
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))

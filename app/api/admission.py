@@ -9,6 +9,9 @@ from threading import Condition
 from typing import Protocol, TypeVar
 
 from ..errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
+from ..imaging.header import announced_pixels
+from ..outputs.formats import BYTES_PER_PIXEL
+from ..settings import Settings
 
 T = TypeVar("T")
 
@@ -132,6 +135,16 @@ class Memory:
                 self._changed.notify_all()
 
     @contextmanager
+    def for_file(self, data: bytes, deadline: Checked) -> Iterator[int]:
+        """Wait as `for_image` does for an image's file; return how many pixels it may have.
+
+        The memory is what the file's header announces. So no decoder may find more pixels.
+        """
+        pixels = announced_pixels(data, self._largest_image // BYTES_PER_PIXEL)
+        with self.for_image(BYTES_PER_PIXEL * pixels, deadline):
+            yield pixels
+
+    @contextmanager
     def for_job(self, size: int, deadline: Checked) -> Iterator[None]:
         """Wait, not on the event loop, until there are `size` bytes; hold them while inside.
 
@@ -153,6 +166,19 @@ class Memory:
             yield
         finally:
             self.resize_body(size, 0)
+
+
+def memory_of(settings: Settings) -> Memory:
+    """Share the memory that the settings allow.
+
+    Raises:
+        SettingsError: it does not hold what they allow one request to bring.
+    """
+    return Memory(
+        settings.memory_budget,
+        largest_body=settings.max_upload_bytes,
+        largest_image=BYTES_PER_PIXEL * settings.max_pixels,
+    )
 
 
 class Place:

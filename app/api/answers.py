@@ -1,28 +1,25 @@
-"""One image's work, from its turn in the queue to the answer of its request."""
+"""A request for the work of one image, from its turn in the queue to its answer."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 
 from .. import errors
 from ..outputs.formats import Format
-from ..segmentation.options import Options
-from ..segmentation.plan import Plan
 from ..segmentation.stream import SegmentedStream
-from .access import KEY_FAILURES
-from .admission import Deadline
+from .admission import Deadline, Place
 from .engine import Answer, encode, in_turn
 from .headers import add_notices
-from .service import Service
+from .service import Running
 from .stages import Stages
-from .uploads import Upload, unless_gone
+from .uploads import Upload, announced_length, unless_gone
 from .work import Work
 
 T = TypeVar("T")
 
 FAILURES = (
-    *KEY_FAILURES,
     errors.MalformedUpload,
     errors.NotAcceptable,
     errors.UploadTimeout,
@@ -43,113 +40,93 @@ IMAGE_FAILURES = (
 """Problems of a single image."""
 
 
-async def segment_one(
-    request: Request, service: Service, work: Work, upload: Upload, deadline: Deadline
-) -> Response:
-    """Have the engine segment an upload, and answer with the result.
+class Call:
+    """A request that images are worked on for: its deadline, and how long each stage took."""
 
-    Raises:
-        ClientGone: nobody waits for it any more.
-        Exception: as `Engine.segment`.
-    """
-    stages = Stages()
-    return await _answer(
-        request, service, stages, service.engine.segment(work, upload, stages, deadline)
-    )
+    def __init__(self, request: Request, service: Running) -> None:
+        self.request = request
+        self.service = service
+        self.deadline = Deadline(service.settings.deadline)
+        self.stages = Stages()
+        request.state.stages = self.stages.seconds
 
+    def admit(self) -> AbstractAsyncContextManager[Place]:
+        """Let the request in, before its body is read.
 
-async def answer(
-    request: Request,
-    service: Service,
-    data: bytes,
-    begin: Callable[[Stages], tuple[Format, SegmentedStream]],
-    deadline: Deadline,
-    providers: Sequence[str],
-    *,
-    document: bool = False,
-) -> Response:
-    """Read a stream whose bands are known, when the turn of its image in `data` comes.
+        Raises:
+            UploadTooLarge: its body says that it is larger than the settings allow.
+            QueueFull: as many wait as may, or the body finds no memory.
+        """
+        length = announced_length(self.request, self.service.settings)
+        return self.service.admission.admit(length)
 
-    `document`: put the result into a JSON document, as a process does.
+    async def segment(self, work: Work, upload: Upload) -> Response:
+        """Have the engine segment an upload, and answer with the result.
 
-    Raises:
-        DeadlineExceeded: it was not there in time.
-        ClientGone: nobody waits for it any more.
-        Exception: whatever `begin` or reading its stream raises.
-    """
-    stages = Stages()
+        Raises:
+            ClientGone: nobody waits for it any more.
+            Exception: as `Engine.segment`.
+        """
+        engine, segmenter = self.service.engine, self.service.segmenter
+        return await self._answer(
+            engine.segment(segmenter, work, upload, self.stages, self.deadline)
+        )
 
-    def written() -> Answer:
-        format, stream = begin(stages)
-        return encode(format, stream, providers, stages, document=document)
+    async def answer(
+        self,
+        data: bytes,
+        begin: Callable[[int], tuple[Format, SegmentedStream]],
+        providers: Sequence[str],
+        *,
+        document: bool = False,
+    ) -> Response:
+        """Read a stream whose bands are known, when the turn of its image in `data` comes.
 
-    max_pixels = service.settings.max_pixels
-    running = in_turn(service.admission, data, max_pixels, written, stages, deadline)
-    return await _answer(request, service, stages, running)
+        `begin` is told how many pixels the image may have. `document`: put the result into a JSON
+        document, as a process does.
 
+        Raises:
+            DeadlineExceeded: it was not there in time.
+            ClientGone: nobody waits for it any more.
+            Exception: whatever `begin` or reading its stream raises.
+        """
 
-async def _answer(
-    request: Request, service: Service, stages: Stages, running: Coroutine[Any, Any, Answer]
-) -> Response:
-    request.state.stages = stages.seconds
-    answer = await unless_gone(request, recorded(service, running, stages))
-    service.metrics.pixels.inc(answer.pixels)
-    headers = {
-        "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in stages.seconds.items()),
-        "X-Model-Version": answer.version,
-        "X-Execution-Provider": ", ".join(answer.providers),
-        **answer.figures,
-    }
-    response = Response(answer.body, media_type=answer.media_type, headers=headers)
-    add_notices(response, answer.notices)
-    return response
+        def written(max_pixels: int) -> Answer:
+            format, stream = begin(max_pixels)
+            return encode(format, stream, providers, self.stages, document=document)
 
+        admission = self.service.admission
+        return await self._answer(in_turn(admission, data, written, self.stages, self.deadline))
 
-async def run_image(
-    service: Service,
-    data: bytes,
-    work: Callable[[], T],
-    stages: Stages,
-    deadline: Deadline,
-    *,
-    outcome: str = "segmented",
-) -> T:
-    """Run other work of one image in a thread of this process, in its turn, and record it."""
-    max_pixels = service.settings.max_pixels
-    running = in_turn(service.admission, data, max_pixels, work, stages, deadline)
-    return await recorded(service, running, stages, outcome)
+    async def _answer(self, running: Coroutine[Any, Any, Answer]) -> Response:
+        answer = await unless_gone(self.request, self.service.recorded(running, self.stages))
+        self.service.metrics.pixels.inc(answer.pixels)
+        taken = self.stages.seconds.items()
+        headers = {
+            "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in taken),
+            "X-Model-Version": answer.version,
+            "X-Execution-Provider": ", ".join(answer.providers),
+            **answer.figures,
+        }
+        response = Response(answer.body, media_type=answer.media_type, headers=headers)
+        add_notices(response, answer.notices)
+        return response
 
+    async def run(self, data: bytes, work: Callable[[int], T], outcome: str) -> T:
+        """Run other work of an image in a thread of this process, in its turn, and record it.
 
-async def recorded(
-    service: Service, running: Coroutine[Any, Any, T], stages: Stages, outcome: str = "segmented"
-) -> T:
-    """Await one image's work, and record how long each stage took and how it ended."""
-    ended = "unfinished"
-    try:
-        finished = await running
-        ended = outcome
-        return finished
-    except errors.RooftraceError as error:
-        ended = type(error).__name__
-        raise
-    finally:
-        service.metrics.images.labels(ended).inc()
-        for stage, seconds in dict(stages.seconds).items():
-            service.metrics.stage_duration.labels(stage).observe(seconds)
-        service.traces.add(stages)
+        `work` is told how many pixels the image may have.
+        """
+        running = in_turn(self.service.admission, data, work, self.stages, self.deadline)
+        return await self.service.recorded(running, self.stages, outcome)
 
 
-def settle(
-    options: Options, formats: tuple[Format, ...], service: Service, deadline: Deadline
-) -> Work:
-    """Settle what can be settled before the body is read.
+async def _call(request: Request, service: Running) -> Call:
+    return Call(request, service)
 
-    Raises:
-        InvalidOption: options that this bundle can't honour.
-    """
-    segmenter = service.segmenter
-    Plan.check(segmenter.manifest, options)
-    return Work(segmenter, options, formats, service.settings.max_pixels, deadline.check)
+
+Calling = Annotated[Call, Depends(_call)]
+"""The type of an endpoint's argument that is its call."""
 
 
 def accepted(request: Request) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ..outputs.formats import Format
 from ..segmentation.segmenter import Segmenter
@@ -15,7 +15,7 @@ from .admission import Admission, Deadline
 from .headers import figures
 from .stages import Stages
 from .uploads import Upload
-from .work import Work, working_memory
+from .work import Work
 
 T = TypeVar("T")
 
@@ -36,11 +36,17 @@ class Answer:
     pixels: int
 
 
-class Engine(Protocol):
-    """Segments whole images. Wherever it does, an image has the same bytes and the same errors."""
+class Engine:
+    """Segments whole images in threads of this process.
+
+    Others hand them on. Wherever an image is segmented, it has the same bytes and the same errors.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
 
     async def segment(
-        self, work: Work, upload: Upload, stages: Stages, deadline: Deadline
+        self, segmenter: Segmenter, work: Work, upload: Upload, stages: Stages, deadline: Deadline
     ) -> Answer:
         """Segment an upload when its turn comes, and note in `stages` how long it took.
 
@@ -49,6 +55,13 @@ class Engine(Protocol):
             OverloadError: it finds no room, or was not there in time.
             InferenceError: a member failed.
         """
+
+        def segmented(max_pixels: int) -> Answer:
+            format, stream = work.begin(segmenter, upload, max_pixels, stages, deadline.check)
+            providers = segmenter.predictor.providers_in_use
+            return encode(format, stream, providers, stages, document=work.document)
+
+        return await in_turn(self.admission, upload.content, segmented, stages, deadline)
 
     def start(self) -> None:
         """Begin, on the event loop of the service."""
@@ -64,45 +77,16 @@ class Engine(Protocol):
         """End."""
 
 
-class LocalEngine:
-    """Segments in threads of this process."""
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-
-    async def segment(
-        self, work: Work, upload: Upload, stages: Stages, deadline: Deadline
-    ) -> Answer:
-        """Segment an upload when its turn comes."""
-
-        def segmented() -> Answer:
-            format, stream = work.begin(upload.filename, upload.data, stages)
-            providers = execution_providers(work.segmenter)
-            return encode(format, stream, providers, stages, document=work.document)
-
-        return await in_turn(
-            self._admission, upload.content, work.max_pixels, segmented, stages, deadline
-        )
-
-    def start(self) -> None:
-        """Do nothing: it is ready."""
-
-    def check(self) -> None:
-        """Find it ready."""
-
-    def close(self) -> None:
-        """Do nothing: the threads are the admission's."""
-
-
 async def in_turn(
     admission: Admission,
     data: bytes,
-    max_pixels: int,
-    work: Callable[[], T],
+    work: Callable[[int], T],
     stages: Stages,
     deadline: Deadline,
 ) -> T:
     """Run the work of an image's file in a thread, in its turn, once there is memory for it.
+
+    `work` is told how many pixels there is memory for.
 
     Raises:
         DeadlineExceeded: it was not there in time.
@@ -111,9 +95,9 @@ async def in_turn(
     submitted = perf_counter()
 
     def timed() -> T:
-        with admission.memory.for_image(working_memory(data, max_pixels), deadline):
+        with admission.memory.for_file(data, deadline) as max_pixels:
             stages.add_since("queue", submitted)
-            return work()
+            return work(max_pixels)
 
     return await admission.run(timed, deadline)
 
@@ -151,8 +135,3 @@ def documented(format: Format, body: bytes) -> bytes:
     else:
         described |= {"value": base64.b64encode(body).decode(), "encoding": "base64"}
     return json.dumps({OUTPUT: described}).encode()
-
-
-def execution_providers(segmenter: Segmenter) -> list[str]:
-    """Return the execution providers in use, each once."""
-    return sorted(set(segmenter.predictor.providers.values()))

@@ -19,18 +19,17 @@ from .engine import OUTPUT
 from .ogc import Execute
 from .parameters import RESULT_TYPES, SegmentParameters, choose_formats
 from .uploads import Upload, content_type, read_body, read_upload
+from .work import Work
 
 
 @dataclass(frozen=True)
 class Execution:
-    """An image, and how to segment it. `formats`: the preferred one first, as `Work` takes them."""
+    """An image, and what is to be made of it."""
 
     upload: Upload
-    options: Options
-    formats: tuple[str, ...]
+    work: Work
     named: str | None
     """The format that the client named; None where it leaves the choice to later requests."""
-    document: bool
 
 
 async def read_execution(
@@ -46,7 +45,7 @@ async def read_execution(
         upload = await read_upload(request, settings, place)
         names = choose_formats(parameters.format, accepted(request), RESULT_TYPES)
         options = Options(**parameters.model_dump(exclude={"format"}, exclude_unset=True))
-        return Execution(upload, options, tuple(names), parameters.format, document=False)
+        return Execution(upload, Work(options, names), parameters.format)
     if request.query_params:
         raise InvalidInputs(
             f"The query has {', '.join(request.query_params)}. With a JSON body, parameters are "
@@ -77,7 +76,7 @@ def _execution(body: bytes, accept: str) -> Execution:
     document = asked.response == "document"  # what the client accepts is the document then
     formats = choose_formats(named, "" if document else accept, RESULT_TYPES)
     safe = filename.encode(errors="replace").decode()
-    return Execution(Upload(safe, image), options, tuple(formats), named, document=document)
+    return Execution(Upload(safe, image), Work(options, formats, document), named)
 
 
 def _format(name: object, asked: Execute) -> str | None:

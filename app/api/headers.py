@@ -46,6 +46,13 @@ RESULT_HEADERS = {
 
 BINARY = {"type": "string", "format": "binary"}
 _OBJECT = {"type": "object", "additionalProperties": True}
+
+
+def form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Describe a multipart form with one field as an OpenAPI object."""
+    return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
+
+
 RESULT_CONTENT: dict[str, Any] = {
     # First, as generated clients parse every answer as the first type that they know.
     ANY_BYTES: {"schema": BINARY},

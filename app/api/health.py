@@ -5,13 +5,12 @@ from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from .. import errors
-from .access import KEY_FAILURES
-from .engine import execution_providers
 from .problems import responses
 from .schemas import Health, MemberInfo, ModelsInfo, Readiness
-from .service import CHECKED, OPTIONAL_KEY, Running
+from .service import Running, checked_router
 
 router = APIRouter(tags=["service"])
+checked = checked_router("service")
 
 
 @router.get("/health", include_in_schema=False)
@@ -38,44 +37,23 @@ async def ready(service: Running) -> Readiness:
     return Readiness(
         status="ready",
         model=segmenter.manifest.version,
-        execution_providers=execution_providers(segmenter),
+        execution_providers=segmenter.predictor.providers_in_use,
         fallback=segmenter.predictor.fallback,
         jobs="away" if service.jobs.is_away else "ready",
         waiting=service.admission.waiting,
     )
 
 
-@router.get(
-    "/models",
-    summary="The loaded ensemble",
-    dependencies=[CHECKED],
-    openapi_extra=OPTIONAL_KEY,
-    responses=responses(*KEY_FAILURES),
-)
+@checked.get("/models", summary="The loaded ensemble")
 async def models(service: Running) -> ModelsInfo:
     """Describe the members, their weights and what each really runs on."""
-    segmenter = service.segmenter
-    manifest, predictor = segmenter.manifest, segmenter.predictor
-    return ModelsInfo(
-        name=manifest.name,
-        version=manifest.version,
-        patch_size=manifest.patch_size,
-        threshold=manifest.threshold,
-        gsd=manifest.gsd,
-        cascade=manifest.cascade,
-        members=[
-            MemberInfo(
-                name=member.name,
-                architecture=member.architecture,
-                encoder=member.encoder,
-                weight=member.weight,
-                sha256=member.sha256,
-                execution_provider=predictor.providers[member.name],
-            )
-            for member in manifest.members
-        ],
-        fallback=predictor.fallback,
-    )
+    manifest, predictor = service.segmenter.manifest, service.segmenter.predictor
+    members = [
+        MemberInfo(**dict(member), execution_provider=predictor.providers[member.name])
+        for member in manifest.members
+    ]
+    described = {**dict(manifest), "version": manifest.version, "members": members}
+    return ModelsInfo(**described, fallback=predictor.fallback)
 
 
 @router.get(

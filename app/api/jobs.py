@@ -4,32 +4,28 @@ import asyncio
 from io import BytesIO
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from .. import errors
 from ..imaging.decode import decode_image
 from ..imaging.encode import write_preview_png
-from ..imaging.header import announced_pixels
 from ..jobs.records import Job
 from ..outputs.formats import FORMATS, Format
 from ..segmentation.options import Options, ResultOptions
 from ..segmentation.stream import SegmentedStream
-from .access import KEY_FAILURES
-from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, accepted, answer, run_image
+from .answers import FAILURES, IMAGE_FAILURES, Calling, accepted
 from .headers import RESULT_CONTENT, RESULT_HEADERS
 from .job_list import JobListParameters
 from .ogc import JobList, Link, StatusInfo, status_info
 from .parameters import ResultParameters, choose_formats, refuse_repeated
 from .problems import problem_of_job, problem_response, responses
-from .service import CHECKED, OPTIONAL_KEY, Running, Service
-from .stages import Stages
+from .service import Running, Service, checked_router
 from .uploads import unless_gone
 from .work import choose_possible
 
-router = APIRouter(tags=["jobs"], dependencies=[CHECKED])
+router = checked_router("jobs")
 
-_JOB_FAILURES = (*KEY_FAILURES, errors.NoSuchJob, errors.InvalidOption, errors.JobsAway)
+_JOB_FAILURES = (errors.NoSuchJob, errors.InvalidOption, errors.JobsAway)
 JobId = Annotated[
     str,
     Path(description="Id of the job.", examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"]),
@@ -41,8 +37,7 @@ _LONGEST = 2048
 @router.get(
     "/jobs",
     summary="The jobs of this client",
-    openapi_extra=OPTIONAL_KEY,
-    responses=responses(*KEY_FAILURES, errors.InvalidOption, errors.JobsAway),
+    responses=responses(errors.InvalidOption, errors.JobsAway),
 )
 async def jobs(
     request: Request, parameters: Annotated[JobListParameters, Query()], service: Running
@@ -66,7 +61,6 @@ async def jobs(
 @router.get(
     "/jobs/{jobID}",
     summary="The state of a job",
-    openapi_extra=OPTIONAL_KEY,
     responses=responses(*_JOB_FAILURES),
 )
 async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
@@ -77,7 +71,6 @@ async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:  
 @router.delete(
     "/jobs/{jobID}",
     summary="Dismiss a job",
-    openapi_extra=OPTIONAL_KEY,
     responses=responses(*_JOB_FAILURES),
 )
 async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
@@ -94,7 +87,6 @@ async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInf
     "/jobs/{jobID}/results",
     summary="The results of a job, in any format",
     response_class=Response,
-    openapi_extra=OPTIONAL_KEY,
     responses={
         200: {
             "description": "The result, in the chosen format",
@@ -105,15 +97,15 @@ async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInf
     },
 )
 async def results(
-    request: Request,
+    call: Calling,
     jobID: JobId,  # noqa: N803
     parameters: Annotated[ResultParameters, Query()],
-    service: Running,
 ) -> Response:
     """Return what `POST /segment` would, bit for bit, without another inference.
 
     Parameters that decide probabilities, such as `overlap`, are those of the job.
     """
+    request, service = call.request, call.service
     job = await _job(request, jobID, service)
     if job.status == "failed" and job.problem:
         problem = problem_of_job(job.problem, request.state.request_id)
@@ -132,53 +124,45 @@ async def results(
     document = job.document and parameters.format is None
     accept = "" if document else accepted(request)
     types = {name: format.media_type for name, format in FORMATS.items()}
-    formats = tuple(FORMATS[name] for name in choose_formats(named, accept, types))
-    deadline = Deadline(service.settings.deadline)
+    formats = choose_formats(named, accept, types)
     data = await asyncio.to_thread(service.jobs.upload, job)
 
-    def begin(stages: Stages) -> tuple[Format, SegmentedStream]:
-        with stages.measure("decode"):
-            max_pixels = announced_pixels(data, service.settings.max_pixels)
+    def begin(max_pixels: int) -> tuple[Format, SegmentedStream]:
+        with call.stages.measure("decode"):
             image = decode_image(data, max_pixels=max_pixels, **options.decoding)
             format, notices = choose_possible(formats, image)
-        return format, kept.begin(image, options, format, notices, deadline.check)
+        return format, kept.begin(image, options, format, notices, call.deadline.check)
 
     async with service.admission.admit(len(data)):
         providers = (job.outcome or {}).get("providers", [])
-        return await answer(request, service, data, begin, deadline, providers, document=document)
+        return await call.answer(data, begin, providers, document=document)
 
 
 @router.get(
     "/jobs/{jobID}/preview",
     summary="The upload of a job as a picture",
     response_class=Response,
-    openapi_extra=OPTIONAL_KEY,
     responses={
         200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
         **responses(*_JOB_FAILURES, errors.QueueFull, errors.DeadlineExceeded),
     },
 )
-async def preview(request: Request, jobID: JobId, service: Running) -> Response:  # noqa: N803
+async def preview(call: Calling, jobID: JobId) -> Response:  # noqa: N803
     """Return the upload as a PNG in the colours that the members see, up to 2048 pixels a side."""
-    job = await _job(request, jobID, service)
-    deadline = Deadline(service.settings.deadline)
-    data = await asyncio.to_thread(service.jobs.upload, job)
-    stages = Stages()
-    request.state.stages = stages.seconds
+    job = await _job(call.request, jobID, call.service)
+    data = await asyncio.to_thread(call.service.jobs.upload, job)
 
-    def drawn() -> bytes:
+    def drawn(max_pixels: int) -> bytes:
         buffer = BytesIO()
-        with stages.measure("decode"):
-            max_pixels = announced_pixels(data, service.settings.max_pixels)
+        with call.stages.measure("decode"):
             decoding = Options.parse(job.options).decoding
             image = decode_image(data, max_pixels=max_pixels, **decoding)
-        with stages.measure("encode"):
+        with call.stages.measure("encode"):
             write_preview_png(buffer, image.pixels, image.valid, _LONGEST)
         return buffer.getvalue()
 
-    async with service.admission.admit(len(data)):
-        running = run_image(service, data, drawn, stages, deadline, outcome="previewed")
-        picture = await unless_gone(request, running)
+    async with call.service.admission.admit(len(data)):
+        picture = await unless_gone(call.request, call.run(data, drawn, "previewed"))
     return Response(picture, media_type="image/png", headers={"Cache-Control": "private"})
 
 

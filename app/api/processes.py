@@ -2,24 +2,20 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Response
 
 from .. import __version__, errors
 from ..imaging.decode import decode_image
-from ..imaging.header import announced_pixels
 from ..jobs.records import Job
 from ..jobs.results import describe
 from ..jobs.runner import check_width
 from ..outputs.formats import FORMATS
 from ..segmentation.plan import Plan
-from .access import KEY_FAILURES
-from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, run_image, segment_one
+from .answers import FAILURES, IMAGE_FAILURES, Call, Calling
 from .execution import Execution, read_execution
-from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS
+from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, form, header
 from .ogc import (
     CONFORMS_TO,
     PROCESS,
@@ -35,13 +31,11 @@ from .ogc import (
 )
 from .parameters import SegmentParameters, refuse_repeated
 from .problems import responses
-from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running, Service
-from .stages import Stages
-from .uploads import IMAGE_TYPES, announced_length, unless_gone
-from .work import Work
+from .service import RoomFirst, checked_router
+from .uploads import IMAGE_TYPES, unless_gone
 
-router = APIRouter(tags=["processes"], dependencies=[CHECKED])
-executions = APIRouter(tags=["processes"], dependencies=[CHECKED], route_class=RoomFirst)
+router = checked_router("processes")
+executions = checked_router("processes", RoomFirst)
 
 _ASYNC = re.compile(r"(^|[\s,])respond-async([\s,;]|$)")
 ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROCESS])]
@@ -50,8 +44,6 @@ ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROC
 @router.get(
     "/conformance",
     summary="What standards are kept",
-    openapi_extra=OPTIONAL_KEY,
-    responses=responses(*KEY_FAILURES),
 )
 async def conformance() -> Conformance:
     """List the conformance classes of OGC API - Processes that are kept."""
@@ -61,8 +53,7 @@ async def conformance() -> Conformance:
 @router.get(
     "/processes",
     summary="The processes",
-    openapi_extra=OPTIONAL_KEY,
-    responses=responses(*KEY_FAILURES, errors.InvalidOption),
+    responses=responses(errors.InvalidOption),
 )
 async def processes(
     limit: Annotated[int, Query(ge=1, description="How many at most.", examples=[10])] = 10,
@@ -76,8 +67,7 @@ async def processes(
 @router.get(
     "/processes/{processID}",
     summary="A process",
-    openapi_extra=OPTIONAL_KEY,
-    responses=responses(*KEY_FAILURES, errors.NoSuchProcess, errors.InvalidOption),
+    responses=responses(errors.NoSuchProcess, errors.InvalidOption),
 )
 async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
     """Describe a process with its inputs and outputs."""
@@ -99,14 +89,8 @@ async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
             "description": "The job, with `Prefer: respond-async`",
             "model": StatusInfo,
             "headers": {
-                "Location": {
-                    "description": "relative reference to the job",
-                    "schema": {"type": "string", "examples": ["../../jobs/2f5e8d3c"]},
-                },
-                "Preference-Applied": {
-                    "description": "that it is a job",
-                    "schema": {"type": "string", "examples": ["respond-async"]},
-                },
+                "Location": header("relative reference to the job", "../../jobs/2f5e8d3c"),
+                "Preference-Applied": header("that it is a job", "respond-async"),
             },
         },
         **responses(
@@ -119,7 +103,6 @@ async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
         ),
     },
     openapi_extra={
-        **OPTIONAL_KEY,
         "parameters": [
             {
                 "name": "Prefer",
@@ -132,23 +115,16 @@ async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
             "required": True,
             "content": {
                 "application/json": {"schema": execute_schema()},
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["file"],
-                        "properties": {"file": BINARY},
-                    }
-                },
+                "multipart/form-data": form("file", BINARY),
                 **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
             },
         },
     },
 )
 async def execute(
-    request: Request,
+    call: Calling,
     processID: ProcessId,  # noqa: N803
     parameters: Annotated[SegmentParameters, Query()],
-    service: Running,
 ) -> Response:
     """Segment an image: with `Prefer: respond-async` as a job, else at once.
 
@@ -156,70 +132,44 @@ async def execute(
     parameters.
     """
     _check_process(processID)
-    refuse_repeated(request)
-    deadline = Deadline(service.settings.deadline)
-    length = announced_length(request, service.settings)
-    async with service.admission.admit(length) as place:
-        asked = await read_execution(request, parameters, service.settings, place)
-        Plan.check(service.segmenter.manifest, asked.options)
-        if _ASYNC.search(", ".join(request.headers.getlist("prefer")).lower()):
-            return await _create(request, asked, service, deadline)
-        return await _now(request, asked, service, deadline)
+    refuse_repeated(call.request)
+    async with call.admit() as place:
+        asked = await read_execution(call.request, parameters, call.service.settings, place)
+        Plan.check(call.service.segmenter.manifest, asked.work.options)
+        if _ASYNC.search(", ".join(call.request.headers.getlist("prefer")).lower()):
+            return await _create(call, asked)
+        return await call.segment(asked.work, asked.upload)
 
 
-async def _now(
-    request: Request, asked: Execution, service: Service, deadline: Deadline
-) -> Response:
-    work = Work(
-        service.segmenter,
-        asked.options,
-        tuple(FORMATS[name] for name in asked.formats),
-        service.settings.max_pixels,
-        deadline.check,
-        asked.document,
-    )
-    return await segment_one(request, service, work, asked.upload, deadline)
-
-
-async def _create(
-    request: Request, asked: Execution, service: Service, deadline: Deadline
-) -> Response:
+async def _create(call: Call, asked: Execution) -> Response:
     """Look at the image, so that whatever is wrong with it is said at once, and keep it."""
-    owner: str = request.state.owner
-    options, upload = asked.options, asked.upload
-    stages = Stages()
-    request.state.stages = stages.seconds
+    service, options, upload = call.service, asked.work.options, asked.upload
 
-    def look() -> tuple[Job, int]:
-        max_pixels = announced_pixels(upload.data, service.settings.max_pixels)
-        with stages.measure("decode"):
+    def look(max_pixels: int) -> tuple[Job, int]:
+        with call.stages.measure("decode"):
             image = decode_image(upload.data, max_pixels=max_pixels, **options.decoding)
             if asked.named:
                 FORMATS[asked.named].check(image)
             plan = service.segmenter.plan(image, options, buildings=True)
             check_width(image, plan, service.jobs.memory)
         job = Job(
-            owner=owner,
+            owner=call.request.state.owner,
             filename=upload.filename,
             options=options.model_dump(exclude_unset=True),
             image=describe(image, upload.filename),
             bytes=0,
             format=asked.named,
-            document=asked.document,
+            document=asked.work.document,
         )
         return job, image.height * image.width
 
     async def keep() -> Job:
-        looking = run_image(service, upload.content, look, stages, deadline, outcome="accepted")
-        job, pixels = await looking
+        job, pixels = await call.run(upload.content, look, "accepted")
         # On no thread of the requests': a store that does not answer keeps none of them waiting.
         return await asyncio.to_thread(service.jobs.add, job, upload.data, pixels)
 
-    job = await unless_gone(request, keep())
-    headers: Mapping[str, Any] = {
-        "Location": f"../../jobs/{job.id}",
-        "Preference-Applied": "respond-async",
-    }
+    job = await unless_gone(call.request, keep())
+    headers = {"Location": f"../../jobs/{job.id}", "Preference-Applied": "respond-async"}
     body = status_info(job, "../../").model_dump_json()
     return Response(body, 201, headers=headers, media_type="application/json")
 

@@ -3,19 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from ..errors import NotReady
-from ..outputs.formats import FORMATS
 from ..outputs.mask_rle import RleResult
-from .admission import Deadline
-from .answers import FAILURES, IMAGE_FAILURES, accepted, recorded, segment_one, settle
-from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, add_notices
+from ..segmentation.plan import Plan
+from .answers import FAILURES, IMAGE_FAILURES, Calling, accepted
+from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, add_notices, form
 from .parameters import (
     BATCH_TYPES,
     RESULT_TYPES,
@@ -26,25 +25,15 @@ from .parameters import (
 )
 from .problems import problem_of, responses
 from .schemas import BatchResult, FileProblem
-from .service import CHECKED, OPTIONAL_KEY, RoomFirst, Running
+from .service import RoomFirst, checked_router
 from .stages import Stages
 from .submission import image_ids, submission
-from .uploads import (
-    IMAGE_TYPES,
-    Upload,
-    announced_length,
-    read_upload,
-    read_uploads,
-    unless_gone,
-)
+from .uploads import IMAGE_TYPES, Upload, read_upload, read_uploads, unless_gone
+from .work import Work
 
 T = TypeVar("T")
 
-router = APIRouter(tags=["segmentation"], dependencies=[CHECKED], route_class=RoomFirst)
-
-
-def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
+router = checked_router("segmentation", RoomFirst)
 
 
 @router.post(
@@ -60,29 +49,23 @@ def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
         **responses(*FAILURES, *IMAGE_FAILURES),
     },
     openapi_extra={
-        **OPTIONAL_KEY,
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": _form("file", BINARY),
+                "multipart/form-data": form("file", BINARY),
                 **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
             },
         },
     },
 )
-async def segment(
-    request: Request, parameters: Annotated[SegmentParameters, Query()], service: Running
-) -> Response:
+async def segment(call: Calling, parameters: Annotated[SegmentParameters, Query()]) -> Response:
     """Return the building mask of an uploaded image, in its own width and height."""
-    refuse_repeated(request)
-    names = choose_formats(parameters.format, accepted(request), RESULT_TYPES)
-    deadline = Deadline(service.settings.deadline)
-    formats = tuple(FORMATS[name] for name in names)
-    work = settle(parameters, formats, service, deadline)
-    length = announced_length(request, service.settings)
-    async with service.admission.admit(length) as place:
-        upload = await read_upload(request, service.settings, place)
-        return await segment_one(request, service, work, upload, deadline)
+    refuse_repeated(call.request)
+    formats = choose_formats(parameters.format, accepted(call.request), RESULT_TYPES)
+    Plan.check(call.service.segmenter.manifest, parameters)
+    async with call.admit() as place:
+        upload = await read_upload(call.request, call.service.settings, place)
+        return await call.segment(Work(parameters, formats), upload)
 
 
 @router.post(
@@ -104,39 +87,33 @@ async def segment(
         **responses(*FAILURES),
     },
     openapi_extra={
-        **OPTIONAL_KEY,
         "requestBody": {
             "required": True,
-            "content": {"multipart/form-data": _form("files", {"type": "array", "items": BINARY})},
+            "content": {"multipart/form-data": form("files", {"type": "array", "items": BINARY})},
         },
     },
 )
-async def segment_batch(
-    request: Request, parameters: Annotated[BatchParameters, Query()], service: Running
-) -> Response:
+async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Query()]) -> Response:
     """Return a run-length encoding for each uploaded image; a bad file never loses the others."""
+    request, service = call.request, call.service
     refuse_repeated(request)
     format, *_ = choose_formats(parameters.format, accepted(request), BATCH_TYPES)
-    deadline = Deadline(service.settings.deadline)
-    work = settle(parameters.options(), (FORMATS["rle"],), service, deadline)
-    version = work.segmenter.manifest.version
-    request_id: str = request.state.request_id
-    totals: dict[str, float] = {}
-    request.state.stages = totals
-
+    segmenter, work = service.segmenter, Work(parameters.options(), ["rle"])
+    Plan.check(segmenter.manifest, work.options)
+    version, totals = segmenter.manifest.version, call.stages.seconds
     turns = asyncio.Semaphore(service.concurrency)  # others' requests come in between
 
     async def one(upload: Upload) -> RleResult | FileProblem:
         stages = Stages()
         try:
             async with turns:
-                running = service.engine.segment(work, upload, stages, deadline)
-                answer = await recorded(service, running, stages)
+                running = service.engine.segment(segmenter, work, upload, stages, call.deadline)
+                answer = await service.recorded(running, stages)
             if answer.version != version:  # of replicas elsewhere, that others deploy anew
                 raise NotReady("The models changed in the middle of the batch. Send it again.")
             result = await asyncio.to_thread(RleResult.model_validate_json, answer.body)
         except Exception as error:  # not even a fault of ours loses the other files
-            problem = problem_of(error, request_id)
+            problem = problem_of(error, request.state.request_id)
             return FileProblem(filename=upload.filename, error=problem)
         finally:
             for stage, seconds in stages.seconds.items():
@@ -145,9 +122,8 @@ async def segment_batch(
         return result
 
     headers = {"X-Model-Version": version}
-    length = announced_length(request, service.settings)
     async with AsyncExitStack() as admitted:
-        place = await admitted.enter_async_context(service.admission.admit(length))
+        place = await admitted.enter_async_context(call.admit())
         uploads = await read_uploads(request, service.settings, place)
         ids = image_ids([upload.filename for upload in uploads]) if format == "csv" else []
         running = map(one, uploads)

@@ -5,24 +5,28 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from fastapi import Depends, Request, Response, Security
+from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from ..errors import NotReady, StartupError
+from ..errors import NotReady, RooftraceError, StartupError
 from ..jobs.jobs import Jobs
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
-from .access import Access, access_of
+from .access import KEY_FAILURES, Access, access_of
 from .admission import Admission
-from .engine import Engine, execution_providers
+from .engine import Engine
 from .metrics import Metrics
+from .problems import responses
+from .stages import Stages
 from .tracing import Traces
 
 if TYPE_CHECKING:
     from ..tiles.live import LiveTiles
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,24 @@ class Service:
     def _jobs_of(self, status: str) -> int:
         return self.jobs.totals.get(status, 0)
 
+    async def recorded(
+        self, running: Coroutine[Any, Any, T], stages: Stages, outcome: str = "segmented"
+    ) -> T:
+        """Await one image's work, and record how long each stage took and how it ended."""
+        ended = "unfinished"
+        try:
+            finished = await running
+            ended = outcome
+            return finished
+        except RooftraceError as error:
+            ended = type(error).__name__
+            raise
+        finally:
+            self.metrics.images.labels(ended).inc()
+            for stage, seconds in dict(stages.seconds).items():
+                self.metrics.stage_duration.labels(stage).observe(seconds)
+            self.traces.add(stages)
+
     def check_ready(self) -> None:
         """Ask whether the service takes work and will go on to.
 
@@ -98,7 +120,7 @@ class Service:
     def _announce(self) -> None:
         """Say in the log and in the metrics what is served, and on what."""
         manifest, predictor = self.segmenter.manifest, self.segmenter.predictor
-        providers = ", ".join(execution_providers(self.segmenter))
+        providers = ", ".join(predictor.providers_in_use)
         self.metrics.model.info({"version": manifest.version, "execution_providers": providers})
         logger.info("serving %s on %s (%s)", manifest.version, providers, predictor.choice)
         if predictor.fallback:
@@ -130,11 +152,30 @@ async def _check(
     request.state.owner = service.access.check(address, given.credentials if given else None)
 
 
-CHECKED = Security(_check)
-"""FastAPI dependency: rejects requests without a valid API key."""
+class Checked(APIRoute):
+    """A route that asks for a key where the operator wants one, and says so in the document."""
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        responses: dict[int | str, dict[str, Any]] | None = None,
+        openapi_extra: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        documented = {**_KEY_RESPONSES, **(responses or {})}
+        super().__init__(
+            path,
+            endpoint,
+            responses=dict(sorted(documented.items())),
+            # There may be no key: FastAPI documents the other case of its own accord.
+            openapi_extra={**(openapi_extra or {}), "security": [{}]},
+            **options,
+        )
 
 
-class RoomFirst(APIRoute):
+class RoomFirst(Checked):
     """A route that refuses what finds no room in the queue before it looks at anything else.
 
     As a dependency, the question would wait until FastAPI has gone through all of them, which was
@@ -153,5 +194,9 @@ class RoomFirst(APIRoute):
         return handle_if_room
 
 
-OPTIONAL_KEY: dict[str, Any] = {"security": [{}]}
-"""Says, beside the scheme that FastAPI documents of its own accord, that there may be no key."""
+_KEY_RESPONSES = responses(*KEY_FAILURES)
+
+
+def checked_router(tag: str, route_class: type[Checked] = Checked) -> APIRouter:
+    """Return a router that rejects requests without a valid API key."""
+    return APIRouter(tags=[tag], dependencies=[Security(_check)], route_class=route_class)

@@ -5,18 +5,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from .. import errors
 from ..segmentation.options import TileOptions
-from .access import KEY_FAILURES
-from .admission import Deadline
-from .engine import execution_providers
+from .answers import Calling
 from .headers import RESULT_HEADERS, header
 from .parameters import refuse_repeated
 from .problems import responses
 from .schemas import TileJson, TileSourceInfo, TileSources
-from .service import CHECKED, OPTIONAL_KEY, Running, Service
+from .service import Running, Service, checked_router
 from .uploads import unless_gone
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-router = APIRouter(tags=["tiles"], dependencies=[CHECKED])
+router = checked_router("tiles")
 
 _Source = Annotated[
     str, Path(description="name of a source, as `/tiles` lists it", examples=["city"])
@@ -45,8 +43,6 @@ _TILE_HEADERS = {
 @router.get(
     "/tiles",
     summary="The sources of live tiles",
-    openapi_extra=OPTIONAL_KEY,
-    responses=responses(*KEY_FAILURES),
 )
 async def tile_sources(service: Running) -> TileSources:
     """List the sources that the operator has named; none of them is asked."""
@@ -62,26 +58,23 @@ async def tile_sources(service: Running) -> TileSources:
 @router.get(
     "/tiles/{source}",
     summary="A source as TileJSON",
-    openapi_extra=OPTIONAL_KEY,
     responses=responses(
-        *KEY_FAILURES, errors.NoSuchTile, errors.InvalidOption, errors.SourceDown, errors.QueueFull,
+        errors.NoSuchTile, errors.InvalidOption, errors.SourceDown, errors.QueueFull,
         errors.DeadlineExceeded,
     ),
 )  # fmt: skip
-async def tile_json(
-    request: Request, source: _Source, parameters: _Parameters, service: Running
-) -> TileJson:
+async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> TileJson:
     """Describe a source: where it lies, which zooms work, and the addresses of its tiles."""
+    request, service = call.request, call.service
     refuse_repeated(request)
     map = _live(service).find(source)
-    deadline = Deadline(service.settings.deadline)
     trained = service.segmenter.manifest.gsd
     async with service.admission.admit():
 
         def look() -> tuple[tuple[float, float, float, float], list[int]]:
             return map.bounds(), map.zooms(trained)
 
-        running = service.admission.run(look, deadline)
+        running = service.admission.run(look, call.deadline)
         (west, south, east, north), zooms = await unless_gone(request, running)
     if not zooms:
         raise errors.InvalidOption(
@@ -116,27 +109,20 @@ async def tile_json(
         },
         304: {"description": "The client's own tile is still right"},
         **responses(
-            *KEY_FAILURES, errors.NoSuchTile, errors.InvalidOption, errors.InferenceError,
+            errors.NoSuchTile, errors.InvalidOption, errors.InferenceError,
             errors.SourceDown, errors.QueueFull, errors.DeadlineExceeded,
         ),
     },
-    openapi_extra=OPTIONAL_KEY,
 )  # fmt: skip
 async def tile(
-    request: Request,
-    source: _Source,
-    z: _Zoom,
-    x: _Column,
-    y: _Row,
-    parameters: _Parameters,
-    service: Running,
+    call: Calling, source: _Source, z: _Zoom, x: _Column, y: _Row, parameters: _Parameters
 ) -> Response:
     """Return the buildings of a 256 x 256 tile of the web's map tiles, in Web Mercator."""
+    request, service, deadline = call.request, call.service, call.deadline
     refuse_repeated(request)
     live, segmenter = _live(service), service.segmenter
     made = live.kept(source, z, x, y, parameters, segmenter)
     if made is None:
-        deadline = Deadline(service.settings.deadline)
 
         async def run(work: Callable[[], T], size: int) -> T:
             def in_memory() -> T:
@@ -155,7 +141,7 @@ async def tile(
         "ETag": tag,
         "Cache-Control": f"{scope}, max-age={service.settings.tile_max_age:.0f}",
         "X-Model-Version": segmenter.manifest.version,
-        "X-Execution-Provider": ", ".join(execution_providers(segmenter)),
+        "X-Execution-Provider": ", ".join(segmenter.predictor.providers_in_use),
     }
     if _has_it(request, tag):
         return Response(status_code=304, headers=headers)

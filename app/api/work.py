@@ -6,37 +6,36 @@ from dataclasses import dataclass
 
 from ..errors import ImpossibleOutput, InvalidOption
 from ..imaging.decode import decode_image
-from ..imaging.header import announced_pixels
 from ..imaging.image import RowSource
-from ..outputs.formats import BYTES_PER_PIXEL, Format
+from ..outputs.formats import FORMATS, Format
 from ..segmentation.options import Options
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Cancelled, SegmentedStream
 from .stages import Stages
-
-
-def working_memory(data: bytes, max_pixels: int) -> int:
-    """Return how many bytes it takes to segment a file, from its header alone."""
-    return BYTES_PER_PIXEL * announced_pixels(data, max_pixels)
+from .uploads import Upload
 
 
 @dataclass(frozen=True)
 class Work:
-    """Everything about a request that is settled before its bytes are looked at.
+    """What is to be made of an image. It is settled before any byte of it is looked at.
 
     `formats` are those that the client accepts, the preferred one first: an image gets the first
     that it can have.
     """
 
-    segmenter: Segmenter
     options: Options
-    formats: tuple[Format, ...]
-    max_pixels: int
-    cancelled: Cancelled
+    formats: Sequence[str]
     document: bool = False
     """Whether the result goes into a JSON document, as a process's does."""
 
-    def begin(self, name: str, data: bytes, stages: Stages) -> tuple[Format, SegmentedStream]:
+    def begin(
+        self,
+        segmenter: Segmenter,
+        upload: Upload,
+        max_pixels: int,
+        stages: Stages,
+        cancelled: Cancelled,
+    ) -> tuple[Format, SegmentedStream]:
         """Decode an image, and return its format and its stream, which is segmented as it is read.
 
         Raises:
@@ -45,26 +44,23 @@ class Work:
             Exception: whatever `cancelled` raises.
         """
         with stages.measure("decode"):
-            # No more than what memory was set aside for, whatever the decoder finds.
-            max_pixels = announced_pixels(data, self.max_pixels)
-            image = decode_image(data, max_pixels=max_pixels, **self.options.decoding)
+            image = decode_image(upload.data, max_pixels=max_pixels, **self.options.decoding)
             format, notices = choose_possible(self.formats, image)
-            plan = self.segmenter.plan(
-                image, self.options, buildings=format.buildings, notices=notices
-            )
+            plan = segmenter.plan(image, self.options, buildings=format.buildings, notices=notices)
         count = plan.count()
-        bands = self.segmenter.bands(plan, image, self.cancelled, count=count)
+        bands = segmenter.bands(plan, image, cancelled, count=count)
         measured = stages.measure_items("infer", bands)
-        return format, stream(plan, image, measured, self.cancelled, name=name, cascade_count=count)
+        name = upload.filename
+        return format, stream(plan, image, measured, cancelled, name=name, cascade_count=count)
 
 
-def choose_possible(formats: Sequence[Format], image: RowSource) -> tuple[Format, tuple[str, ...]]:
+def choose_possible(names: Sequence[str], image: RowSource) -> tuple[Format, tuple[str, ...]]:
     """Choose the first format that an image can have; say what the client should know.
 
     Raises:
         ImpossibleOutput: it can have none of them.
     """
-    preferred, *others = formats
+    preferred, *others = (FORMATS[name] for name in names)
     try:
         return preferred, preferred.check(image)
     except ImpossibleOutput as error:

@@ -40,14 +40,14 @@ _OVERRIDES = ("bundle", "device", "host", "port", "log_level", "engine", "ray_ad
 def serve(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     from ..api.admission import Admission
-    from ..api.engine import Engine, LocalEngine
+    from ..api.engine import Engine
     from ..api.server import Server
     from ..main import create_app
 
     settings = _settings_of(args)
     with ExitStack() as ended:
         load = load_models
-        open_engine: Callable[[Admission], Engine] = LocalEngine
+        open_engine: Callable[[Admission], Engine] = Engine
         if settings.engine == "ray":
             check_extra("--engine ray", "ray", "ray", "grpc")
             from ..replicas.engine import remote_models

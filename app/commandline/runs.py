@@ -128,7 +128,7 @@ class Run:
             "input": fingerprint,
             "rooftrace": __version__,
             "model": plan.model,
-            "provider": ", ".join(sorted(set(self.segmenter.predictor.providers.values()))),
+            "provider": ", ".join(self.segmenter.predictor.providers_in_use),
             "disagreement": str(plan.disagreement),
             **{name: str(value) for name, value in options.items()},
         }

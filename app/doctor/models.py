@@ -31,7 +31,7 @@ def running(settings: Settings) -> Iterator[Finding]:
     """Load the models, tell what they really run on, and time them."""
     with closing(load_models(settings)) as segmenter:
         predictor = segmenter.predictor
-        providers = ", ".join(sorted(set(predictor.providers.values())))
+        providers = ", ".join(predictor.providers_in_use)
         if predictor.fallback:
             advice = "ROOFTRACE_DEVICE=cuda refuses to start instead, with the reason."
             found = f"{providers}: {predictor.fallback}"

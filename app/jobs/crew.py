@@ -35,7 +35,6 @@ class Crew:
         scratch: Path,
         *,
         retention: float,
-        max_pixels: int,
         models: Callable[[], Segmenter],
         memory: Memory,
         ended: Callable[[str], None],
@@ -48,7 +47,6 @@ class Crew:
         self._blobs = blobs
         self._scratch = scratch
         self._retention = retention
-        self._max_pixels = max_pixels
         self._models = models
         self._memory = memory
         self._ended = ended
@@ -120,7 +118,6 @@ class Crew:
                 self._scratch,
                 self._models(),
                 self._memory,
-                self._max_pixels,
                 watch,
             ).run()
             self._ended("successful")

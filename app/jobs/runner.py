@@ -14,7 +14,6 @@ from typing import Protocol
 from .. import __version__
 from ..errors import JobsAway, RooftraceError, StorageFull, UploadTooLarge
 from ..imaging.decode import decode_image
-from ..imaging.header import announced_pixels
 from ..imaging.image import Image
 from ..outputs.formats import BYTES_PER_PIXEL
 from ..segmentation.options import Options
@@ -67,8 +66,8 @@ class Memory(Protocol):
     def largest_job(self) -> int:
         """Bytes that one job may have while it runs."""
 
-    def for_image(self, size: int, deadline: Watch) -> AbstractContextManager[None]:
-        """Wait until there are `size` bytes for an image that is held whole; keep them inside."""
+    def for_file(self, data: bytes, deadline: Watch) -> AbstractContextManager[int]:
+        """Wait until there is memory for a file's image; keep it inside. Its most pixels."""
 
     def for_job(self, size: int, deadline: Watch) -> AbstractContextManager[None]:
         """Wait until there are `size` bytes for a job; keep them while inside."""
@@ -108,7 +107,6 @@ class Work:
     scratch: Path
     segmenter: Segmenter
     memory: Memory
-    max_pixels: int
     watch: Watch
     _told_at: float = 0.0
 
@@ -122,10 +120,7 @@ class Work:
         """
         options = Options.parse(self.job.options)
         data = self.blobs.read(self.job.file(UPLOAD))
-        with self.memory.for_image(
-            BYTES_PER_PIXEL * announced_pixels(data, self.max_pixels), self.watch
-        ):
-            max_pixels = announced_pixels(data, self.max_pixels)
+        with self.memory.for_file(data, self.watch) as max_pixels:
             decoded = decode_image(data, max_pixels=max_pixels, **options.decoding)
             del data
             image = spool(decoded, self.scratch)
@@ -138,7 +133,7 @@ class Work:
             read = self._segment(image, plan)
         outcome = {
             "model": plan.model,
-            "providers": sorted(set(self.segmenter.predictor.providers.values())),
+            "providers": self.segmenter.predictor.providers_in_use,
             "building_count": read.building_count,
             "building_fraction": round(read.building_fraction, 6),
             "building_area_m2": read.building_area,
@@ -162,9 +157,7 @@ class Work:
         made_of = {
             "rooftrace": __version__,
             "model": plan.model,
-            "execution provider": ", ".join(
-                sorted(set(self.segmenter.predictor.providers.values()))
-            ),
+            "execution provider": ", ".join(self.segmenter.predictor.providers_in_use),
         }
         before, anew = self.job.made_of, []
         if before is not None and before != made_of:

@@ -13,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import serve
 
-from ..api.admission import Admission, Deadline, Memory
-from ..api.engine import Answer, LocalEngine
+from ..api.admission import Admission, Deadline, memory_of
+from ..api.engine import Answer, Engine
 from ..api.stages import Stages
 from ..api.uploads import Upload
 from ..api.work import Work
 from ..bundle.manifest import Manifest
 from ..errors import NotReady, RooftraceError
 from ..loading import load_models
-from ..outputs.formats import BYTES_PER_PIXEL, FORMATS
-from ..segmentation.options import Options
 from ..settings import Settings, load_settings
 
 T = TypeVar("T")
@@ -46,33 +44,15 @@ class Description:
     concurrency: int
 
 
-@dataclass(frozen=True)
-class Asked:
-    """An image, and how to segment it. `left`: seconds, of `seconds` that the request has."""
-
-    filename: str
-    data: bytes
-    options: Options
-    formats: tuple[str, ...]
-    document: bool
-    seconds: float
-    left: float
-
-
 class Replica:
     """A process with the models. Domain errors are its values: Ray would wrap what is raised."""
 
     def __init__(self, settings: Settings) -> None:
         self._segmenter = load_models(settings)
-        self._max_pixels = settings.max_pixels
-        memory = Memory(
-            settings.memory_budget,
-            largest_body=settings.max_upload_bytes,
-            largest_image=BYTES_PER_PIXEL * settings.max_pixels,
-        )
         self._concurrency = concurrency_of(settings)
-        self._admission = Admission(concurrency=self._concurrency, max_waiting=0, memory=memory)
-        self._engine = LocalEngine(self._admission)
+        self._engine = Engine(
+            Admission(concurrency=self._concurrency, max_waiting=0, memory=memory_of(settings))
+        )
 
     async def describe(self) -> Description:
         """Say what is loaded."""
@@ -85,20 +65,16 @@ class Replica:
             self._concurrency,
         )
 
-    async def segment(self, asked: Asked) -> tuple[Answer | RooftraceError, dict[str, float]]:
-        """Segment an image; return its answer or what is wrong with it, and seconds by stage."""
-        deadline, stages = Deadline(asked.seconds, asked.left), Stages()
-        work = Work(
-            self._segmenter,
-            asked.options,
-            tuple(FORMATS[name] for name in asked.formats),
-            self._max_pixels,
-            deadline.check,
-            asked.document,
-        )
-        upload = Upload(asked.filename, asked.data)
-        answer = await _caught(self._engine.segment(work, upload, stages, deadline))
-        return answer, stages.seconds
+    async def segment(
+        self, work: Work, upload: Upload, seconds: float, left: float
+    ) -> tuple[Answer | RooftraceError, dict[str, float]]:
+        """Segment an image; return its answer or what is wrong with it, and seconds by stage.
+
+        `left` seconds are left, of `seconds` that the request has.
+        """
+        deadline, stages = Deadline(seconds, left), Stages()
+        segmenting = self._engine.segment(self._segmenter, work, upload, stages, deadline)
+        return await _caught(segmenting), stages.seconds
 
     async def predict(
         self, version: str, member: str, patches: NDArray[np.uint8]

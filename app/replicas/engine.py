@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..api.admission import Admission, Deadline
-from ..api.engine import Answer
+from ..api.engine import Answer, Engine
 from ..api.stages import Stages
 from ..api.uploads import Upload
 from ..api.work import Work
@@ -31,7 +31,6 @@ from ray.serve.handle import DeploymentHandle
 from .application import (
     APPLICATION,
     DEPLOYMENT,
-    Asked,
     Description,
     deploy,
     most_replicas,
@@ -137,33 +136,25 @@ class RemoteModels:
                 _check_again(error, tries := tries + 1)
 
 
-class RayEngine:
+class RayEngine(Engine):
     """Hands whole images to the replicas, and knows how many there are."""
 
     def __init__(self, models: RemoteModels, admission: Admission) -> None:
+        super().__init__(admission)
         self._models = models
-        self._admission = admission
         self._replicas = 1
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="replicas", daemon=True)
 
     async def segment(
-        self, work: Work, upload: Upload, stages: Stages, deadline: Deadline
+        self, segmenter: Segmenter, work: Work, upload: Upload, stages: Stages, deadline: Deadline
     ) -> Answer:
         """Have a replica segment an upload. What Ray took of the time counts as `queue`."""
-        asked = Asked(
-            upload.filename,
-            upload.data,
-            work.options,
-            tuple(format.name for format in work.formats),
-            work.document,
-            deadline.seconds,
-            deadline.remaining,
-        )
+        asked = work, upload, deadline.seconds, deadline.remaining
         began = perf_counter()
         try:
             async with asyncio.timeout(max(0.0, deadline.remaining)) as limit:
-                found = await self._models.ask("segment", asked)
+                found = await self._models.ask("segment", *asked)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -172,7 +163,7 @@ class RayEngine:
         stages.add_remote(seconds, began)
         if isinstance(answer, RooftraceError):
             raise answer
-        if answer.version != work.segmenter.manifest.version:
+        if answer.version != segmenter.manifest.version:
             self._models.notice()
         return answer
 
@@ -206,7 +197,7 @@ class RayEngine:
             if running != self._replicas:
                 self._replicas = running
                 logger.info("%d model replicas run", running)
-            self._admission.concurrency = max(1, running) * self._models.concurrency
+            self.admission.concurrency = max(1, running) * self._models.concurrency
 
 
 class RemotePredictor(Predictor):

@@ -88,6 +88,11 @@ class Predictor(ABC):
                 part.done.cancel()
         return probabilities
 
+    @property
+    def providers_in_use(self) -> list[str]:
+        """What members run on, each once."""
+        return sorted(set(self.providers.values()))
+
     def close(self) -> None:
         """Wait for running work and stop the threads."""
         self._pool.shutdown()

@@ -38,8 +38,8 @@ GUARDS = (
     Guard(
         "room is asked for before parameters are read",
         "app/api/routes.py",
-        ", route_class=RoomFirst",
-        "",
+        ", RoomFirst)",
+        ")",
         "tests/unit/test_admission.py::TestQueue"
         "::test_refusing_takes_no_thread_and_looks_at_nothing_else",
     ),

@@ -13,8 +13,9 @@ import PIL.Image
 import pytest
 
 from app.api.stages import Stages
+from app.api.uploads import Upload
 from app.api.work import Work
-from app.outputs.formats import BYTES_PER_PIXEL, FORMATS
+from app.outputs.formats import BYTES_PER_PIXEL
 from app.segmentation.options import Options
 from app.segmentation.segmenter import load_segmenter
 from app.segmentation.stream import never
@@ -67,7 +68,7 @@ def measure(bundle: Path, kind: str, format: str) -> float:
         resample="off",
         bands="mask,probability,disagreement",
     )
-    work = Work(segmenter, options, (FORMATS[format],), 10**8, never)
+    work = Work(options, [format])
     before = most = _resident()
     done = threading.Event()
 
@@ -79,7 +80,7 @@ def measure(bundle: Path, kind: str, format: str) -> float:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    chosen, stream = work.begin("x", data, Stages())
+    chosen, stream = work.begin(segmenter, Upload("x", data), 10**8, Stages(), never)
     assert chosen.encode(stream)
     assert stream.building_count
     done.set()

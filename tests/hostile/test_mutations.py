@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from app.api.problems import STATUS
 from app.api.stages import Stages
+from app.api.uploads import Upload
 from app.api.work import Work
 from app.errors import InputError
-from app.outputs.formats import FORMATS
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from app.segmentation.stream import collect, never
@@ -80,7 +80,7 @@ def mended(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_it_is_segmented_or_refused(small_toy: Segmenter, kind: str) -> None:
-    work = Work(small_toy, Options(overlap=0), (FORMATS["overlay"],), MAX_PIXELS, never)
+    work = Work(Options(overlap=0), ["overlay"])
     met: set[str] = set()
 
     @settings(suppress_health_check=list(HealthCheck))
@@ -88,11 +88,11 @@ def test_it_is_segmented_or_refused(small_toy: Segmenter, kind: str) -> None:
     def holds(data: bytes) -> None:
         began = time.thread_time()
         try:
-            _, stream = work.begin("x", data, Stages())
+            _, stream = work.begin(small_toy, Upload("x", data), MAX_PIXELS, Stages(), never)
             found = collect(stream)
             assert found.mask.shape == (stream.image.height, stream.image.width)
             assert np.isfinite(found.probability).all()
-            chosen, again = work.begin("x", data, Stages())
+            chosen, again = work.begin(small_toy, Upload("x", data), MAX_PIXELS, Stages(), never)
             assert chosen.encode(again)
             met.add("segmented")
         except InputError as error:
