@@ -14,7 +14,7 @@ from . import __version__
 from .api import health, page, problems, processes, routes, tiles
 from .api import jobs as job_routes
 from .api.access import access_of
-from .api.admission import Admission, memory_of
+from .api.admission import Admission
 from .api.cors import Cors
 from .api.engine import Engine
 from .api.metrics import Metrics
@@ -25,6 +25,7 @@ from .extras import check_extra
 from .imaging.proj import check_proj
 from .jobs.jobs import Jobs, check_place
 from .loading import load_models
+from .memory import memory_of
 from .runtime.cores import usable_cores
 from .segmentation.segmenter import Segmenter
 from .settings import Settings, load_settings

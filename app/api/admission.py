@@ -2,24 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from threading import Condition
-from typing import Protocol, TypeVar
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
-from ..errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
-from ..imaging.header import announced_pixels
-from ..outputs.formats import BYTES_PER_PIXEL
-from ..settings import Settings
+from ..errors import ClientGone, DeadlineExceeded, QueueFull
+from ..memory import COPIES, Memory
 
 T = TypeVar("T")
-
-_COPIES = 2
-"""A body is held as it comes in, and once more while it is put together."""
-
-_GLANCE = 0.1
-"""Seconds after which a thread that waits for memory looks whether anybody still wants it."""
 
 
 class Deadline:
@@ -58,127 +49,6 @@ class Deadline:
             f"The result was not ready within {self.seconds:g} seconds. Send a smaller image, "
             "a smaller overlap, no tta or fewer files."
         )
-
-
-class Checked(Protocol):
-    """Work that may be told to end while it waits."""
-
-    def check(self) -> None:
-        """Raise if it is to end."""
-
-
-class Memory:
-    """A budget of bytes: bodies get theirs at once or not at all, images wait for it in threads.
-
-    The share of the largest image is never given to bodies. So an image waits for other images
-    alone, each of which ends, and none can be locked out by uploads that wait behind it.
-    """
-
-    def __init__(self, budget: int, *, largest_body: int, largest_image: int) -> None:
-        """Share `budget` bytes.
-
-        Raises:
-            SettingsError: it does not hold the largest body and the largest image.
-        """
-        if budget < (least := _COPIES * largest_body + largest_image):
-            raise SettingsError(
-                f"ROOFTRACE_MEMORY_BUDGET={budget} does not hold one upload of "
-                f"ROOFTRACE_MAX_UPLOAD_BYTES and one image of ROOFTRACE_MAX_PIXELS, which is "
-                f"{least} bytes: raise it, or lower these"
-            )
-        self._budget = budget
-        self._largest_image = largest_image
-        self.largest_job = budget - least
-        """Bytes that jobs may have while the largest body and the largest image find room too."""
-        self._bodies = self._images = 0
-        self._changed = Condition()
-
-    @property
-    def reserved(self) -> int:
-        """Return how many bytes are reserved."""
-        return self._bodies + self._images
-
-    def resize_body(self, old: int, new: int) -> None:
-        """Change a body's reservation.
-
-        Raises:
-            QueueFull: the bodies have no more to share.
-        """
-        with self._changed:
-            room = self._budget - self._largest_image - (self._bodies - old)
-            if new > max(room, old):
-                raise QueueFull(
-                    f"Other uploads leave {max(0, room)} bytes of memory, and this one needs "
-                    f"{new}. Try again shortly."
-                )
-            self._bodies += new - old
-            self._changed.notify_all()
-
-    @contextmanager
-    def for_image(self, size: int, deadline: Checked) -> Iterator[None]:
-        """Wait in a thread until `size` bytes are free, and hold them while inside.
-
-        Raises:
-            Exception: whatever `deadline.check` raises.
-        """
-        size = min(size, self._largest_image)
-        with self._changed:
-            while self.reserved + size > self._budget:
-                deadline.check()
-                self._changed.wait(_GLANCE)
-            self._images += size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._images -= size
-                self._changed.notify_all()
-
-    @contextmanager
-    def for_file(self, data: bytes, deadline: Checked) -> Iterator[int]:
-        """Wait as `for_image` does for an image's file; return how many pixels it may have.
-
-        The memory is what the file's header announces. So no decoder may find more pixels.
-        """
-        pixels = announced_pixels(data, self._largest_image // BYTES_PER_PIXEL)
-        with self.for_image(BYTES_PER_PIXEL * pixels, deadline):
-            yield pixels
-
-    @contextmanager
-    def for_job(self, size: int, deadline: Checked) -> Iterator[None]:
-        """Wait, not on the event loop, until there are `size` bytes; hold them while inside.
-
-        A job may take an hour. So it takes its bytes from the bodies' share, and no image waits
-        for it.
-
-        Raises:
-            Exception: whatever `deadline.check` raises.
-        """
-        while True:
-            deadline.check()
-            with self._changed:
-                try:
-                    self.resize_body(0, size)
-                    break
-                except QueueFull:
-                    self._changed.wait(_GLANCE)
-        try:
-            yield
-        finally:
-            self.resize_body(size, 0)
-
-
-def memory_of(settings: Settings) -> Memory:
-    """Share the memory that the settings allow.
-
-    Raises:
-        SettingsError: it does not hold what they allow one request to bring.
-    """
-    return Memory(
-        settings.memory_budget,
-        largest_body=settings.max_upload_bytes,
-        largest_image=BYTES_PER_PIXEL * settings.max_pixels,
-    )
 
 
 class Place:
@@ -232,7 +102,7 @@ class Place:
             self._admission.inside -= 1
 
     def _keep(self, size: int) -> None:
-        self._admission.memory.resize_body(_COPIES * self._kept, _COPIES * size)
+        self._admission.memory.resize_body(COPIES * self._kept, COPIES * size)
         self._kept = size
 
 

@@ -95,7 +95,7 @@ async def in_turn(
     submitted = perf_counter()
 
     def timed() -> T:
-        with admission.memory.for_file(data, deadline) as max_pixels:
+        with admission.memory.for_file(data, deadline.check) as max_pixels:
             stages.add_since("queue", submitted)
             return work(max_pixels)
 

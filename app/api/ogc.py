@@ -1,11 +1,11 @@
 """Bodies of OGC API - Processes. Source: OGC 18-062r2, Part 1: Core, version 1.0."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from .. import __version__
 from ..jobs.records import Job, Status
 from ..outputs.formats import FORMATS
 from ..segmentation.options import Options
@@ -127,6 +127,14 @@ def _later(description: str | None = None) -> Any:  # noqa: ANN401
     return Field(None, exclude_if=_is_none, description=description)
 
 
+def _in_milliseconds(seconds: float) -> float:
+    return round(seconds, 3)
+
+
+Moment = Annotated[datetime, BeforeValidator(_in_milliseconds)]
+"""A moment in UTC, of the seconds since 1970."""
+
+
 class ImageInfo(BaseModel):
     """The upload of a job."""
 
@@ -156,10 +164,10 @@ class StatusInfo(BaseModel):
     jobID: str = Field(examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])  # noqa: N815
     status: Status = Field(examples=["running"])
     message: str = Field(examples=["The image is being segmented."])
-    created: datetime
-    started: datetime | None = _later()
-    finished: datetime | None = _later()
-    updated: datetime
+    created: Moment
+    started: Moment | None = _later()
+    finished: Moment | None = _later()
+    updated: Moment
     progress: int = Field(ge=0, le=100, description="per cent", examples=[42])
     links: list[Link]
     image: ImageInfo
@@ -188,55 +196,33 @@ def status_info(job: Job, up: str) -> StatusInfo:
         links.append(Link(href=f"{self}/results", rel=f"{_REL}results", title="The results"))
     if job.status == "failed":
         links.append(Link(href=f"{self}/results", rel=f"{_REL}exceptions", title="Why it failed"))
-    found = job.outcome or {}
-    return StatusInfo(
-        jobID=job.id,
-        status=job.status,
-        message=job.message,
-        created=_moment(job.created),
-        started=None if job.started is None else _moment(job.started),
-        finished=None if job.finished is None else _moment(job.finished),
-        updated=_moment(job.updated),
-        progress=job.progress,
-        links=links,
-        image=ImageInfo(**job.image),
-        model=found.get("model"),
-        building_count=found.get("building_count"),
-        building_fraction=found.get("building_fraction"),
-        building_area_m2=found.get("building_area_m2"),
-        notices=found.get("notices"),
-    )
+    return StatusInfo(**{**vars(job), **(job.outcome or {})}, jobID=job.id, links=links)
 
 
-def process_links(up: str) -> list[Link]:
-    """Return the links of the process."""
+def process_summary(up: str) -> ProcessSummary:
+    """Describe the process in brief; `up` is as for `status_info`."""
     self = f"{up}processes/{PROCESS}"
-    return [
-        Link(href=self, rel="self", type="application/json"),
-        Link(href=f"{self}/execution", rel=f"{_REL}execute", title="Run it"),
-        Link(href=f"{up}jobs", rel=f"{_REL}job-list", type="application/json"),
-    ]
-
-
-def process_summary(version: str, up: str) -> ProcessSummary:
-    """Describe the process in brief."""
     return ProcessSummary(
         id=PROCESS,
-        version=version,
+        version=__version__,
         title="Building masks from satellite and aerial imagery",
         description="Segments the buildings of one image. As a job it keeps the probabilities, so "
         "that results of any format and threshold come without another inference.",
         keywords=["buildings", "segmentation", "imagery"],
         jobControlOptions=["sync-execute", "async-execute", "dismiss"],
         outputTransmission=["value"],
-        links=process_links(up),
+        links=[
+            Link(href=self, rel="self", type="application/json"),
+            Link(href=f"{self}/execution", rel=f"{_REL}execute", title="Run it"),
+            Link(href=f"{up}jobs", rel=f"{_REL}job-list", type="application/json"),
+        ],
     )
 
 
-def process_description(version: str, up: str) -> ProcessDescription:
+def process_description(up: str) -> ProcessDescription:
     """Describe the process with its inputs and outputs."""
     return ProcessDescription(
-        **process_summary(version, up).model_dump(), inputs=_inputs(), outputs=_outputs()
+        **process_summary(up).model_dump(), inputs=_inputs(), outputs=_outputs()
     )
 
 
@@ -282,26 +268,21 @@ def _inputs() -> dict[str, Any]:
         "minOccurs": 0,
         "schema": {"type": "string", "enum": list(FORMATS)},
     }
-    return {"image": image, "filename": name, "format": formats, **_options()}
-
-
-def _options() -> dict[str, Any]:
-    schema = Options.model_json_schema()
-    inputs = {}
-    for name, described in schema["properties"].items():
-        described = dict(described)
-        inputs[name] = {
-            "title": name,
-            "description": described.pop("description", ""),
+    options = {
+        option: {
+            "title": option,
+            "description": described.get("description", ""),
             "minOccurs": 0,
-            "schema": {key: of for key, of in described.items() if key != "title"},
+            "schema": {k: v for k, v in described.items() if k not in ("title", "description")},
         }
-    return inputs
+        for option, described in Options.model_json_schema()["properties"].items()
+    }
+    return {"image": image, "filename": name, "format": formats, **options}
 
 
 def _outputs() -> dict[str, Any]:
-    media_types: Sequence[str] = list(dict.fromkeys(f.media_type for f in FORMATS.values()))
-    schemas: list[Mapping[str, Any]] = [
+    media_types = dict.fromkeys(format.media_type for format in FORMATS.values())
+    schemas = [
         {"type": "object", "contentMediaType": media_type}
         if "json" in media_type
         else {"type": "string", "contentEncoding": "binary", "contentMediaType": media_type}
@@ -311,7 +292,3 @@ def _outputs() -> dict[str, Any]:
     return {
         OUTPUT: {"title": "The buildings", "description": described, "schema": {"oneOf": schemas}}
     }
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(round(seconds, 3), UTC)

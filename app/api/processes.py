@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, Response
 
-from .. import __version__, errors
+from .. import errors
 from ..imaging.decode import decode_image
 from ..jobs.records import Job
 from ..jobs.results import describe
@@ -61,7 +61,7 @@ async def processes(
     """List the one process. It knows `limit` because OGC's core wants it."""
     del limit  # one process is never too many
     links = [Link(href="processes", rel="self", type="application/json")]
-    return ProcessList(processes=[process_summary(__version__, "")], links=links)
+    return ProcessList(processes=[process_summary("")], links=links)
 
 
 @router.get(
@@ -72,7 +72,7 @@ async def processes(
 async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
     """Describe a process with its inputs and outputs."""
     _check_process(processID)
-    return process_description(__version__, "../")
+    return process_description("../")
 
 
 @executions.post(

@@ -61,11 +61,11 @@ class Service:
         self.metrics.out_of_memory.set_function(lambda: self.segmenter.predictor.out_of_memory)
         for status, gauge in self.metrics.jobs.items():
             gauge.set_function(partial(self._jobs_of, status))
-        self.metrics.job_bytes.set_function(lambda: self.jobs.stored_bytes)
+        self.metrics.job_bytes.set_function(lambda: self.jobs.crew.bytes)
         self._announce()
 
     def _jobs_of(self, status: str) -> int:
-        return self.jobs.totals.get(status, 0)
+        return self.jobs.crew.totals.get(status, 0)
 
     async def recorded(
         self, running: Coroutine[Any, Any, T], stages: Stages, outcome: str = "segmented"

@@ -126,7 +126,7 @@ async def tile(
 
         async def run(work: Callable[[], T], size: int) -> T:
             def in_memory() -> T:
-                with service.admission.memory.for_image(size, deadline):
+                with service.admission.memory.for_image(size, deadline.check):
                     return work()
 
             return await service.admission.run(in_memory, deadline)

@@ -7,14 +7,16 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
 from ..errors import InputError, JobsAway, StorageFull
+from ..memory import Memory
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs
 from .records import Job, is_id
-from .runner import LEASE, LEAST, Memory, Stopped, Watch, Work, failure
+from .runner import LEASE, LEAST, Stopped, Work, failure
 from .store import JobTable
 
 logger = logging.getLogger(__name__)
@@ -25,37 +27,39 @@ _AGAIN = 3.0
 """Seconds after which a job that waits for its files is tried again."""
 
 
-class Crew:
-    """A thread that works on one job after the other, and one that looks after all of them."""
+def _name() -> str:
+    return f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
-    def __init__(
-        self,
-        table: JobTable,
-        blobs: Blobs,
-        scratch: Path,
-        *,
-        retention: float,
-        models: Callable[[], Segmenter],
-        memory: Memory,
-        ended: Callable[[str], None],
-    ) -> None:
-        self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        """Name of the worker in leases."""
-        self.totals: dict[str, int] = {}
-        self.bytes = 0
-        self._table = table
-        self._blobs = blobs
-        self._scratch = scratch
-        self._retention = retention
-        self._models = models
-        self._memory = memory
-        self._ended = ended
-        self._stopping = Event()
-        self._wake = Event()
-        self._watches: dict[str, Watch] = {}
-        self._left: set[str] = set()
-        """Jobs that are gone, and whose files could not be removed yet."""
-        self._threads: list[Thread] = []
+
+@dataclass(eq=False)
+class Crew:
+    """A thread that works on one job after the other, and one that looks after all of them.
+
+    `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
+    """
+
+    table: JobTable
+    blobs: Blobs
+    scratch: Path
+    """Folder for the pixels of the job that is worked on."""
+    retention: float
+    """Seconds that a job is kept after its end."""
+    models: Callable[[], Segmenter]
+    memory: Memory
+    ended: Callable[[str], None]
+    name: str = field(default_factory=_name)
+    """Name of the worker in leases."""
+    totals: dict[str, int] = field(default_factory=dict)
+    """How many jobs have each status, as of a few seconds ago."""
+    bytes: int = 0
+    """Bytes on disk of all jobs, as of a few seconds ago."""
+    _stopping: Event = field(default_factory=Event)
+    _wake: Event = field(default_factory=Event)
+    _stops: dict[str, Event] = field(default_factory=dict)
+    """What stops the work on each job that is worked on here."""
+    _left: set[str] = field(default_factory=set)
+    """Jobs that are gone, and whose files could not be removed yet."""
+    _threads: list[Thread] = field(default_factory=list)
 
     def start(self) -> None:
         """Begin to work."""
@@ -70,13 +74,13 @@ class Crew:
 
     def leave(self, id: str) -> None:
         """Stop the work on a job, if it is worked on here."""
-        if (watch := self._watches.get(id)) is not None:
-            watch.stopped.set()
+        if (stopped := self._stops.get(id)) is not None:
+            stopped.set()
 
     def clear(self, id: str) -> None:
         """Remove the files of a job that is gone; later, if the store is away."""
         try:
-            self._blobs.remove(id)
+            self.blobs.remove(id)
             self._left.discard(id)
         except JobsAway:
             self._left.add(id)
@@ -85,19 +89,19 @@ class Crew:
         """Stop: what is not finished is anybody's at once."""
         self._stopping.set()
         self._wake.set()
-        for id in list(self._watches):
+        for id in list(self._stops):
             self.leave(id)
         for thread in self._threads:
             thread.join()
         if self._threads:
             with suppress(JobsAway, StorageFull):
-                self._table.free(self.name)
+                self.table.free(self.name)
 
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                job = self._table.claim(self.name, LEASE)
+                job = self.table.claim(self.name, LEASE)
             except (JobsAway, StorageFull):  # the log says so
                 job = None
             if job is None:
@@ -106,28 +110,29 @@ class Crew:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        watch = self._watches[job.id] = Watch()
+        stopped = self._stops[job.id] = Event()
         try:
             if self._stopping.is_set():
                 raise Stopped
+            segmenter = self.models()
             Work(
                 job,
                 self.name,
-                self._table,
-                self._blobs,
-                self._scratch,
-                self._models(),
-                self._memory,
-                watch,
+                self.table,
+                self.blobs,
+                self.scratch,
+                segmenter,
+                self.memory,
+                stopped,
             ).run()
-            self._ended("successful")
+            self.ended("successful")
             logger.info("job %s is finished", job.id)
         except Stopped:
             self._remove_if_gone(job)
         except JobsAway as error:
             logger.warning("job %s waits: %s", job.id, error)
             with suppress(JobsAway, StorageFull):  # a store is away: anybody may try again soon
-                self._table.renew(job.id, self.name, _AGAIN)
+                self.table.renew(job.id, self.name, _AGAIN)
             self._wake.wait(_GLANCE)
         except Exception as error:
             # A file may be missing because the job was dismissed as it was read.
@@ -136,18 +141,18 @@ class Crew:
             else:
                 self._remove_if_gone(job)
         finally:
-            del self._watches[job.id]
+            del self._stops[job.id]
 
     def _is_mine(self, job: Job) -> bool:
         try:
-            return self._table.renew(job.id, self.name, LEASE)
+            return self.table.renew(job.id, self.name, LEASE)
         except (JobsAway, StorageFull):
             return True
 
     def _remove_if_gone(self, job: Job) -> None:
         """Remove the files of a job that was dismissed as they were written."""
         with suppress(JobsAway):
-            if not self._table.known([job.id]):
+            if not self.table.known([job.id]):
                 self.clear(job.id)
 
     def _fail(self, job: Job, error: Exception) -> None:
@@ -156,19 +161,19 @@ class Crew:
         level = logging.INFO if isinstance(error, InputError) else logging.ERROR
         logger.log(level, "job %s failed: %s", job.id, error, exc_info=trace)
         with suppress(JobsAway, StorageFull):  # its lease ends, and it is begun again
-            self._blobs.remove(job.bands)
-            noted = self._table.change(
+            self.blobs.remove(job.bands)
+            noted = self.table.change(
                 job.id,
                 self.name,
                 status="failed",
                 message=problem["detail"] or "A fault of the service; its log has the details.",
                 problem=problem,
                 finished=time.time(),
-                bytes=max(LEAST, self._blobs.size(job.id)),
+                bytes=max(LEAST, self.blobs.size(job.id)),
                 lease_until=0.0,
             )
             if noted:
-                self._ended("failed")
+                self.ended("failed")
             else:
                 self._remove_if_gone(job)
 
@@ -177,15 +182,15 @@ class Crew:
         is_swept = self._sweep()
         while not self._stopping.wait(LEASE / 5):
             with suppress(JobsAway, StorageFull):
-                for id in list(self._watches):
-                    if not self._table.renew(id, self.name, LEASE):
+                for id in list(self._stops):
+                    if not self.table.renew(id, self.name, LEASE):
                         self.leave(id)
-                for id in self._table.expired(time.time() - self._retention):
-                    self._table.remove(id)
+                for id in self.table.expired(time.time() - self.retention):
+                    self.table.remove(id)
                     self._left.add(id)
-                self.totals, self.bytes = self._table.totals()
+                self.totals, self.bytes = self.table.totals()
             with suppress(JobsAway):
-                self._blobs.check()
+                self.blobs.check()
                 is_swept = is_swept or self._sweep()
                 for id in list(self._left):
                     self.clear(id)
@@ -193,10 +198,10 @@ class Crew:
     def _sweep(self) -> bool:
         """Remove the files of jobs that are gone; return whether they could be looked for."""
         try:
-            names = [name.removeprefix("./") for name in self._blobs.names(".")]
+            names = [name.removeprefix("./") for name in self.blobs.names(".")]
             ids = [name for name in names if is_id(name)]  # a bucket may hold other things
-            for id in set(ids) - self._table.known(ids):
-                self._blobs.remove(id)
+            for id in set(ids) - self.table.known(ids):
+                self.blobs.remove(id)
         except (JobsAway, OSError):
             return False
         return True

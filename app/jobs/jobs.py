@@ -14,12 +14,13 @@ from typing import IO
 
 from ..errors import JobsAway, NoSuchJob, SettingsError, StorageFull
 from ..extras import check_extra
+from ..memory import Memory
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs, Folder
 from .crew import Crew
 from .records import UPLOAD, Job
 from .results import Kept
-from .runner import LEAST, Memory
+from .runner import LEAST
 from .store import Filter, JobTable
 
 logger = logging.getLogger(__name__)
@@ -56,37 +57,19 @@ class Jobs:
         """
         self.memory = memory
         self._folder = place if isinstance(place, Path) else None
-        self._ended = ended
         self._blobs = open_store(place)
         self._is_shared = database is not None
         self._table = JobTable(database or f"sqlite:///{place}/jobs.sqlite", budget=budget)
-        self._crew = Crew(
-            self._table,
-            self._blobs,
-            self._folder / "scratch" if self._folder else Path(gettempdir()),
-            retention=retention,
-            models=models,
-            memory=memory,
-            ended=ended,
-        )
+        scratch = self._folder / "scratch" if self._folder else Path(gettempdir())
+        self.crew = Crew(self._table, self._blobs, scratch, retention, models, memory, ended)
         self._opening = Lock()
         self._is_open = False
         self._shared: IO[str] | None = None
 
     @property
-    def totals(self) -> dict[str, int]:
-        """How many jobs have each status, as of a few seconds ago."""
-        return self._crew.totals
-
-    @property
     def is_away(self) -> bool:
         """Whether the database or the store could not be reached when it was last asked."""
         return self._table.is_away or self._blobs.is_away
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes on disk of all jobs, as of a few seconds ago."""
-        return self._crew.bytes
 
     def start(self) -> None:
         """Go on with the jobs of earlier processes, if there are any."""
@@ -97,7 +80,7 @@ class Jobs:
 
     def close(self) -> None:
         """Stop the work: what is not finished is left to the next start."""
-        self._crew.close()
+        self.crew.close()
         self._table.close()
         if self._shared is not None:
             self._shared.close()
@@ -113,18 +96,18 @@ class Jobs:
         size = max(LEAST, len(data) + _PER_PIXEL * pixels)
         # Nobody works on it before its upload is there.
         until = time.time() + _WRITING
-        self._table.add(replace(job, bytes=size, worker=self._crew.name, lease_until=until))
+        self._table.add(replace(job, bytes=size, worker=self.crew.name, lease_until=until))
         try:
             self._blobs.write(job.file(UPLOAD), data)
-            self._table.change(job.id, self._crew.name, worker=None, lease_until=0.0)
+            self._table.change(job.id, self.crew.name, worker=None, lease_until=0.0)
         except BaseException as error:
             with suppress(JobsAway, StorageFull):
                 self._table.remove(job.id)
-            self._crew.clear(job.id)
+            self.crew.clear(job.id)
             if isinstance(error, OSError):
                 raise _no_room(error) from error
             raise
-        self._crew.wake()
+        self.crew.wake()
         return job
 
     def get(self, id: str, owner: str) -> Job:
@@ -155,9 +138,9 @@ class Jobs:
         """
         job = self.get(id, owner)
         self._table.remove(id)
-        self._crew.leave(id)
-        self._crew.clear(id)
-        self._ended("dismissed")
+        self.crew.leave(id)
+        self.crew.clear(id)
+        self.crew.ended("dismissed")
         return job
 
     def upload(self, job: Job) -> bytes:
@@ -202,7 +185,7 @@ class Jobs:
             if not self._is_shared:
                 self._take_over()
             self._is_open = True
-            self._crew.start()
+            self.crew.start()
 
     def _take_over(self) -> None:
         """End the leases of processes that are gone, if this one is alone with its folder."""

@@ -5,16 +5,16 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Protocol
 
 from .. import __version__
 from ..errors import JobsAway, RooftraceError, StorageFull, UploadTooLarge
 from ..imaging.decode import decode_image
 from ..imaging.image import Image
+from ..memory import Memory
 from ..outputs.formats import BYTES_PER_PIXEL
 from ..segmentation.options import Options
 from ..segmentation.plan import Plan
@@ -41,36 +41,6 @@ _TELL_AGAIN = 0.1
 
 class Stopped(Exception):
     """The work on a job ends here: the process stops, or the job is another's or dismissed."""
-
-
-@dataclass
-class Watch:
-    """Whether the work on a job is to go on."""
-
-    stopped: Event = field(default_factory=Event)
-
-    def check(self) -> None:
-        """Stop the work if somebody said so.
-
-        Raises:
-            Stopped: somebody did.
-        """
-        if self.stopped.is_set():
-            raise Stopped
-
-
-class Memory(Protocol):
-    """The memory that jobs share with requests."""
-
-    @property
-    def largest_job(self) -> int:
-        """Bytes that one job may have while it runs."""
-
-    def for_file(self, data: bytes, deadline: Watch) -> AbstractContextManager[int]:
-        """Wait until there is memory for a file's image; keep it inside. Its most pixels."""
-
-    def for_job(self, size: int, deadline: Watch) -> AbstractContextManager[None]:
-        """Wait until there are `size` bytes for a job; keep them while inside."""
 
 
 def running_memory(image: Image, plan: Plan) -> int:
@@ -107,7 +77,7 @@ class Work:
     scratch: Path
     segmenter: Segmenter
     memory: Memory
-    watch: Watch
+    stopped: Event
     _told_at: float = 0.0
 
     def run(self) -> SegmentedStream:
@@ -120,7 +90,7 @@ class Work:
         """
         options = Options.parse(self.job.options)
         data = self.blobs.read(self.job.file(UPLOAD))
-        with self.memory.for_file(data, self.watch) as max_pixels:
+        with self.memory.for_file(data, self._check) as max_pixels:
             decoded = decode_image(data, max_pixels=max_pixels, **options.decoding)
             del data
             image = spool(decoded, self.scratch)
@@ -129,7 +99,7 @@ class Work:
         plan = self.segmenter.plan(image, options, buildings=True)
         check_width(image, plan, self.memory)
         anew = self._begin(plan)
-        with self.memory.for_job(running_memory(image, plan), self.watch):
+        with self.memory.for_job(running_memory(image, plan), self._check):
             read = self._segment(image, plan)
         outcome = {
             "model": plan.model,
@@ -187,16 +157,16 @@ class Work:
             bands = self.segmenter.bands(
                 plan,
                 image,
-                self.watch.check,
+                self._check,
                 first=first,
                 count=count,
                 advanced=self._advance(plan, first),
             )
             for _ in kept.save(bands):
-                self.watch.check()
+                self._check()
         masks = replace(plan, buildings=False)
         whole = KeptBands(self.blobs, self.job.bands, check=False).read(masks, image)
-        read = stream(masks, image, whole, self.watch.check, cascade_count=count)
+        read = stream(masks, image, whole, self._check, cascade_count=count)
         for _ in read:
             pass
         return read
@@ -216,6 +186,10 @@ class Work:
                     self._note(progress=min(99, 100 * done // total))
 
         return advanced
+
+    def _check(self) -> None:
+        if self.stopped.is_set():
+            raise Stopped
 
     def _note(self, **values: object) -> None:
         if not self.table.change(self.job.id, self.worker, **values):

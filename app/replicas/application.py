@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import serve
 
-from ..api.admission import Admission, Deadline, memory_of
+from ..api.admission import Admission, Deadline
 from ..api.engine import Answer, Engine
 from ..api.stages import Stages
 from ..api.uploads import Upload
@@ -21,6 +21,7 @@ from ..api.work import Work
 from ..bundle.manifest import Manifest
 from ..errors import NotReady, RooftraceError
 from ..loading import load_models
+from ..memory import memory_of
 from ..settings import Settings, load_settings
 
 T = TypeVar("T")

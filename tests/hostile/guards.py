@@ -45,7 +45,7 @@ GUARDS = (
     ),
     Guard(
         "bodies have a budget",
-        "app/api/admission.py",
+        "app/memory.py",
         "if new > max(room, old):",
         "if False:",
         "tests/unit/test_admission.py::TestMemory"

@@ -12,10 +12,12 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from app.api.admission import Admission, Deadline, Memory
+from app.api.admission import Admission, Deadline
 from app.errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
 from app.main import create_app
+from app.memory import Memory
 from app.outputs.formats import BYTES_PER_PIXEL
+from app.segmentation.stream import never
 from tests.factories import scene
 from tests.serving import (
     END,
@@ -189,7 +191,7 @@ class TestMemory:
         held, most, done = threading.Lock(), [0], []
 
         def work(size: int) -> None:
-            with memory.for_image(size, Deadline(20)):
+            with memory.for_image(size, never):
                 with held:
                     most[0] = max(most[0], memory.reserved)
                 time.sleep(0.02)
@@ -210,11 +212,11 @@ class TestMemory:
             Deadline(0.2),
             Deadline(9),
         )
-        with memory.for_image(100, Deadline(9)):
-            with pytest.raises(DeadlineExceeded), memory.for_image(1, late):
+        with memory.for_image(100, never):
+            with pytest.raises(DeadlineExceeded), memory.for_image(1, late.check):
                 pass
             gone.abandon()
-            with pytest.raises(ClientGone), memory.for_image(1, gone):
+            with pytest.raises(ClientGone), memory.for_image(1, gone.check):
                 pass
         assert memory.reserved == 0
 

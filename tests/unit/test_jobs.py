@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.api.admission import Memory
 from app.errors import QueueFull, SettingsError
-from app.jobs.runner import Stopped, Watch
 from app.main import create_app
+from app.memory import Memory
+from app.segmentation.stream import never
 from tests.factories import nan_graph, scene, toy_cascade, write_toy_bundle
 from tests.geotiff import tiff
 from tests.maps import NORTH_UP, UTM
@@ -457,14 +457,16 @@ class TestMemory:
     def test_a_job_takes_the_bodies_share_and_no_images(self) -> None:
         memory = Memory(1000, largest_body=100, largest_image=500)
         assert memory.largest_job == 300
-        with memory.for_job(300, Watch()), memory.for_image(500, Watch()):
+        with memory.for_job(300, never), memory.for_image(500, never):
             memory.resize_body(0, 200)  # the largest, which is held twice
             with pytest.raises(QueueFull):
                 memory.resize_body(200, 201)
         memory.resize_body(200, 500)
-        watch = Watch()
-        watch.stopped.set()
-        with pytest.raises(Stopped), memory.for_job(1, watch):
+
+        def stop() -> None:
+            raise InterruptedError
+
+        with pytest.raises(InterruptedError), memory.for_job(1, stop):
             pass
 
     def test_an_image_with_too_long_rows_is_no_job(self, tmp_path: Path, bundle: Path) -> None:
