@@ -23,7 +23,7 @@ from .api.service import Service
 from .api.tracing import Traces
 from .extras import check_extra
 from .imaging.proj import check_proj
-from .jobs.jobs import Jobs, check_place
+from .jobs.jobs import Jobs
 from .loading import load_models
 from .memory import memory_of
 from .runtime.cores import usable_cores
@@ -56,7 +56,15 @@ def create_app(
     traces = Traces(settings.traces)
     live = _open_tiles(settings)
     database = settings.database.get_secret_value() if settings.database else None
-    check_place(settings.jobs, database)
+    jobs = Jobs(
+        settings.jobs,
+        database=database,
+        budget=settings.job_budget,
+        retention=settings.job_retention,
+        models=lambda: app.state.service.segmenter,
+        memory=memory,
+        ended=lambda outcome: metrics.jobs_ended.labels(outcome).inc(),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,15 +72,6 @@ def create_app(
         concurrency = settings.concurrency or (settings.workers or usable_cores()) + 1
         admission = Admission(
             concurrency=concurrency, max_waiting=settings.max_waiting, memory=memory
-        )
-        jobs = Jobs(
-            settings.jobs,
-            database=database,
-            budget=settings.job_budget,
-            retention=settings.job_retention,
-            models=lambda: service.segmenter,
-            memory=memory,
-            ended=lambda outcome: metrics.jobs_ended.labels(outcome).inc(),
         )
         app.state.service = service = Service(
             settings,

@@ -91,6 +91,7 @@ class Memory:
         The memory is what the file's header announces. So no decoder may find more pixels.
         """
         pixels = announced_pixels(data, self._largest_image // BYTES_PER_PIXEL)
+        del data  # its owner may let go of it inside
         with self.for_image(BYTES_PER_PIXEL * pixels, check):
             yield pixels
 

@@ -41,10 +41,24 @@ class Deadline:
         if self._abandoned:
             raise ClientGone("The client left before its result was ready.")
         if self.remaining <= 0:
-            raise self.exceeded()
+            raise self._exceeded()
 
-    def exceeded(self) -> DeadlineExceeded:
-        """Return the error that says so."""
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Cancel what is awaited inside when the moment has come.
+
+        Raises:
+            DeadlineExceeded: it has.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, self.remaining)) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():  # it is the work's own
+                raise
+            raise self._exceeded() from None
+
+    def _exceeded(self) -> DeadlineExceeded:
         return DeadlineExceeded(
             f"The result was not ready within {self.seconds:g} seconds. Send a smaller image, "
             "a smaller overlap, no tta or fewer files."
@@ -165,12 +179,8 @@ class Admission:
 
         future = asyncio.get_running_loop().run_in_executor(self._threads, begin)
         try:
-            async with asyncio.timeout(max(0.0, deadline.remaining)) as limit:
+            async with deadline.limit():
                 return await future
-        except TimeoutError:
-            if not limit.expired():  # it is the work's own
-                raise
-            raise deadline.exceeded() from None
         except asyncio.CancelledError:
             deadline.abandon()
             raise

@@ -12,6 +12,7 @@ from ..segmentation.stream import SegmentedStream
 from .admission import Deadline, Place
 from .engine import Answer, encode, in_turn
 from .headers import add_notices
+from .parameters import refuse_repeated
 from .service import Running
 from .stages import Stages
 from .uploads import Upload, announced_length, unless_gone
@@ -46,6 +47,7 @@ class Call:
     def __init__(self, request: Request, service: Running) -> None:
         self.request = request
         self.service = service
+        self.segmenter = service.segmenter  # the same to its end, whatever is loaded meanwhile
         self.deadline = Deadline(service.settings.deadline)
         self.stages = Stages()
         request.state.stages = self.stages.seconds
@@ -67,10 +69,8 @@ class Call:
             ClientGone: nobody waits for it any more.
             Exception: as `Engine.segment`.
         """
-        engine, segmenter = self.service.engine, self.service.segmenter
-        return await self._answer(
-            engine.segment(segmenter, work, upload, self.stages, self.deadline)
-        )
+        segment = self.service.engine.segment
+        return await self._answer(segment(self.segmenter, work, upload, self.stages, self.deadline))
 
     async def answer(
         self,
@@ -102,12 +102,8 @@ class Call:
         answer = await unless_gone(self.request, self.service.recorded(running, self.stages))
         self.service.metrics.pixels.inc(answer.pixels)
         taken = self.stages.seconds.items()
-        headers = {
-            "Server-Timing": ", ".join(f"{s};dur={1000 * t:.1f}" for s, t in taken),
-            "X-Model-Version": answer.version,
-            "X-Execution-Provider": ", ".join(answer.providers),
-            **answer.figures,
-        }
+        timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in taken)
+        headers = {"Server-Timing": timing, **answer.headers}
         response = Response(answer.body, media_type=answer.media_type, headers=headers)
         add_notices(response, answer.notices)
         return response
@@ -122,11 +118,12 @@ class Call:
 
 
 async def _call(request: Request, service: Running) -> Call:
+    refuse_repeated(request)
     return Call(request, service)
 
 
 Calling = Annotated[Call, Depends(_call)]
-"""The type of an endpoint's argument that is its call."""
+"""The type of an endpoint's argument that is its call; a parameter that came twice is refused."""
 
 
 def accepted(request: Request) -> str:

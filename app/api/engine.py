@@ -30,8 +30,7 @@ class Answer:
     body: bytes
     media_type: str
     version: str
-    providers: tuple[str, ...]
-    figures: Mapping[str, str]
+    headers: Mapping[str, str]
     notices: tuple[str, ...]
     pixels: int
 
@@ -78,11 +77,7 @@ class Engine:
 
 
 async def in_turn(
-    admission: Admission,
-    data: bytes,
-    work: Callable[[int], T],
-    stages: Stages,
-    deadline: Deadline,
+    admission: Admission, data: bytes, work: Callable[[int], T], stages: Stages, deadline: Deadline
 ) -> T:
     """Run the work of an image's file in a thread, in its turn, once there is memory for it.
 
@@ -117,8 +112,7 @@ def encode(
             documented(format, body) if document else body,
             "application/json" if document else format.media_type,
             stream.plan.model,
-            tuple(providers),
-            figures(stream),
+            figures(stream, providers),
             stream.plan.notices,
             math.prod(stream.plan.size),
         )

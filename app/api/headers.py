@@ -7,6 +7,7 @@ from fastapi import Response
 
 from ..segmentation.stream import SegmentedStream
 from .parameters import ANY_BYTES, RESULT_TYPES
+from .uploads import IMAGE_TYPES
 
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
 
@@ -68,12 +69,25 @@ RESULT_CONTENT: dict[str, Any] = {
     "application/geo+json": {"schema": _OBJECT},
 }
 """Bodies of a segmented image, as OpenAPI objects."""
+RESULT: dict[str, Any] = {
+    "description": "The result, in the chosen format",
+    "content": RESULT_CONTENT,
+    "headers": RESULT_HEADERS,
+}
+"""The answer that is a segmented image, as an OpenAPI object."""
+IMAGE_BODY: dict[str, Any] = {
+    "multipart/form-data": form("file", BINARY),
+    **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
+}
+"""Bodies that are one image, as OpenAPI objects."""
 
 
-def figures(stream: SegmentedStream) -> dict[str, str]:
-    """Return what a stream that was read to its end counted, as headers."""
+def figures(stream: SegmentedStream, providers: Sequence[str]) -> dict[str, str]:
+    """Return what made a stream, and what it counted when it was read to its end, as headers."""
     area, count = stream.building_area, stream.cascade_count
     return {
+        "X-Model-Version": stream.plan.model,
+        "X-Execution-Provider": ", ".join(providers),
         "X-Building-Fraction": f"{stream.building_fraction:.6f}",
         "X-Building-Count": str(stream.building_count),
         **({} if area is None else {"X-Building-Area-M2": f"{area:.2f}"}),

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from typing import Literal
-from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,11 +40,6 @@ class JobListParameters(BaseModel):
         0, ge=0, le=10**9, description="How many are left out first.", examples=[100]
     )
 
-    @property
-    def matches_process(self) -> bool:
-        """Whether jobs of the one process are wanted."""
-        return not self.processID or PROCESS in self.processID
-
     def filter(self) -> Filter:
         """Return which jobs these are.
 
@@ -54,10 +48,6 @@ class JobListParameters(BaseModel):
         """
         first, last = _interval(self.datetime)
         return Filter(self.status, first, last, self.minDuration, self.maxDuration)
-
-    def following(self, others: list[tuple[str, str]]) -> str:
-        """Return the query of the jobs that follow, with the other parameters as they came."""
-        return urlencode([*others, ("offset", self.offset + self.limit)])
 
 
 def _interval(text: str | None) -> tuple[float | None, float | None]:

@@ -3,6 +3,7 @@
 import asyncio
 from io import BytesIO
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import Path, Query, Request, Response
 
@@ -11,13 +12,13 @@ from ..imaging.decode import decode_image
 from ..imaging.encode import write_preview_png
 from ..jobs.records import Job
 from ..outputs.formats import FORMATS, Format
-from ..segmentation.options import Options, ResultOptions
+from ..segmentation.options import Options
 from ..segmentation.stream import SegmentedStream
 from .answers import FAILURES, IMAGE_FAILURES, Calling, accepted
-from .headers import RESULT_CONTENT, RESULT_HEADERS
+from .headers import BINARY, RESULT
 from .job_list import JobListParameters
-from .ogc import JobList, Link, StatusInfo, status_info
-from .parameters import ResultParameters, choose_formats, refuse_repeated
+from .ogc import PROCESS, JobList, Link, StatusInfo, status_info
+from .parameters import ResultParameters, choose_formats
 from .problems import problem_of_job, problem_response, responses
 from .service import Running, Service, checked_router
 from .uploads import unless_gone
@@ -27,8 +28,7 @@ router = checked_router("jobs")
 
 _JOB_FAILURES = (errors.NoSuchJob, errors.InvalidOption, errors.JobsAway)
 JobId = Annotated[
-    str,
-    Path(description="Id of the job.", examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"]),
+    str, Path(description="Id of the job.", examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])
 ]
 _LONGEST = 2048
 """Pixels of the longest side of a preview."""
@@ -45,34 +45,26 @@ async def jobs(
     """List jobs, the newest first."""
     limit, offset = parameters.limit, parameters.offset
     found: list[Job] = []
-    if parameters.matches_process:
+    if not parameters.processID or PROCESS in parameters.processID:
         # One more than asked for tells whether there are more.
         found += await asyncio.to_thread(
             service.jobs.find, request.state.owner, parameters.filter(), limit + 1, offset
         )
     links = [Link(href="jobs", rel="self", type="application/json")]
     if len(found) > limit:
-        query = request.query_params.multi_items()
-        following = parameters.following([(k, v) for k, v in query if k != "offset"])
+        query = [(k, v) for k, v in request.query_params.multi_items() if k != "offset"]
+        following = urlencode([*query, ("offset", offset + limit)])
         links.append(Link(href=f"jobs?{following}", rel="next", type="application/json"))
     return JobList(jobs=[status_info(job, "") for job in found[:limit]], links=links)
 
 
-@router.get(
-    "/jobs/{jobID}",
-    summary="The state of a job",
-    responses=responses(*_JOB_FAILURES),
-)
+@router.get("/jobs/{jobID}", summary="The state of a job", responses=responses(*_JOB_FAILURES))
 async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
     """Tell how far a job has come."""
     return status_info(await _job(request, jobID, service), "../")
 
 
-@router.delete(
-    "/jobs/{jobID}",
-    summary="Dismiss a job",
-    responses=responses(*_JOB_FAILURES),
-)
+@router.delete("/jobs/{jobID}", summary="Dismiss a job", responses=responses(*_JOB_FAILURES))
 async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
     """Cancel a job, or remove its results. Nothing of it is kept."""
     job = await asyncio.to_thread(service.jobs.dismiss, jobID, request.state.owner)
@@ -88,11 +80,7 @@ async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInf
     summary="The results of a job, in any format",
     response_class=Response,
     responses={
-        200: {
-            "description": "The result, in the chosen format",
-            "content": RESULT_CONTENT,
-            "headers": RESULT_HEADERS,
-        },
+        200: RESULT,
         **responses(*FAILURES, *IMAGE_FAILURES, *_JOB_FAILURES, errors.ResultNotReady),
     },
 )
@@ -115,11 +103,8 @@ async def results(
             f"The job is {job.status}, at {job.progress} %. Ask jobs/{job.id} until it is "
             "successful."
         )
-    refuse_repeated(request)
     kept = service.jobs.kept(job)
-    options = kept.options(
-        ResultOptions(**parameters.model_dump(exclude={"format"}, exclude_unset=True))
-    )
+    options = kept.options(parameters)
     named = parameters.format or job.format
     document = job.document and parameters.format is None
     accept = "" if document else accepted(request)
@@ -143,7 +128,7 @@ async def results(
     summary="The upload of a job as a picture",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        200: {"content": {"image/png": {"schema": BINARY}}},
         **responses(*_JOB_FAILURES, errors.QueueFull, errors.DeadlineExceeded),
     },
 )

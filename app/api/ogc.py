@@ -46,9 +46,7 @@ class LandingPage(BaseModel):
 class Conformance(BaseModel):
     """The conformance classes of standards that this service keeps."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
-    conforms_to: list[str] = Field(serialization_alias="conformsTo", examples=[CONFORMS_TO])
+    conformsTo: list[str] = Field(examples=[CONFORMS_TO])  # noqa: N815
 
 
 class ProcessSummary(BaseModel):

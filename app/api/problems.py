@@ -63,11 +63,7 @@ _TYPES = {
 }
 """By title, the types that a standard names. Source: OGC 18-062r2, sections 7.10 to 7.13."""
 
-_RETRIED = (
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
+_RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses that come with Retry-After."""
 
 RETRY_AFTER = 2

@@ -15,7 +15,7 @@ from ..outputs.formats import FORMATS
 from ..segmentation.plan import Plan
 from .answers import FAILURES, IMAGE_FAILURES, Call, Calling
 from .execution import Execution, read_execution
-from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, form, header
+from .headers import IMAGE_BODY, RESULT, header
 from .ogc import (
     CONFORMS_TO,
     PROCESS,
@@ -29,10 +29,10 @@ from .ogc import (
     process_summary,
     status_info,
 )
-from .parameters import SegmentParameters, refuse_repeated
+from .parameters import SegmentParameters
 from .problems import responses
 from .service import RoomFirst, checked_router
-from .uploads import IMAGE_TYPES, unless_gone
+from .uploads import unless_gone
 
 router = checked_router("processes")
 executions = checked_router("processes", RoomFirst)
@@ -41,20 +41,13 @@ _ASYNC = re.compile(r"(^|[\s,])respond-async([\s,;]|$)")
 ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROCESS])]
 
 
-@router.get(
-    "/conformance",
-    summary="What standards are kept",
-)
+@router.get("/conformance", summary="What standards are kept")
 async def conformance() -> Conformance:
     """List the conformance classes of OGC API - Processes that are kept."""
-    return Conformance(conforms_to=CONFORMS_TO)
+    return Conformance(conformsTo=CONFORMS_TO)
 
 
-@router.get(
-    "/processes",
-    summary="The processes",
-    responses=responses(errors.InvalidOption),
-)
+@router.get("/processes", summary="The processes", responses=responses(errors.InvalidOption))
 async def processes(
     limit: Annotated[int, Query(ge=1, description="How many at most.", examples=[10])] = 10,
 ) -> ProcessList:
@@ -80,11 +73,7 @@ async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
     summary="Segment an image, now or as a job",
     response_class=Response,
     responses={
-        200: {
-            "description": "The result, without `Prefer: respond-async`",
-            "content": RESULT_CONTENT,
-            "headers": RESULT_HEADERS,
-        },
+        200: {**RESULT, "description": "The result, without `Prefer: respond-async`"},
         201: {
             "description": "The job, with `Prefer: respond-async`",
             "model": StatusInfo,
@@ -113,11 +102,7 @@ async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
         ],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {"schema": execute_schema()},
-                "multipart/form-data": form("file", BINARY),
-                **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
-            },
+            "content": {"application/json": {"schema": execute_schema()}, **IMAGE_BODY},
         },
     },
 )
@@ -132,10 +117,9 @@ async def execute(
     parameters.
     """
     _check_process(processID)
-    refuse_repeated(call.request)
     async with call.admit() as place:
         asked = await read_execution(call.request, parameters, call.service.settings, place)
-        Plan.check(call.service.segmenter.manifest, asked.work.options)
+        Plan.check(call.segmenter.manifest, asked.work.options)
         if _ASYNC.search(", ".join(call.request.headers.getlist("prefer")).lower()):
             return await _create(call, asked)
         return await call.segment(asked.work, asked.upload)
@@ -150,7 +134,7 @@ async def _create(call: Call, asked: Execution) -> Response:
             image = decode_image(upload.data, max_pixels=max_pixels, **options.decoding)
             if asked.named:
                 FORMATS[asked.named].check(image)
-            plan = service.segmenter.plan(image, options, buildings=True)
+            plan = call.segmenter.plan(image, options, buildings=True)
             check_width(image, plan, service.jobs.memory)
         job = Job(
             owner=call.request.state.owner,

@@ -14,21 +14,20 @@ from ..errors import NotReady
 from ..outputs.mask_rle import RleResult
 from ..segmentation.plan import Plan
 from .answers import FAILURES, IMAGE_FAILURES, Calling, accepted
-from .headers import BINARY, RESULT_CONTENT, RESULT_HEADERS, add_notices, form
+from .headers import BINARY, IMAGE_BODY, RESULT, add_notices, form
 from .parameters import (
     BATCH_TYPES,
     RESULT_TYPES,
     BatchParameters,
     SegmentParameters,
     choose_formats,
-    refuse_repeated,
 )
 from .problems import problem_of, responses
 from .schemas import BatchResult, FileProblem
 from .service import RoomFirst, checked_router
 from .stages import Stages
 from .submission import image_ids, submission
-from .uploads import IMAGE_TYPES, Upload, read_upload, read_uploads, unless_gone
+from .uploads import Upload, read_upload, read_uploads, unless_gone
 from .work import Work
 
 T = TypeVar("T")
@@ -40,29 +39,13 @@ router = checked_router("segmentation", RoomFirst)
     "/segment",
     summary="Segment one image",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The result, in the chosen format",
-            "headers": RESULT_HEADERS,
-            "content": RESULT_CONTENT,
-        },
-        **responses(*FAILURES, *IMAGE_FAILURES),
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": form("file", BINARY),
-                **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
-            },
-        },
-    },
+    responses={200: RESULT, **responses(*FAILURES, *IMAGE_FAILURES)},
+    openapi_extra={"requestBody": {"required": True, "content": IMAGE_BODY}},
 )
 async def segment(call: Calling, parameters: Annotated[SegmentParameters, Query()]) -> Response:
     """Return the building mask of an uploaded image, in its own width and height."""
-    refuse_repeated(call.request)
     formats = choose_formats(parameters.format, accepted(call.request), RESULT_TYPES)
-    Plan.check(call.service.segmenter.manifest, parameters)
+    Plan.check(call.segmenter.manifest, parameters)
     async with call.admit() as place:
         upload = await read_upload(call.request, call.service.settings, place)
         return await call.segment(Work(parameters, formats), upload)
@@ -90,15 +73,14 @@ async def segment(call: Calling, parameters: Annotated[SegmentParameters, Query(
         "requestBody": {
             "required": True,
             "content": {"multipart/form-data": form("files", {"type": "array", "items": BINARY})},
-        },
+        }
     },
 )
 async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Query()]) -> Response:
     """Return a run-length encoding for each uploaded image; a bad file never loses the others."""
     request, service = call.request, call.service
-    refuse_repeated(request)
     format, *_ = choose_formats(parameters.format, accepted(request), BATCH_TYPES)
-    segmenter, work = service.segmenter, Work(parameters.options(), ["rle"])
+    segmenter, work = call.segmenter, Work(parameters.options(), ["rle"])
     Plan.check(segmenter.manifest, work.options)
     version, totals = segmenter.manifest.version, call.stages.seconds
     turns = asyncio.Semaphore(service.concurrency)  # others' requests come in between

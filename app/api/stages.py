@@ -24,8 +24,7 @@ class Stages:
         try:
             yield
         finally:
-            self._add(stage, perf_counter() - began - (self._inside - inside))
-            self.spans.append((stage, began, perf_counter()))
+            self._add(stage, perf_counter() - began - (self._inside - inside), began)
 
     def measure_items(self, stage: str, items: Iterable[T]) -> Iterator[T]:
         """Add the time in which `items` are made to `stage`."""
@@ -39,21 +38,19 @@ class Stages:
             spent += perf_counter() - began
         finally:
             self._inside += spent
-            self._add(stage, spent)
-            self.spans.append((stage, first, perf_counter()))
+            self._add(stage, spent, first)
 
     def add_since(self, stage: str, began: float) -> None:
         """Add the time since `began` to `stage`."""
-        ended = perf_counter()
-        self._add(stage, ended - began)
-        self.spans.append((stage, began, ended))
+        self._add(stage, perf_counter() - began, began)
 
     def add_remote(self, seconds: Mapping[str, float], began: float) -> None:
         """Add stages that another process measured, and the rest of the time to `queue`."""
         rest = perf_counter() - began - sum(seconds.values())
         for stage, spent in {"queue": 0.0, **seconds}.items():
-            self._add(stage, spent + max(0.0, rest) * (stage == "queue"))
+            self.seconds[stage] = spent + max(0.0, rest) * (stage == "queue")
         self.spans.append(("remote", began, perf_counter()))
 
-    def _add(self, stage: str, seconds: float) -> None:
+    def _add(self, stage: str, seconds: float, began: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.spans.append((stage, began, perf_counter()))

@@ -10,8 +10,7 @@ from fastapi import Path, Query, Request, Response
 from .. import errors
 from ..segmentation.options import TileOptions
 from .answers import Calling
-from .headers import RESULT_HEADERS, header
-from .parameters import refuse_repeated
+from .headers import BINARY, RESULT_HEADERS, header
 from .problems import responses
 from .schemas import TileJson, TileSourceInfo, TileSources
 from .service import Running, Service, checked_router
@@ -32,18 +31,22 @@ _Column = Annotated[int, Path(description="column, from the west", examples=[622
 _Row = Annotated[int, Path(description="row, from the north", examples=[101738])]
 _Parameters = Annotated[TileOptions, Query()]
 
+_FAILURES = (
+    errors.NoSuchTile,
+    errors.InvalidOption,
+    errors.SourceDown,
+    errors.QueueFull,
+    errors.DeadlineExceeded,
+)
+_SHARED = ("X-Request-Id", "X-Model-Version", "X-Execution-Provider")
 _TILE_HEADERS = {
-    **{name: RESULT_HEADERS[name] for name in ("X-Request-Id", "X-Model-Version")},
-    "X-Execution-Provider": RESULT_HEADERS["X-Execution-Provider"],
+    **{name: RESULT_HEADERS[name] for name in _SHARED},
     "Cache-Control": header("how long clients may keep the tile", "public, max-age=3600"),
     "ETag": header("names these very bytes, for `If-None-Match`", '"3f4b4c7e9a510a8a"'),
 }
 
 
-@router.get(
-    "/tiles",
-    summary="The sources of live tiles",
-)
+@router.get("/tiles", summary="The sources of live tiles")
 async def tile_sources(service: Running) -> TileSources:
     """List the sources that the operator has named; none of them is asked."""
     sources = service.settings.tile_sources
@@ -55,20 +58,12 @@ async def tile_sources(service: Running) -> TileSources:
     )
 
 
-@router.get(
-    "/tiles/{source}",
-    summary="A source as TileJSON",
-    responses=responses(
-        errors.NoSuchTile, errors.InvalidOption, errors.SourceDown, errors.QueueFull,
-        errors.DeadlineExceeded,
-    ),
-)  # fmt: skip
+@router.get("/tiles/{source}", summary="A source as TileJSON", responses=responses(*_FAILURES))
 async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> TileJson:
     """Describe a source: where it lies, which zooms work, and the addresses of its tiles."""
     request, service = call.request, call.service
-    refuse_repeated(request)
     map = _live(service).find(source)
-    trained = service.segmenter.manifest.gsd
+    trained = call.segmenter.manifest.gsd
     async with service.admission.admit():
 
         def look() -> tuple[tuple[float, float, float, float], list[int]]:
@@ -105,22 +100,18 @@ async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> 
         200: {
             "description": "Buildings tinted and outlined; transparent elsewhere",
             "headers": _TILE_HEADERS,
-            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {"image/png": {"schema": BINARY}},
         },
         304: {"description": "The client's own tile is still right"},
-        **responses(
-            errors.NoSuchTile, errors.InvalidOption, errors.InferenceError,
-            errors.SourceDown, errors.QueueFull, errors.DeadlineExceeded,
-        ),
+        **responses(*_FAILURES, errors.InferenceError),
     },
-)  # fmt: skip
+)
 async def tile(
     call: Calling, source: _Source, z: _Zoom, x: _Column, y: _Row, parameters: _Parameters
 ) -> Response:
     """Return the buildings of a 256 x 256 tile of the web's map tiles, in Web Mercator."""
     request, service, deadline = call.request, call.service, call.deadline
-    refuse_repeated(request)
-    live, segmenter = _live(service), service.segmenter
+    live, segmenter = _live(service), call.segmenter
     made = live.kept(source, z, x, y, parameters, segmenter)
     if made is None:
 

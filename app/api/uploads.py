@@ -113,7 +113,6 @@ async def read_upload(request: Request, settings: Settings, place: Place) -> Upl
         QueueFull: it took long, and `place` was taken in the meantime.
         ClientGone: the connection closed.
     """
-    _refuse_encoded(request.headers, "The body")
     if content_type(request) in IMAGE_TYPES:
         return Upload("body", await read_body(request, settings, place))
     [upload] = await _read_form(request, settings, place, field="file", max_files=1)
@@ -126,7 +125,6 @@ async def read_body(request: Request, settings: Settings, place: Place) -> bytes
     Raises:
         As `read_upload`.
     """
-    _refuse_encoded(request.headers, "The body")
     async with _in_time(settings):
         return b"".join([chunk async for chunk in _limited(request, settings, place)])
 
@@ -137,7 +135,6 @@ async def read_uploads(request: Request, settings: Settings, place: Place) -> li
     Raises:
         As `read_upload`.
     """
-    _refuse_encoded(request.headers, "The body")
     max_files = settings.max_batch_files
     return await _read_form(request, settings, place, field="files", max_files=max_files)
 
@@ -251,6 +248,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _limited(request: Request, settings: Settings, place: Place) -> AsyncGenerator[bytes]:
     """Stream the body up to its limit, and no faster than there is memory for it."""
+    _refuse_encoded(request.headers, "The body")
     limit = settings.max_upload_bytes
     received = 0
     try:

@@ -20,10 +20,7 @@ class Finding:
     advice: str = ""
 
 
-Check = Callable[[], Iterable[Finding]]
-
-
-def look(name: str, check: Check, advice: str) -> Iterator[Finding]:
+def look(name: str, check: Callable[[], Iterable[Finding]], advice: str) -> Iterator[Finding]:
     """Yield the findings of a check; one that fails is a problem, and ends no other."""
     try:
         yield from check()

@@ -100,10 +100,7 @@ def _optional(extra: str, purpose: str, needed: list[tuple[str, str]]) -> Findin
     advice = f"Where it is wanted: pip install 'rooftrace[{extra}]'."
     slower = extra == "openvino" and not _has_gpu()
     return Finding(
-        f"extra {extra}",
-        "warning" if slower else "ok",
-        f"{purpose}: {'; '.join(lacking)}",
-        advice,
+        f"extra {extra}", "warning" if slower else "ok", f"{purpose}: {'; '.join(lacking)}", advice
     )
 
 

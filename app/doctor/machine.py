@@ -54,8 +54,7 @@ def memory(settings: Settings) -> Iterator[Finding]:
 
 
 def available_memory(
-    table: Path = Path("/proc/meminfo"),
-    groups: Path = Path("/sys/fs/cgroup"),
+    table: Path = Path("/proc/meminfo"), groups: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
     """Return the bytes that processes may still take, within the limits of the control groups.
 

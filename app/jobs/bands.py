@@ -36,12 +36,7 @@ class KeptBands:
     """
 
     def __init__(
-        self,
-        blobs: Blobs,
-        folder: str,
-        count: CascadeCount | None = None,
-        *,
-        check: bool = True,
+        self, blobs: Blobs, folder: str, count: CascadeCount | None = None, *, check: bool = True
     ) -> None:
         self._blobs = blobs
         self._folder = folder

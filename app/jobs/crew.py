@@ -53,8 +53,9 @@ class Crew:
     """How many jobs have each status, as of a few seconds ago."""
     bytes: int = 0
     """Bytes on disk of all jobs, as of a few seconds ago."""
+    wake: Event = field(default_factory=Event)
+    """Says that there is a new job."""
     _stopping: Event = field(default_factory=Event)
-    _wake: Event = field(default_factory=Event)
     _stops: dict[str, Event] = field(default_factory=dict)
     """What stops the work on each job that is worked on here."""
     _left: set[str] = field(default_factory=set)
@@ -67,10 +68,6 @@ class Crew:
             thread = Thread(target=target, name=f"jobs{target.__name__}", daemon=True)
             self._threads.append(thread)
             thread.start()
-
-    def wake(self) -> None:
-        """Say that there is a new job."""
-        self._wake.set()
 
     def leave(self, id: str) -> None:
         """Stop the work on a job, if it is worked on here."""
@@ -88,7 +85,7 @@ class Crew:
     def close(self) -> None:
         """Stop: what is not finished is anybody's at once."""
         self._stopping.set()
-        self._wake.set()
+        self.wake.set()
         for id in list(self._stops):
             self.leave(id)
         for thread in self._threads:
@@ -99,13 +96,13 @@ class Crew:
 
     def _work(self) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
+            self.wake.clear()
             try:
                 job = self.table.claim(self.name, LEASE)
             except (JobsAway, StorageFull):  # the log says so
                 job = None
             if job is None:
-                self._wake.wait(_GLANCE)
+                self.wake.wait(_GLANCE)
             else:
                 self._run(job)
 
@@ -133,7 +130,7 @@ class Crew:
             logger.warning("job %s waits: %s", job.id, error)
             with suppress(JobsAway, StorageFull):  # a store is away: anybody may try again soon
                 self.table.renew(job.id, self.name, _AGAIN)
-            self._wake.wait(_GLANCE)
+            self.wake.wait(_GLANCE)
         except Exception as error:
             # A file may be missing because the job was dismissed as it was read.
             if self._is_mine(job):

@@ -53,8 +53,17 @@ class Jobs:
         `place`: a folder, or `s3://bucket/prefix`.
         `database`: a PostgreSQL that several processes share, as they share the place.
         `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
-        `check_place` has found nothing wrong with `place` and `database`.
+        Nothing is made or asked before `start`.
+
+        Raises:
+            SettingsError: a package is not installed, an address can't be read, or a bucket has no
+                database beside it.
         """
+        if isinstance(place, str) and database is None:
+            raise SettingsError(
+                f"ROOFTRACE_JOBS={place}: jobs in a bucket are noted in a PostgreSQL. Name one in "
+                "ROOFTRACE_DATABASE, or name a folder in ROOFTRACE_JOBS."
+            )
         self.memory = memory
         self._folder = place if isinstance(place, Path) else None
         self._blobs = open_store(place)
@@ -107,7 +116,7 @@ class Jobs:
             if isinstance(error, OSError):
                 raise _no_room(error) from error
             raise
-        self.crew.wake()
+        self.crew.wake.set()
         return job
 
     def get(self, id: str, owner: str) -> Job:
@@ -197,23 +206,6 @@ class Jobs:
         else:
             self._table.free()
         fcntl.flock(self._shared, fcntl.LOCK_SH)
-
-
-def check_place(place: Path | str, database: str | None) -> None:
-    """Check that jobs can be kept so; nothing is made or asked yet.
-
-    Raises:
-        SettingsError: a package is not installed, an address can't be read, or a bucket has no
-            database beside it.
-    """
-    open_store(place)
-    if database is not None:
-        JobTable(database, budget=1).close()
-    elif isinstance(place, str):
-        raise SettingsError(
-            f"ROOFTRACE_JOBS={place}: jobs in a bucket are noted in a PostgreSQL. Name one in "
-            "ROOFTRACE_DATABASE, or name a folder in ROOFTRACE_JOBS."
-        )
 
 
 def open_store(place: Path | str) -> Blobs:

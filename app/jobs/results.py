@@ -34,7 +34,7 @@ class Kept:
         Raises:
             InvalidOption: a threshold where the job kept votes.
         """
-        values = given.model_dump(exclude_unset=True)
+        values = given.model_dump(include=set(ResultOptions.model_fields), exclude_unset=True)
         if self.job.options.get("combine") == "vote" and "threshold" in values:
             raise InvalidOption(
                 "threshold is fixed for this job: with combine=vote it decides the votes that are "

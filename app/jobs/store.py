@@ -25,6 +25,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UpdateBase,
     bindparam,
     create_engine,
     delete,
@@ -115,6 +116,11 @@ class _Database:
         with self._begin() as connection:
             return [Job(**row) for row in connection.execute(query).mappings()]
 
+    def _write(self, statement: UpdateBase) -> int:
+        """Return how many rows were changed."""
+        with self._begin() as connection:
+            return connection.execute(statement).rowcount
+
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
         """Open a transaction, in a database that has the table."""
@@ -163,9 +169,7 @@ class JobTable(_Database):
         row = select(*columns).where(
             taken + literal(job.bytes, BigInteger) <= literal(self._budget, BigInteger)
         )
-        with self._begin() as connection:
-            added = connection.execute(insert(_JOBS).from_select(list(values), row)).rowcount
-        if not added:
+        if not self._write(insert(_JOBS).from_select(list(values), row)):
             raise StorageFull(
                 f"Jobs may take {self._budget} bytes on disk, and this one, of up to "
                 f"{job.bytes}, does not fit beside the others. Delete jobs that are not needed, or "
@@ -229,31 +233,22 @@ class JobTable(_Database):
 
     def change(self, id: str, held_by: str, **values: object) -> bool:
         """Change a job that a process works on; False if it does not."""
-        changed = update(_JOBS).where(_JOBS.c.id == id, _JOBS.c.worker == held_by)
-        with self._begin() as connection:
-            values = {"updated": time.time(), **values}
-            return connection.execute(changed.values(values)).rowcount > 0
+        held = update(_JOBS).where(_JOBS.c.id == id, _JOBS.c.worker == held_by)
+        return self._write(held.values({"updated": time.time(), **values})) > 0
 
     def renew(self, id: str, worker: str, lease: float) -> bool:
         """Renew the lease of a process on a job for so many seconds; False if it has none."""
-        held = _JOBS.c.id == id, _JOBS.c.worker == worker
-        with self._begin() as connection:
-            until = time.time() + lease
-            return (
-                connection.execute(update(_JOBS).where(*held).values(lease_until=until)).rowcount
-                > 0
-            )
+        held = update(_JOBS).where(_JOBS.c.id == id, _JOBS.c.worker == worker)
+        return self._write(held.values(lease_until=time.time() + lease)) > 0
 
     def free(self, worker: str | None = None) -> None:
         """End the leases of a process, or of all: their jobs are anybody's at once."""
         which = [_IS_OPEN] + ([] if worker is None else [_JOBS.c.worker == worker])
-        with self._begin() as connection:
-            connection.execute(update(_JOBS).where(*which).values(worker=None, lease_until=0.0))
+        self._write(update(_JOBS).where(*which).values(worker=None, lease_until=0.0))
 
     def remove(self, id: str) -> None:
         """Remove a job."""
-        with self._begin() as connection:
-            connection.execute(delete(_JOBS).where(_JOBS.c.id == id))
+        self._write(delete(_JOBS).where(_JOBS.c.id == id))
 
     def expired(self, before: float) -> Sequence[str]:
         """Return the jobs that were finished before a moment."""

@@ -28,14 +28,7 @@ from ray import exceptions, serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from .application import (
-    APPLICATION,
-    DEPLOYMENT,
-    Description,
-    deploy,
-    most_replicas,
-    workers_of,
-)
+from .application import APPLICATION, DEPLOYMENT, Description, deploy, most_replicas, workers_of
 
 T = TypeVar("T")
 
@@ -152,13 +145,8 @@ class RayEngine(Engine):
         """Have a replica segment an upload. What Ray took of the time counts as `queue`."""
         asked = work, upload, deadline.seconds, deadline.remaining
         began = perf_counter()
-        try:
-            async with asyncio.timeout(max(0.0, deadline.remaining)) as limit:
-                found = await self._models.ask("segment", *asked)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise deadline.exceeded() from None
+        async with deadline.limit():
+            found = await self._models.ask("segment", *asked)
         answer, seconds = cast(tuple[Answer | RooftraceError, dict[str, float]], found)
         stages.add_remote(seconds, began)
         if isinstance(answer, RooftraceError):

@@ -7,7 +7,6 @@ was asked for nor on any tile before it, and no seam can show.
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import morecantile
 import pyproj
@@ -30,6 +29,9 @@ MAX_ZOOM = 24
 
 _MERCATOR = morecantile.tms.get("WebMercatorQuad")
 _WKT = pyproj.CRS(3857).to_wkt()
+
+WORLD: tuple[float, float, float, float] = _MERCATOR.bbox
+"""West, south, east and north of the world of tiles, in degrees."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,10 @@ class Area:
     height: int
 
     @property
-    def resolution(self) -> float:
-        """Metres of Web Mercator per pixel."""
-        return resolution(self.z)
-
-    @property
     def georeference(self) -> GeoReference:
         """Where it lies."""
         west, north = _MERCATOR.matrix(0).pointOfOrigin
-        metres = self.resolution
+        metres = resolution(self.z)
         return GeoReference(
             _WKT, (metres, 0.0, west + self.left * metres, 0.0, -metres, north - self.top * metres)
         )
@@ -201,10 +198,3 @@ def working_zooms(latitudes: tuple[float, ...], trained: GsdRange, zooms: range)
         for zoom in zooms
         if any(works(gsd_at(zoom, latitude), trained) for latitude in latitudes)
     ]
-
-
-@cache
-def limits() -> tuple[float, float, float, float]:
-    """Return west, south, east and north of the world of tiles, in degrees."""
-    west, south, east, north = _MERCATOR.bbox
-    return west, south, east, north

@@ -21,7 +21,7 @@ from ..imaging.sniff import Format, sniff_file
 from ..imaging.warped import Look, look_of, read_on_grid
 from ..segmentation.stream import Cancelled
 from .cache import Cache
-from .grid import MAX_ZOOM, TILE, Area, limits
+from .grid import MAX_ZOOM, TILE, WORLD, Area
 from .remote import RemoteFile
 from .spec import TileSource
 from .web import CONNECTIONS, Web
@@ -143,7 +143,7 @@ class Xyz:
 
     def bounds(self) -> Bounds:
         """Return the part of the world that the operator names, else all of it."""
-        return self._spec.bounds or limits()
+        return self._spec.bounds or WORLD
 
     def read(self, area: Area, cancelled: Cancelled) -> Image:
         """Put an area together from tiles."""

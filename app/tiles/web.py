@@ -15,6 +15,8 @@ MAX_BYTES = 16 * 2**20
 """Of one answer; a tile has some 100 kB."""
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0
 """Seconds that a source is left alone after a failure; twice as long after each further one."""
+_NOTHING = (204, 404, 410)
+"""Statuses by which a server of tiles says that it has no imagery there."""
 
 
 class Web:
@@ -39,7 +41,9 @@ class Web:
         Raises:
             SourceDown: the source has failed now, or a moment ago.
         """
-        self.check()
+        with self._lock:
+            if (left := self._alone_until - time.monotonic()) > 0:
+                raise self._down(left)
         try:
             response = self._read(url, headers or {})
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -64,16 +68,6 @@ class Web:
             kept["location"] = location
         return httpx2.Response(response.status_code, headers=kept, content=bytes(body))
 
-    def check(self) -> None:
-        """Leave a source alone that has just failed.
-
-        Raises:
-            SourceDown: it has.
-        """
-        with self._lock:
-            if (left := self._alone_until - time.monotonic()) > 0:
-                raise self._down(left)
-
     def failed(self, reason: str) -> SourceDown:
         """Leave the source alone for a while, and return the error that says so."""
         with self._lock:
@@ -93,7 +87,3 @@ class Web:
             f"The source {self._name!r} {self._reason}. Try again in {seconds:.0f} seconds.",
             seconds,
         )
-
-
-_NOTHING = (204, 404, 410)
-"""Statuses by which a server of tiles says that it has no imagery there."""
