@@ -5,7 +5,9 @@ Every message says what came, what was expected and what to do.
 
 import logging
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -167,3 +169,30 @@ def told(error: Exception) -> str:
         f"{error}. This is a fault of Rooftrace: report it, with the file if you can. "
         "--log-level debug shows more."
     )
+
+
+_EXPECTED = {
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "string_type": "must be text",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+}
+"""Plain words for the types of pydantic's errors, filled with their context."""
+
+
+def expectation(refused: Mapping[str, Any]) -> str:
+    """Say what pydantic expected of a value that it refused, such as "must be at most 0.75"."""
+    if refused["type"] in _EXPECTED:
+        bounds = {name: str(of).removesuffix(".0") for name, of in refused.get("ctx", {}).items()}
+        return _EXPECTED[refused["type"]].format(**bounds)
+    return str(refused["msg"]).replace("Input should", "must").replace("Value error, ", "")

@@ -28,7 +28,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .errors import SettingsError
+from .errors import SettingsError, expectation
 from .runtime.choices import Backend, Device, Precision
 from .tiles.spec import TileSource, parse_sources
 
@@ -230,4 +230,4 @@ def load_settings(**overrides: Any) -> Settings:
         name, *inside = map(str, first["loc"])
         variable = ".".join([PREFIX + name.upper(), *inside])
         came = "…" if name == "database" else repr(first["input"])  # it has a password
-        raise SettingsError(f"{variable}={came}: {first['msg']}") from error
+        raise SettingsError(f"{variable}={came}: {expectation(first)}") from error

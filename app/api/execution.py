@@ -9,7 +9,7 @@ import pydantic_core
 from fastapi import Request
 from pydantic import ValidationError
 
-from ..errors import InvalidInputs, InvalidOption, NotAcceptable
+from ..errors import InvalidInputs, InvalidOption, NotAcceptable, expectation
 from ..outputs.formats import FORMATS
 from ..segmentation.options import Options
 from ..settings import Settings
@@ -72,7 +72,7 @@ def _execution(body: bytes, accept: str) -> Execution:
     try:
         options = Options.parse(inputs)
     except InvalidOption as error:
-        raise InvalidInputs(f"inputs: {error}.") from None
+        raise InvalidInputs(f"inputs: {error}") from None
     document = asked.response == "document"  # what the client accepts is the document then
     formats = choose_formats(named, "" if document else accept, RESULT_TYPES)
     safe = filename.encode(errors="replace").decode()
@@ -115,4 +115,4 @@ def _why(error: ValueError) -> str:
         return f"The body is not JSON: {error}."
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"])) or "The body"
-    return f"{name}: {first['msg']}. /docs shows what an execution holds."
+    return f"{name} {expectation(first)}. /docs shows what an execution holds."

@@ -156,7 +156,7 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     details = []
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"][1:])
+        name = ".".join(part for part in item["loc"][1:] if isinstance(part, str))
         if item["type"] == "extra_forbidden" and name in InferenceOptions.model_fields:
             details.append(
                 f"{name} is fixed when a job is created, as it decides probabilities: create "
@@ -165,7 +165,7 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
         elif item["type"] == "extra_forbidden":
             details.append(f"{_brief(name)} is not a parameter of {request.url.path}")
         else:
-            details.append(f"{name}={_brief(item['input'])}: {item['msg']}")
+            details.append(f"{name} {errors.expectation(item)}, got {_brief(item['input'])}")
     detail = "; ".join(details)[:1000] + ". /docs lists every parameter and its values."
     problem = _problem(422, "Invalid option", detail, request.state.request_id)
     return problem_response(request, problem)

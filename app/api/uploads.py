@@ -144,10 +144,11 @@ async def _read_form(
 ) -> list[Upload]:
     hint = f"Send multipart/form-data with {field}=@IMAGE"
     if (came := content_type(request)) != "multipart/form-data":
-        accepted = ", ".join(("multipart/form-data", *IMAGE_TYPES))
+        *types, last = IMAGE_TYPES
+        itself = f", or the image itself as {', '.join(types)} or {last}"
         raise (UnsupportedFormat if came else MalformedUpload)(
             f"The body's Content-Type is {came or 'missing'}. {hint}"
-            + (f", or one of {accepted}." if field == "file" else ".")
+            f"{itself if field == 'file' else ''}."
         )
     if "boundary=" not in request.headers["content-type"].lower():
         raise MalformedUpload(
@@ -160,8 +161,10 @@ async def _read_form(
             form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
+            most = f"{max_files} files" if max_files > 1 else "one file"
+            many = " Send many to /segment/rle." if field == "file" else ""
             raise UploadTooLarge(
-                f"More than {max_files} file(s) came; {request.url.path} takes up to {max_files}."
+                f"More than {most} came, and {request.url.path} takes {most} at most.{many}"
             ) from None
         reason = str(error.__cause__ or error.message).rstrip(".")
         raise MalformedUpload(f"The multipart form can't be read: {reason}. {hint}.") from None
@@ -175,8 +178,8 @@ async def _read_form(
         for name, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 raise MalformedUpload(
-                    f"The form holds a text field {name!r}. Send a file with a file name, and a "
-                    f"parameter in the query string: {request.url.path}?threshold=0.5. {hint}."
+                    f"The form holds a text field {name!r}. {hint}, a part with a file name, and "
+                    f"parameters in the query string: {request.url.path}?threshold=0.5."
                 )
             if name != field:
                 raise MalformedUpload(f"The form holds a file named {name!r}. {hint}.")

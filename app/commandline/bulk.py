@@ -22,6 +22,7 @@ from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
+from ..terminal import counted
 from .files import Source, expand
 from .resume import keep_others_out
 from .runs import BAR
@@ -88,7 +89,8 @@ class Bulk:
         save_files(self.dest / "files.parquet", tiles, records, self.failed)
         if not self.quiet:
             area = sum(tile.area for tile in tiles if tile.id in records) / 1e6
-            parts = [f"{len(records)} files", f"{area:.3g} km²", f"{buildings} buildings"]
+            parts = [counted(len(records), "file"), f"{area:.3g} km²"]
+            parts += [counted(buildings, "building")]
             parts += [f"{perf_counter() - began:.1f} s"]
             parts += [f"{left} left as they were"] if left else []
             print(", ".join([*parts, f"{len(self.failed)} failed"]), file=sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import logs
 from ..bundle.manifest import load_manifest
 from ..bundle.verification import read_model
-from ..errors import InvalidOption
+from ..errors import InvalidOption, StartupError
 from ..extras import check_extra
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
@@ -61,8 +61,11 @@ def serve(args: argparse.Namespace) -> int:
         app = create_app(settings, load=lambda _: loaded.pop(), open_engine=open_engine)
         try:
             Server(app, lambda: app.state.service, settings, load).run()
-        except SystemExit:  # an address that can't be listened on; the log says so
-            return _REFUSED
+        except SystemExit:  # an address that can't be listened on; the log says why
+            raise StartupError(
+                f"can't listen on {settings.host}:{settings.port}: choose another --port or "
+                "--host, or stop what listens there; `rooftrace doctor` looks at the port"
+            ) from None
     return _OK
 
 

@@ -24,7 +24,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (add_flags, help) in _COMMANDS.items():
-        added = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
+        added = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
         if command in (None, name):
             add_flags(added)
     return parser

@@ -18,6 +18,7 @@ from ..segmentation.options import Options, ResultOptions
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled, SegmentedStream, never
+from ..terminal import counted
 from .files import STANDARD, Source
 from .inputs import check_header, check_size, open_source
 from .resume import partial_folder, partial_run
@@ -177,7 +178,7 @@ def dry_run(
         except Exception as error:
             failed += 1
             print(f"error: {source}: {told(error)}", file=sys.stderr)
-    print(f"{len(targets)} files, {failed} of them can't be segmented; nothing was written")
+    print(f"{counted(len(targets), 'file')}, {failed} can't be segmented; nothing was written")
     return failed
 
 

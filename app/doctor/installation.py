@@ -20,7 +20,7 @@ _EXTRAS = {
     "otel": "OpenTelemetry traces",
 }
 """Optional parts of the service, by their extra."""
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^]]*\])?([^;]*)(?:;(.*))?")
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([^]]*)\])?([^;]*)(?:;(.*))?")
 
 
 def python() -> Iterator[Finding]:
@@ -111,14 +111,22 @@ def _requirements() -> dict[str, list[tuple[str, str]]]:
         PackageNotFoundError: it is not installed.
     """
     needed: dict[str, list[tuple[str, str]]] = {"": []}
+    others: dict[str, list[str]] = {}
     for line in requires("rooftrace") or ():
         match = _REQUIREMENT.fullmatch(line)
         assert match, line
-        name, versions, condition = match.groups()
-        extra = re.search(r"extra == ['\"]([^'\"]+)", condition or "")
+        name, extras, versions, condition = match.groups()
+        found = re.search(r"extra == ['\"]([^'\"]+)", condition or "")
+        extra = found[1] if found else ""
         least = re.search(r"[>=]=\s*([\d.]+)", versions)
-        entry = name, least[1] if least else ""
-        needed.setdefault(extra[1] if extra else "", []).append(entry)
+        needed.setdefault(extra, [])
+        if name == "rooftrace":  # an extra that has others in it
+            others.setdefault(extra, []).extend(extras.split(","))
+        else:
+            needed[extra].append((name, least[1] if least else ""))
+    for extra, parts in others.items():
+        for part in parts:
+            needed[extra] += needed.get(part, [])
     return needed
 
 

@@ -56,7 +56,7 @@ def _self_test(segmenter: Segmenter) -> Finding:
             "one image was segmented twice, with two results",
             "Try ROOFTRACE_BACKEND=onnxruntime. If it helps, please report it.",
         )
-    return Finding("self-test", "ok", f"{taken:.0f} ms a patch, of {_PATCHES}, by all members")
+    return Finding("self-test", "ok", f"{taken:.0f} ms a patch by all members (mean of {_PATCHES})")
 
 
 def built_in_image(side: int) -> Image:

@@ -33,7 +33,7 @@ def check_rgb(rgb: Rgb, count: int) -> None:
         InvalidOption: it has fewer.
     """
     if max(rgb) > count:
-        raise InvalidOption(f"rgb names band {max(rgb)}; the image has bands 1 to {count}")
+        raise InvalidOption(f"rgb names band {max(rgb)}; the image has bands 1 to {count}.")
 
 
 def choose_bands(
@@ -93,7 +93,7 @@ def choose_bands(
                 f"The {'GeoTIFF' if placed else 'TIFF'} has a single band, of {source.dtypes[0]}: "
                 "the models look at colour. "
                 "Send red, green and blue, such as the pan-sharpened product. "
-                "If its grey is meant all the same, ask for rgb=1,1,1."
+                "To segment the grey band all the same, send rgb=1,1,1."
             )
     names = [label(source, band) for band in range(1, source.count + 1)]
     raise UnsupportedImage(

@@ -75,7 +75,7 @@ def sniff(data: bytes) -> Format:
     *most, last = Format
     raise UnsupportedFormat(
         f"The file {_looks_like(data[:_HEAD].lstrip(_TEXT_LEAD))}. "
-        f"Accepted are {', '.join(most)} and {last}."
+        f"Send a {', '.join(most)} or {last}."
     )
 
 
@@ -97,4 +97,4 @@ def _looks_like(head: bytes) -> str:
     if head.startswith(b"<"):
         element = _ELEMENT.search(head)
         return f"is {_MARKUP.get(element[1].lower() if element else b'', 'an XML document')}"
-    return "is of no known image format"
+    return "is not an image of a known format"

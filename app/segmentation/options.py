@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, expectation
 from ..imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, Decoding, parse_rescale, parse_rgb
 
 MAX_OVERLAP = 0.75
@@ -36,16 +36,16 @@ Background = Literal["transparent", "opaque"]
 def _parse_models(text: str) -> tuple[str, ...]:
     names = _split(text)
     if len(set(names)) < len(names) or not all(names):
-        raise InvalidOption(f"models must name each member once and at least one, got {text!r}")
+        raise InvalidOption(f"models must name each member once and at least one, got {text!r}.")
     return names
 
 
 def _parse_bands(text: str) -> tuple[RasterBand, ...]:
     names, known = _split(text), {str(name): name for name in get_args(RasterBand)}
     if unknown := [name for name in names if name not in known]:
-        raise InvalidOption(f"bands must be among {', '.join(known)}, got {', '.join(unknown)}")
+        raise InvalidOption(f"bands must be among {', '.join(known)}, got {', '.join(unknown)}.")
     if names[0] != "mask" or len(set(names)) < len(names):
-        raise InvalidOption(f"bands must begin with mask and name each once, got {text!r}")
+        raise InvalidOption(f"bands must begin with mask and name each once, got {text!r}.")
     return tuple(known[name] for name in names)
 
 
@@ -90,9 +90,8 @@ class _Parsed(BaseModel):
             name = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 known = ", ".join(cls.model_fields)
-                raise InvalidOption(f"{name} is not an option; there are {known}") from error
-            expected = first["msg"].replace("Input should be", "must be")
-            raise InvalidOption(f"{name} {expected}, got {first['input']!r}") from error
+                raise InvalidOption(f"{name} is not an option; there are {known}.") from error
+            raise InvalidOption(f"{name} {expectation(first)}, got {first['input']!r}.") from error
 
 
 class InferenceOptions(_Parsed):
@@ -104,31 +103,31 @@ class InferenceOptions(_Parsed):
     tta: Tta = Field("none", examples=["flips"])
     """Test-time augmentation, averaged: `flips` costs 4 times as much, `d4` 8."""
     models: str | None = Field(None, examples=["unet,pspnet"])
-    """Comma-separated members that vote, as `GET /models` lists them. Their weights are
-    renormalised. Default: all."""
+    """Comma-separated names of the members to ask, as `GET /models` and `rooftrace models` list
+    them. Their weights are renormalised. Default: all."""
     combine: Combine = Field("average", examples=["vote"])
     """`average`: weighted mean of the probabilities. `vote`: strict majority of the thresholded
     members."""
     cascade: Switch = Field("on", examples=["off"])
-    """`on`: the bundle's first member decides a patch alone where it leaves little doubt; the
-    others are asked about the rest. `X-Cascade` counts these patches. `off`: all members decide
-    every pixel, as they do with `models`, `tta`, `combine=vote` or an unusual `threshold`."""
+    """`on`: one member, which the bundle names, decides a patch alone where it leaves little
+    doubt; the others are asked about the rest. `off`: all members decide every pixel, as they do
+    with `models`, `tta`, `combine=vote` or an unusual `threshold`."""
     gsd: float | None = Field(None, ge=MIN_GSD, le=MAX_GSD, examples=[0.3])
-    """Metres per pixel of the upload. Default: what its georeference says."""
+    """Metres per pixel of the image. Default: what its georeference says."""
     resample: Resample = Field("auto", examples=["off"])
     """`auto`: with a known GSD, run the models at the GSD that they were trained at, and bring the
-    result back to the upload's grid. `off`: run them on the pixels as they are."""
+    result back to the image's grid. `off`: run them on the pixels as they are."""
     rgb: str | None = Field(None, examples=["3,2,1"])
-    """Three band numbers, counted from 1: red, green and blue of the upload. Default: the file's
-    colour interpretation, else its band descriptions, else 1,2,3, which `X-Notice` says."""
+    """Three band numbers, counted from 1: red, green and blue of the image. Default: the file's
+    colour interpretation, else its band descriptions, else 1,2,3 with a notice."""
     rescale: str | None = Field(None, examples=["0,3000"])
     """`low,high` in the file's own samples: they become 0 and 255 before the models run. Or three
     such pairs for red, green and blue. Default: 8-bit samples as they are, corrected where the
     image has a colour cast or little contrast; deeper samples by the 2nd and 98th percentile of
-    each band. `X-Notice` says what was done."""
+    each band. A notice says what was done."""
     sharpen: int | None = Field(None, ge=0, le=MAX_SHARPEN, examples=[0])
     """Per cent of unsharp masking with a Gaussian of 1.5 pixels before the models run. Default: 0,
-    or as much as a soft image needs, which `X-Notice` says."""
+    or as much as a soft image needs, with a notice."""
 
     @property
     def members(self) -> tuple[str, ...] | None:
@@ -147,11 +146,10 @@ class TileOptions(_Parsed):
     """Options that make buildings of probabilities: those of live tiles."""
 
     threshold: float | None = Field(None, gt=0, lt=1, examples=[0.5])
-    """Probability at and above which a pixel is building. Default: the manifest's."""
+    """Probability at and above which a pixel is building. Default: the bundle's."""
     min_confidence: float | None = Field(None, ge=0, le=1, examples=[0.5])
     """A connected component whose mean probability is lower is no building; 0 keeps all. Default:
-    the manifest's; 0 with `models`, with `combine=vote` or with a `threshold` below the
-    manifest's."""
+    the bundle's; 0 with `models`, with `combine=vote` or with a `threshold` below the bundle's."""
     min_area: float = Field(0.0, ge=0, examples=[20])
     """A smaller connected component is no building: in m² where the GSD is known, else in
     pixels."""

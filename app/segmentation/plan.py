@@ -155,7 +155,7 @@ def _choose_members(manifest: Manifest, options: Options) -> tuple[str, ...]:
     known = tuple(member.name for member in manifest.members)
     chosen = known if options.members is None else options.members
     if unknown := [name for name in chosen if name not in known]:
-        raise InvalidOption(f"models must be among {', '.join(known)}, got {', '.join(unknown)}")
+        raise InvalidOption(f"models must be among {', '.join(known)}, got {', '.join(unknown)}.")
     return tuple(name for name in known if name in chosen)
 
 

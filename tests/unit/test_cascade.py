@@ -108,7 +108,7 @@ class TestHttp:
     def test_there_is_no_other_choice(self, client: TestClient) -> None:
         files = {"file": ("tile.png", encoded(PIXELS))}
         response = client.post("/segment", files=files, params={"cascade": "wide"})
-        assert_problem(response, 422, "Invalid option", "cascade='wide'", "on", "off")
+        assert_problem(response, 422, "Invalid option", "cascade must be 'on' or 'off', got 'wide'")
 
     def test_it_is_listed_with_the_models(self, client: TestClient) -> None:
         assert client.get("/models").json()["cascade"] == CASCADE

@@ -145,14 +145,14 @@ class TestSegment:
         ("options", "words"),
         [
             (["--threshold", "1.5"], "threshold must be less than 1, got 1.5"),
-            (["--overlap", "0.8"], "overlap must be less than or equal to 0.75, got 0.8"),
+            (["--overlap", "0.8"], "overlap must be at most 0.75, got 0.8"),
             (["--models", "pink"], "among red, green, blue, got pink"),
             (["--min-area", "nan"], "min_area"),
             (["--gsd", "-1"], "gsd"),
             (["--bands", "mask,nir"], "bands must be among mask, probability"),
-            (["--simplify", "-1"], "simplify must be greater than or equal to 0, got -1.0"),
+            (["--simplify", "-1"], "simplify must be at least 0, got -1.0"),
             (["--rescale", "7"], "rescale must be LOW,HIGH"),
-            (["--sharpen", "501"], "sharpen must be less than or equal to 500, got 501"),
+            (["--sharpen", "501"], "sharpen must be at most 500, got 501"),
         ],
     )
     def test_an_option_out_of_range(
@@ -306,6 +306,7 @@ class TestRefusals:
             done = rooftrace("serve", "--port", str(taken.getsockname()[1]))
         assert done.returncode == 2
         assert "address already in use" in done.stderr
+        assert "choose another --port or --host" in done.stderr
         assert "Traceback" not in done.stderr
 
 

@@ -114,16 +114,16 @@ def test_nothing_is_empty() -> None:
         (b"<kml/>", "XML"),
         (b"<!--" * 300, "XML"),
         (b"vrt:///etc/passwd?bands=1", "VRT"),
-        (b"hello", "no known image format"),
-        (b"\x89PNG", "no known image format"),
-        (b"RIFF\x24\0\0\0WAVEfmt ", "no known image format"),
+        (b"hello", "is not an image of a known format"),
+        (b"\x89PNG", "is not an image of a known format"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "is not an image of a known format"),
     ],
 )
 def test_other_formats_are_named_and_refused(data: bytes, looks: str) -> None:
     with pytest.raises(UnsupportedFormat) as refusal:
         decode(data)
     assert looks in str(refusal.value)
-    assert "Accepted are PNG, JPEG, TIFF and WebP." in str(refusal.value)
+    assert "Send a PNG, JPEG, TIFF or WebP." in str(refusal.value)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WebP", "TIFF"])

@@ -165,6 +165,11 @@ class TestInstallation:
         names = {finding.name for finding in installation.packages()}
         assert {"extra openvino", "extra geo", "extra otel"} <= names
 
+    def test_an_extra_needs_what_the_extras_in_it_need(self) -> None:
+        [found] = [row for row in installation.packages() if row.name == "extra bulk"]
+        assert all(package in found.found for package in ("pyarrow", "pyogrio", "pystac"))
+        assert "rooftrace" not in found.found
+
 
 class TestMachine:
     def test_a_full_folder(self, port: int, tmp_path: Path) -> None:

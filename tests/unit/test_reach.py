@@ -200,7 +200,7 @@ class TestBeforeTheRun:
         out, error = capsys.readouterr()
         assert out.splitlines() == [
             "in/map.tif -> out/map.geojson: 64 x 48 pixels, 0.39 m per pixel",
-            "2 files, 1 of them can't be segmented; nothing was written",
+            "2 files, 1 can't be segmented; nothing was written",
         ]
         assert error.startswith("error: in/bad.png: ")
         assert not (tmp_path / "out").exists()

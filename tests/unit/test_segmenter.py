@@ -39,11 +39,11 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("values", "complaint"),
         [
-            ({"threshold": 0.0}, r"threshold must be greater than 0, got 0\.0"),
+            ({"threshold": 0.0}, r"threshold must be more than 0, got 0\.0"),
             ({"threshold": 1.0}, "threshold"),
             ({"threshold": float("nan")}, "threshold"),
             ({"overlap": -0.1}, "overlap"),
-            ({"overlap": 0.76}, r"overlap must be less than or equal to 0\.75, got 0\.76"),
+            ({"overlap": 0.76}, r"overlap must be at most 0\.75, got 0\.76"),
             ({"overlap": float("nan")}, "overlap"),
             ({"min_area": -1.0}, "min_area"),
             ({"min_area": float("inf")}, "min_area"),

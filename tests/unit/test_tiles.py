@@ -202,7 +202,12 @@ class TestRefusals:
         assert_problem(response, 404, "No such tile", numbers)
 
     def test_no_numbers(self, client: TestClient) -> None:
-        assert_problem(client.get("/tiles/city/a/b/c.png"), 422, "Invalid option", "z='a'")
+        assert_problem(
+            client.get("/tiles/city/a/b/c.png"),
+            422,
+            "Invalid option",
+            "z must be a whole number, got 'a'",
+        )
 
     @pytest.mark.parametrize(("zoom", "gsd"), [(10, "122 m"), (16, "1.91 m"), (21, "0.0596 m")])
     def test_a_zoom_that_the_models_do_not_know(

@@ -248,14 +248,14 @@ class TestContent:
             (base64.b64encode(PNG), "is an image in base64"),
             (b"data:image/png;base64," + base64.b64encode(PNG), "is an image in base64"),
             (part(), "is a multipart form, whose Content-Type must say so"),
-            (b"hello", "no known image format"),
+            (b"hello", "is not an image of a known format"),
         ],
     )
     @pytest.mark.parametrize("raw", [True, False], ids=["raw", "form"])
     def test_other_formats(self, client: TestClient, data: bytes, what: str, raw: bool) -> None:
         content, headers = (data, RAW) if raw else (part(data=data) + END, FORM)
         response = client.post("/segment", content=content, headers=headers)
-        assert_problem(response, 415, "Unsupported format", what, "PNG, JPEG, TIFF and WebP")
+        assert_problem(response, 415, "Unsupported format", what, "Send a PNG, JPEG, TIFF or WebP.")
 
     @pytest.mark.parametrize(
         "content_type", ["text/plain", "application/x-www-form-urlencoded", "image/gif", "nonsense"]
@@ -284,7 +284,7 @@ class TestTooLarge:
 
     def test_files(self, client: TestClient) -> None:
         response = client.post("/segment", content=part() + part() + END, headers=FORM)
-        assert_problem(response, 413, "Upload too large", "1")
+        assert_problem(response, 413, "Upload too large", "one file", "/segment/rle")
 
     def test_a_body_of_exactly_the_limit(self, client: TestClient) -> None:
         response = client.post("/segment", content=PNG + bytes(200_000 - len(PNG)), headers=RAW)
