@@ -17,7 +17,7 @@ class RooftraceError(Exception):
 
 
 class InputError(RooftraceError):
-    """What the client sent is at fault."""
+    """The client's input is at fault."""
 
 
 class MalformedUpload(InputError):
@@ -157,7 +157,7 @@ class DeviceError(StartupError):
 
 
 def told(error: Exception) -> str:
-    """Say what went wrong with a file; of a fault of ours, what a report of it needs."""
+    """Describe an error for the command line; a fault of Rooftrace with what a report needs."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, RooftraceError):

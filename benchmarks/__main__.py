@@ -19,7 +19,7 @@ from training.precision import costs
 
 
 def run(bundle: Path, data: Path, *, full: bool, scale: float) -> dict[str, Any]:
-    """Measure part by part; `scale` stretches or shrinks how long each is looked at."""
+    """Measure part by part; `scale` multiplies the time for each."""
     imagery = Imagery(data)
     found: dict[str, Any] = {"machine": machine.describe(), "load": machine.load()}
     _say(f"{found['load']:.0%} of the processor is in use by others")

@@ -46,7 +46,7 @@ _PATIENCE = 300  # seconds
 
 @dataclass(frozen=True)
 class Job:
-    """What an arrangement is built of."""
+    """The parts of an arrangement."""
 
     bundle: Path
     checkpoints: Path | None

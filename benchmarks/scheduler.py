@@ -39,7 +39,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of it: hours until all files are done, and until all is finished."""
+    """A simulated run: hours until all files are segmented, and until all is finished."""
 
     segmented: float
     finished: float

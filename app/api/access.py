@@ -1,4 +1,4 @@
-"""Who may ask, and how often: keys and a rate, both only where the operator wants them."""
+"""API keys and a rate of requests for each client; both are off by default."""
 
 import time
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ _MAX_CLIENTS = 10_000  # remembered at once by `Rate`
 
 
 class Keys:
-    """The keys that are good, of which only digests are kept."""
+    """The valid keys; only their digests are kept."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key) for key in keys]
 
     def holder(self, given: str) -> bytes | None:
-        """Return what stands for the holder of a key, None for a key that is not good.
+        """Return the digest that stands for the holder of a key, None for a key that is not valid.
 
-        Every key is compared with, and each comparison takes as long wherever it fails.
+        It compares with every valid key in constant time, so its duration tells nothing of them.
         """
         digest = _digest(given)
         matches = [compare_digest(digest, good) for good in self._digests]

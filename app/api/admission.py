@@ -142,20 +142,20 @@ class Admission:
         return max(0, self.inside - self.concurrency)
 
     def check(self) -> None:
-        """Ask whether there is room for one more.
+        """Check that there is room for one more request.
 
         Raises:
-            QueueFull: as many requests wait as may.
+            QueueFull: the queue is full.
         """
         if self.inside >= self.concurrency + self._max_waiting:
             raise QueueFull(f"{self.waiting} requests are waiting already. Try again shortly.")
 
     @asynccontextmanager
     async def admit(self, announced: int = 0) -> AsyncIterator[Place]:
-        """Let a request in, before its body is read, of which `announced` bytes are known of.
+        """Let a request in before its body is read; `announced` is the body's declared length.
 
         Raises:
-            QueueFull: as many wait as may, or the body finds no memory.
+            QueueFull: the queue is full, or there is no memory for the body.
         """
         place = Place(self, announced, self._patience)
         try:

@@ -1,4 +1,4 @@
-"""Who segments whole images: this process, or others that it hands them to."""
+"""The engine that segments whole images: in this process, or in others."""
 
 import base64
 import json

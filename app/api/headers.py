@@ -27,18 +27,20 @@ RESULT_HEADERS = {
         "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
     ),
     "X-Model-Version": header("version of the bundle", "rooftrace-9-0123456789ab"),
-    "X-Execution-Provider": header("what it ran on", "CPUExecutionProvider"),
+    "X-Execution-Provider": header("runtime and precision", "OpenVINO CPU int8"),
     "X-Building-Fraction": header("share of building among the valid pixels", 0.123456, "number"),
-    "X-Building-Count": header("buildings: pixels that share a side are one", 17, "integer"),
+    "X-Building-Count": header(
+        "number of buildings; pixels that share a side are one building", 17, "integer"
+    ),
     "X-Building-Area-M2": header(
         "area of the building pixels, where the GSD is known", 2318.4, "number"
     ),
     "X-Cascade": header(
-        "how many patches the first member decided alone; absent without a cascade",
+        "how many patches one member decided alone; absent where the cascade was off",
         "unet_lite decided 34 of 49 patches alone",
     ),
     "X-Notice": header(
-        "a fact about its own input that the client should know; may repeat",
+        "something to know about the image; may come more than once",
         "The image is greyscale: its band was used as red, green and blue.",
     ),
 }

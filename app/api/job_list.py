@@ -30,15 +30,15 @@ class JobListParameters(BaseModel):
         examples=["2026-01-02T00:00:00Z/.."],
     )
     minDuration: float | None = Field(  # noqa: N815
-        None, ge=0, description="Seconds that they took at least.", examples=[1]
+        None, ge=0, description="Shortest time that they took, in seconds.", examples=[1]
     )
     maxDuration: float | None = Field(  # noqa: N815
-        None, ge=0, description="Seconds that they took at most.", examples=[3600]
+        None, ge=0, description="Longest time that they took, in seconds.", examples=[3600]
     )
-    limit: int = Field(100, ge=1, le=_LONGEST, description="How many at most.", examples=[10])
-    offset: int = Field(
-        0, ge=0, le=10**9, description="How many are left out first.", examples=[100]
+    limit: int = Field(
+        100, ge=1, le=_LONGEST, description="Largest number of jobs to list.", examples=[10]
     )
+    offset: int = Field(0, ge=0, le=10**9, description="Number of jobs to skip.", examples=[100])
 
     def filter(self) -> Filter:
         """Return which jobs these are.

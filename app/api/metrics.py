@@ -38,12 +38,12 @@ class Metrics:
         )
         self.problems = counter(
             "rooftrace_problems",
-            "Requests answered by a problem, by its kind: why load was shed, and why input refused",
+            "Requests answered by a problem, by its title",
             ("problem",),
         )
         self.event_loop_lag = histogram(
             "rooftrace_event_loop_lag_seconds",
-            "How much later than asked for the event loop turned to a timer",
+            "By how much the event loop ran a timer late",
         )
         self.request_duration = histogram(
             "rooftrace_request_duration_seconds",

@@ -155,7 +155,7 @@ class ImageInfo(BaseModel):
 
 
 class StatusInfo(BaseModel):
-    """The state of a job. What follows `links` is not of the standard."""
+    """The state of a job. The fields after `links` are additions to the standard."""
 
     processID: str = Field(PROCESS, examples=[PROCESS])  # noqa: N815
     type: Literal["process"] = "process"
@@ -173,7 +173,7 @@ class StatusInfo(BaseModel):
     building_count: int | None = _later("with the job's own parameters")
     building_fraction: float | None = _later("of the valid pixels")
     building_area_m2: float | None = _later("where the GSD is known")
-    notices: list[str] | None = _later("facts about its own input that the client should know")
+    notices: list[str] | None = _later("what to know about the image")
 
 
 class JobList(BaseModel):

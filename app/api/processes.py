@@ -41,7 +41,7 @@ _ASYNC = re.compile(r"(^|[\s,])respond-async([\s,;]|$)")
 ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROCESS])]
 
 
-@router.get("/conformance", summary="What standards are kept")
+@router.get("/conformance", summary="The standards that are kept")
 async def conformance() -> Conformance:
     """List the conformance classes of OGC API - Processes that are kept."""
     return Conformance(conformsTo=CONFORMS_TO)
@@ -49,9 +49,11 @@ async def conformance() -> Conformance:
 
 @router.get("/processes", summary="The processes", responses=responses(errors.InvalidOption))
 async def processes(
-    limit: Annotated[int, Query(ge=1, description="How many at most.", examples=[10])] = 10,
+    limit: Annotated[
+        int, Query(ge=1, description="Largest number of processes to list.", examples=[10])
+    ] = 10,
 ) -> ProcessList:
-    """List the one process. It knows `limit` because OGC's core wants it."""
+    """List the processes: there is one. OGC API asks for `limit`."""
     del limit  # one process is never too many
     links = [Link(href="processes", rel="self", type="application/json")]
     return ProcessList(processes=[process_summary("")], links=links)

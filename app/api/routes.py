@@ -77,7 +77,7 @@ async def segment(call: Calling, parameters: Annotated[SegmentParameters, Query(
     },
 )
 async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Query()]) -> Response:
-    """Return a run-length encoding for each uploaded image; a bad file never loses the others."""
+    """Return a run-length encoding for each uploaded image; a bad file does not lose the others."""
     request, service = call.request, call.service
     format, *_ = choose_formats(parameters.format, accepted(request), BATCH_TYPES)
     segmenter, work = call.segmenter, Work(parameters.options(), ["rle"])

@@ -86,11 +86,11 @@ class Service:
             self.traces.add(stages)
 
     def check_ready(self) -> None:
-        """Ask whether the service takes work and will go on to.
+        """Check that the service takes work.
 
         Raises:
-            NotReady: it is about to stop, or nobody segments for it.
-            QueueFull: as many requests wait as may.
+            NotReady: it is about to stop, or its engine has no models.
+            QueueFull: the queue is full.
         """
         if self.draining:
             raise NotReady("The service is stopping and takes no new requests. Try again later.")

@@ -30,7 +30,7 @@ class RowSource(Protocol):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the client should know about its own input, ASCII, one sentence each."""
+        """What to know about the image: ASCII, one sentence each."""
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
@@ -47,7 +47,7 @@ class Image:
     `valid`: bool (height, width), False where the file says that there is nothing; None when every
     pixel is valid.
     `gsd`: metres on the ground from pixel to pixel, down and across, where the file tells it.
-    `notices`: what the client should know about its own input, ASCII, one sentence each.
+    `notices`: what to know about the image, ASCII, one sentence each.
     """
 
     pixels: NDArray[np.uint8]

@@ -75,7 +75,7 @@ def sharpen_soft(image: Image, percent: int | None = None) -> Image:
 
 
 def soft_notice(percent: int) -> str:
-    """Say what became of an image that is soft."""
+    """Describe how a soft image was sharpened."""
     return (
         f"The image is soft, and was sharpened with sharpen={percent}: sharpen=0 takes it as it is."
     )

@@ -18,20 +18,20 @@ class RleResult(BaseModel):
     width: int = Field(examples=[224])
     height: int = Field(examples=[224])
     rle: str = Field(examples=["1026 12 1250 14"])
-    """`start length` pairs, starts counted from 1; empty when nothing was found"""
+    """`start length` pairs, starts counted from 1; empty without a building"""
     order: PixelOrder
     """`row`: along rows; `column`: down columns"""
     building_pixels: int = Field(examples=[26])
     building_fraction: float = Field(examples=[0.0005])
     """share of building among the valid pixels"""
     building_count: int = Field(examples=[1])
-    """buildings: pixels that share a side are one"""
+    """number of buildings; pixels that share a side are one building"""
     building_area_m2: float | None = Field(examples=[2.34])
     """area of the building pixels on the ground; null when the GSD is not known"""
     cascade: str | None = Field(examples=["unet_lite decided 34 of 49 patches alone"])
-    """how many patches the first member decided alone; null without a cascade"""
+    """how many patches one member decided alone; null where the cascade was off"""
     notices: list[str] = Field(examples=[[]])
-    """facts about its own input that the client should know"""
+    """what to know about the image"""
 
 
 def rle_result(stream: SegmentedStream) -> RleResult:

@@ -56,7 +56,7 @@ class Replica:
         )
 
     async def describe(self) -> Description:
-        """Say what is loaded."""
+        """Describe the loaded models."""
         predictor = self._segmenter.predictor
         return Description(
             self._segmenter.manifest,

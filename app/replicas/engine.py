@@ -247,13 +247,13 @@ def _value(found: T) -> T:
 
 
 def _check_again(error: Exception, tries: int) -> None:
-    """Say whether a replica's end is worth another try.
+    """Return if another replica may be asked after an error; else raise.
 
     Raises:
-        QueueFull: as many requests wait as may.
-        NotReady: there is no application any more.
-        InferenceError: replica after replica ended.
-        Exception: the error itself, which is none of Ray's.
+        QueueFull: the queue of the replicas is full.
+        NotReady: the application has ended.
+        InferenceError: one replica after the other ended.
+        Exception: the error itself, where it is not Ray's.
     """
     if isinstance(error, BackPressureError):
         raise QueueFull("The model replicas have as many requests as may wait. Try again shortly.")

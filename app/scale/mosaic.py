@@ -16,7 +16,7 @@ Part = tuple[Tile, RowSource]
 
 
 class NeighbourAtFault(Exception):
-    """A neighbour can't be read: no fault of the tile that asked for it."""
+    """A neighbour of a tile can't be read; the tile itself is not at fault."""
 
     def __init__(self, neighbour: Tile, error: Exception) -> None:
         super().__init__(f"{neighbour.name}: {error}")

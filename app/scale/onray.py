@@ -71,7 +71,7 @@ class OnRay(Crew):
         work: Work,
         load: Callable[[], Segmenter],
     ) -> Iterator[Outcome[Record]]:
-        """Segment tiles beside their neighbours, and yield what became of each as it is known.
+        """Segment tiles beside their neighbours, and yield each outcome as soon as it is known.
 
         A worker that dies is begun again, and so is the file that it was at.
         """

@@ -1,4 +1,4 @@
-"""What became of a file, and who works on files: this process, or others (`onray`)."""
+"""The outcome of a file, and the crew that works on files: this process, or others (`onray`)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Outcome(Generic[_Result]):
-    """What became of the file of this name: a result, or else what is wrong."""
+    """The outcome for the file of this name: a result, or an error."""
 
     name: str
     result: _Result | None = None
@@ -24,7 +24,7 @@ class Outcome(Generic[_Result]):
 
 
 class Crew(AbstractContextManager["Crew"]):
-    """Those who work on files, while their context lasts: this process, one file after another."""
+    """The processes that work on files, while their context lasts: here this one, file by file."""
 
     def __exit__(self, *_: object) -> None:
         """Nothing was opened."""
@@ -39,7 +39,7 @@ class Crew(AbstractContextManager["Crew"]):
         work: Work,
         load: Callable[[], Segmenter],
     ) -> Iterator[Outcome[Record]]:
-        """Segment tiles beside their neighbours, and yield what became of each as it is known."""
+        """Segment tiles beside their neighbours, and yield each outcome as soon as it is known."""
         with closing(load()) as segmenter:
             for tile, neighbours in tiles:
                 yield attempt(tile.name, segment_tile, tile, neighbours, work, segmenter)
@@ -48,7 +48,7 @@ class Crew(AbstractContextManager["Crew"]):
 def attempt(name: str, do: Callable[..., _Result], *arguments: Any) -> Outcome[_Result]:
     """Do something with the file of this name.
 
-    Whatever is wrong with it, a fault of ours too, costs no other file anything.
+    An error becomes its outcome, a fault of Rooftrace too, and ends nothing.
     """
     try:
         return Outcome(name, do(*arguments))

@@ -40,7 +40,7 @@ _LEAST_MARGIN = 0.25
 
 @dataclass(frozen=True)
 class Work:
-    """What is decided for all tiles alike.
+    """The decisions that hold for all tiles.
 
     `work` is a folder for what is not finished, `masks` the one of the masks; all who work see
     both. `zoom` is that of the quadkeys.
@@ -82,7 +82,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of a tile; its `Drawing` and its minimums are those of its plan.
+    """The record of a segmented tile; its `Drawing` and its minimums are those of its plan.
 
     `made_of` names all that decided it. `buildings` are those that end inside, `parts` those that
     are on a seam.
@@ -153,7 +153,7 @@ def made_of(tile: Tile, neighbours: Sequence[Tile], options: Options, model: str
 
 
 def read_record(work: Work, tile: str) -> Record | None:
-    """Return what became of a tile; None where nothing whole is kept of it."""
+    """Return the record of a tile; None where no complete one is kept."""
     try:
         kept = json.loads((work.folder(tile) / _RECORD).read_text())
         record = Record(**{**kept, "notices": tuple(kept["notices"]), "gsd": tuple(kept["gsd"])})

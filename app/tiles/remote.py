@@ -1,4 +1,4 @@
-"""A file on a web server, read in ranges: what GDAL opens a remote COG by."""
+"""A file on a web server, read in ranges, by which GDAL opens a remote COG."""
 
 import io
 import re

@@ -1,6 +1,6 @@
-"""What both peers run for an image: the usual script, around sessions with default options.
+"""The work of both peers for an image: the usual script, around sessions with default options.
 
-Windows and blending are ours, so that the masks are too, and only the way of running differs.
+Windows and blending are ours. So the masks are the same, and only the way of running differs.
 """
 
 import io

@@ -66,7 +66,7 @@ class ProblemError(RooftraceError):
 
 
 class InputError(ProblemError):
-    """What was sent is at fault (4xx)."""
+    """The request is at fault (4xx)."""
 
 
 class ServiceError(ProblemError):
@@ -134,7 +134,7 @@ class RateExceeded(InputError):
 
 
 class QueueFull(ServiceError):
-    """503: as many requests wait as may."""
+    """503: the queue of the service is full."""
 
 
 class NotReady(ServiceError):
