@@ -145,6 +145,13 @@ def _restore(args: argparse.Namespace) -> None:
         print(f"checkpoint: {path}")
 
 
+def _average(args: argparse.Namespace) -> None:
+    from training.checkpoints import average
+
+    average(args.start, args.end, args.share, args.out)
+    print(f"checkpoint: {args.out}")
+
+
 def _explore(args: argparse.Namespace) -> None:
     from training.data import list_tiles
     from training.explore.facts import survey
@@ -332,6 +339,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("bundle", type=Path, help="folder of the bundle")
     command.add_argument("data", type=Path, help="a folder or CSV of tiles to go on training with")
     command.add_argument("--out", type=Path, required=True, help="gets one checkpoint per member")
+
+    command = add(_average, "average the weights that a run began and ended with")
+    command.add_argument("start", type=Path, help="checkpoint that the run went on from")
+    command.add_argument("end", type=Path, help="checkpoint of the run")
+    command.add_argument("--share", type=float, default=0.6, help="of the end (default: 0.6)")
+    command.add_argument("--out", type=Path, required=True, help="the new checkpoint")
 
     command = add(
         _explore, "write a page about labelled tiles: figures, plots, suspicious labels", quiet

@@ -49,3 +49,28 @@ def load_weights(network: SegmentationNetwork, checkpoint: dict[str, Any]) -> No
         if name.startswith(prefix)
     }
     network.load_state_dict(weights, strict=True)
+
+
+def average(start: Path, end: Path, share: float, out: Path) -> None:
+    """Write a checkpoint with the weighted mean of the weights that a run began and ended with.
+
+    `share` is that of `end`, whose configuration it has. Such a mean often does better on imagery
+    unlike that of the training than either. Source: Wortsman et al., "Robust fine-tuning of
+    zero-shot models", CVPR 2022.
+
+    Raises:
+        ValueError: as `load_checkpoint`; `share` outside 0 to 1; weights of another network.
+        OSError: a file can't be read or written.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, got {share}")
+    first, last = load_checkpoint(start), load_checkpoint(end)
+    before, after = first["state_dict"], last["state_dict"]
+    shapes = ({name: value.shape for name, value in of.items()} for of in (before, after))
+    if next(shapes) != next(shapes):
+        raise ValueError(f"{start} and {end} hold weights of different networks")
+    mean = {
+        name: before[name].lerp(value, share) if value.is_floating_point() else value
+        for name, value in after.items()
+    }
+    torch.save({"config": last["config"], "state_dict": mean}, out)
