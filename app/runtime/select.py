@@ -3,6 +3,7 @@
 import logging
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypedDict
 
 from ..bundle.manifest import Lower, Manifest
 from ..errors import DeviceError
@@ -17,6 +18,16 @@ DICE_TOLERANCE = 0.003
 """`auto` takes a precision if the manifest says that micro Dice differs from fp32's by no more."""
 
 _FASTEST_FIRST: tuple[Lower, ...] = ("int8", "bf16")
+
+
+class Running(TypedDict, total=False):
+    """On what a bundle is to run: what `load_predictor` takes, with its defaults."""
+
+    device: Device
+    workers: int | None
+    backend: Backend
+    precision: Precision
+    gpu: Gpu
 
 
 def load_predictor(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from ..errors import BundleError, InferenceError
 from ..imaging.image import RowSource
 from ..imaging.resample import resample_rows
 from ..runtime.predictor import Predictor, one_ahead
-from ..runtime.select import load_predictor
+from ..runtime.select import Running, load_predictor
 from .blending import MemberBand, blend, drop_above
 from .cascade import CascadeCount, Patch, predict_cascade, predict_valid
 from .components import Rule, find_buildings
@@ -51,9 +51,16 @@ class Segmenter:
         """Let go of the predictor's threads."""
         self.predictor.close()
 
-    def plan(self, image: RowSource, options: Options = Options(), **wanted: Any) -> Plan:
+    def plan(
+        self,
+        image: RowSource,
+        options: Options = Options(),
+        *,
+        buildings: bool = False,
+        notices: tuple[str, ...] = (),
+    ) -> Plan:
         """Decide everything about one image: `Plan.resolve` with this bundle's manifest."""
-        return Plan.resolve(self.manifest, options, image, **wanted)
+        return Plan.resolve(self.manifest, options, image, buildings=buildings, notices=notices)
 
     def segment(
         self, plan: Plan, image: RowSource, cancelled: Cancelled = never, *, name: str = ""
@@ -88,10 +95,16 @@ class Segmenter:
         plan: Plan,
         image: RowSource,
         cancelled: Cancelled = never,
-        **options: Any,
+        *,
+        first: int = 0,
+        count: CascadeCount | None = None,
+        advanced: Advanced = never,
     ) -> Iterator[Band]:
         """Return the bands of an image before components are looked at, as `member_bands` does."""
-        return combine(plan, image, self.member_bands(plan, image, cancelled, **options))
+        members = self.member_bands(
+            plan, image, cancelled, first=first, count=count, advanced=advanced
+        )
+        return combine(plan, image, members)
 
     def member_bands(
         self,
@@ -151,17 +164,17 @@ class Segmenter:
             yield np.stack(batch)
 
 
-def load_segmenter(bundle: Path, **options: Any) -> Segmenter:
+def load_segmenter(bundle: Path, **wanted: Unpack[Running]) -> Segmenter:
     """Load the bundle in the folder `bundle`, and predict one patch so that the first is not slow.
 
-    `options` say on what it runs, as `load_predictor` takes them.
+    `wanted` says on what it runs, as `load_predictor` takes it.
 
     Raises:
         BundleError: manifest, files or graphs are missing, disagree or don't run.
         DeviceError: what was asked for to run on is not really in use.
     """
     manifest = load_manifest(bundle)
-    predictor = load_predictor(bundle, manifest, **options)
+    predictor = load_predictor(bundle, manifest, **wanted)
     black = np.zeros((1, manifest.patch_size, manifest.patch_size, 3), np.uint8)
     try:
         predictor.predict(black, predictor.members)
