@@ -265,7 +265,10 @@ def test_a_web_layer_is_sent_as_it_is_drawn(server: Server, tmp_path: Path) -> N
         ({"API_KEY": "another-key-just-as-long"}, "The service refused (403, "),
         ({"SERVICE": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer (Connection re"),
         ({"SERVICE": "localhost"}, "must begin with http:// or https://"),
-        ({"THRESHOLD": 1}, "The service refused (422, Invalid option): threshold='1'"),
+        (
+            {"THRESHOLD": 1},
+            "The service refused (422, Invalid option): threshold must be less than 1",
+        ),
         ({"EXTENT": f"0,1,0,1 [{UTM}]"}, "The extent lies outside the layer imagery"),
     ],
 )
