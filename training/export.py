@@ -349,7 +349,9 @@ def _fitted_and_scored(
         ) as as_served:
             size = manifest.patch_size
             times = {name: milliseconds(as_served, name, size) for name in as_served.members}
-        # Both act on every mask: the cascade is fitted with a minimum confidence, as it serves.
+        # Both act on every mask: the cascade is fitted with a minimum confidence, as it serves. A
+        # bundle that is fitted anew must not keep its old cascade until then.
+        manifest = manifest.model_copy(update={"cascade": None})
         manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
         cascade = fit_cascade(segmenter(), splits, times, progress=progress)
         if cascade is None:

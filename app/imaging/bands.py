@@ -173,7 +173,7 @@ def _words(description: str | None) -> set[str]:
 
 
 def alpha_notices(alpha: NDArray[Any], band: int) -> list[str]:
-    """Warn of a band that is named alpha, hides pixels, and looks like a picture.
+    """Warn of an alpha band that hides pixels although it looks like a picture of its own.
 
     `alpha` are samples of it. Where an image is not transparent, alpha has one value nearly
     everywhere, its greatest; near infrared, which some publishers flag as alpha, has many.

@@ -35,7 +35,7 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
             yield raster
         return
     image = decode_image(path.read_bytes(), max_pixels=max_pixels, **wanted)
-    # What the decoder reads and GDAL does not has no place that can be known.
+    # GDAL tells the place. A file that it cannot read has pixels, but no known place.
     with suppress(*GDAL_ERRORS), open_path(path, _DRIVERS[kind]) as source:
         place, gsd, notices = read_place(source, kind, beside=path)
         image = replace(image, georeference=place, gsd=gsd, notices=(*image.notices, *notices))

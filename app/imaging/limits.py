@@ -9,7 +9,7 @@ ANY_SIZE = "on the command line, `rooftrace segment` takes a GeoTIFF of any size
 
 
 class Stored(NamedTuple):
-    """Hold the part of a file that makes its pixels, and what the rest said about them.
+    """The part of a file that holds its pixels, and what the other parts say about them.
 
     `orientation`: EXIF's, 1 to 8, where 1 is upright. `frames`: more than 1 for an animation.
     """

@@ -100,7 +100,10 @@ class Segmenter:
         count: CascadeCount | None = None,
         advanced: Advanced = never,
     ) -> Iterator[Band]:
-        """Return the bands of an image before components are looked at, as `member_bands` does."""
+        """Return the bands of an image, its members combined; components are still to be found.
+
+        The arguments are those of `member_bands`.
+        """
         members = self.member_bands(
             plan, image, cancelled, first=first, count=count, advanced=advanced
         )

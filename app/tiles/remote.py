@@ -1,4 +1,4 @@
-"""A file on a web server, read in ranges, by which GDAL opens a remote COG."""
+"""Read a file on a web server by ranges of bytes, so that GDAL can open a remote COG."""
 
 import io
 import re

@@ -35,12 +35,12 @@ class TileSource(BaseModel):
 
     @property
     def is_template(self) -> bool:
-        """Whether it names the tiles of another server."""
+        """Whether `url` is a template of another server's tiles, such as `…/{z}/{x}/{y}.png`."""
         return "{" in self.url
 
     @property
     def is_remote(self) -> bool:
-        """Whether it lies on a web server."""
+        """Whether `url` is an address on a web server."""
         return "://" in self.url
 
     @model_validator(mode="before")
