@@ -241,6 +241,7 @@ def toy_cascade(member: str, low: float, high: float = 1.0, share: float = 0.0) 
         "share": share,
         "alone": 0.4,
         "dice_micro_change": -0.0001,
+        "object_f1_change": -0.001,
         "fitted_on": "val (4 images), 36 patches",
     }
 

@@ -119,7 +119,8 @@ def _cascade(manifest: Manifest) -> str:
         f"probabilities lie from {low:g} to {high:g}; all members decide the other patches, and "
         f"with `cascade=off` every patch. On {cascade.fitted_on}, where this was fitted, it "
         f"decides {cascade.alone:.0%} of the patches alone, and micro Dice changes by "
-        f"{cascade.dice_micro_change:+.4f} on the split that loses most."
+        f"{cascade.dice_micro_change:+.4f} on the split that loses most"
+        + (f", object F1 by {f1:+.4f}." if (f1 := cascade.object_f1_change) is not None else ".")
     )
 
 

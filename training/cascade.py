@@ -4,8 +4,8 @@ It is fitted along the path that serves, at the default options: every tile is p
 stitched again for each rule that decides other patches alone than those before.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -20,11 +20,13 @@ from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
 from training.data import Label, Tile
 from training.evaluate import from_members
-from training.metrics import Counts, count, count_objects
+from training.metrics import Counts, count, match_objects
 from training.patches import predict_tile
 
 SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
+OBJECT_LIMIT = 0.01
+"""How much object F1 may fall on a split. A small building hardly counts in micro Dice."""
 JUDGING_BUILDINGS = 20
 """Labelled buildings without which a source does not judge a rule: one of them is worth more than
 `SOURCE_LIMIT` by far."""
@@ -33,17 +35,36 @@ SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12, 0.1
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""
 
 
+@dataclass(frozen=True)
+class _Score:
+    """What micro Dice and object F1 are made of."""
+
+    pixels: Counts = Counts()
+    objects: Counts = Counts()
+
+    def __add__(self, other: "_Score") -> "_Score":
+        return _Score(self.pixels + other.pixels, self.objects + other.objects)
+
+
 @dataclass(eq=False)
 class _Outcome:
-    """Counts of all tiles by group (a split or a source), and patches that were decided alone."""
+    """Scores of all tiles by group (a split or a source), and patches that were decided alone."""
 
-    counts: dict[str, Counts] = field(default_factory=dict)
+    scores: defaultdict[str, _Score] = field(default_factory=lambda: defaultdict(_Score))
     alone: int = 0
 
-    def add(self, groups: Sequence[str], counts: Counts, alone: int) -> None:
+    def add(self, groups: Sequence[str], score: _Score, alone: int) -> None:
         for group in groups:
-            self.counts[group] = self.counts.get(group, Counts()) + counts
+            self.scores[group] += score
         self.alone += alone
+
+    def dice_change(self, whole: "_Outcome", group: str) -> float:
+        """Return micro Dice of a group less that in `whole`."""
+        return self.scores[group].pixels.dice - whole.scores[group].pixels.dice
+
+    def f1_change(self, whole: "_Outcome", group: str) -> float:
+        """Return object F1 of a group less that in `whole`."""
+        return self.scores[group].objects.dice - whole.scores[group].objects.dice
 
 
 def fit_cascade(
@@ -53,11 +74,11 @@ def fit_cascade(
     *,
     progress: bool = False,
 ) -> Cascade | None:
-    """Find the rule that spares most time and keeps micro Dice on every split and source.
+    """Find the rule that spares most time and keeps the masks as good on every split and source.
 
-    `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` on a
-    split, and by at most `SOURCE_LIMIT` on a source of `JUDGING_BUILDINGS` or more. `times` are
-    those that each member takes for a patch. None where there is but one member, or where no rule
+    `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` and
+    object F1 by at most `OBJECT_LIMIT` on a split; micro Dice falls by at most `SOURCE_LIMIT` on a
+    source of `JUDGING_BUILDINGS` or more. `times` are those that each member takes for a patch. None where there is but one member, or where no rule
     that keeps to the limits decides a patch alone.
     """
     members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
@@ -69,46 +90,45 @@ def fit_cascade(
         if low <= threshold <= high
     ]
     whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
-    buildings: Counter[str] = Counter()
     tiles = [(split, tile) for split, of in splits.items() for tile in of]
     for split, tile in tqdm(tiles, desc="cascade", unit="tile", disable=not progress):
         trial = _Trial.of(segmenter, tile)
         groups = split, f"{split}/{tile.source}"
-        buildings[groups[1]] += count_objects(trial.label)
-        whole.add(groups, trial.counts(None), 0)
+        whole.add(groups, trial.score(None), 0)
         for rule, outcome in zip(rules, outcomes, strict=True):
-            outcome.add(groups, trial.counts(rule), trial.alone(rule))
+            outcome.add(groups, trial.score(rule), trial.alone(rule))
         patches += int(np.count_nonzero(trial.is_predicted))
 
-    limits = dict.fromkeys(splits, SPLIT_LIMIT) | {
-        source: SOURCE_LIMIT for source, of in buildings.items() if of >= JUDGING_BUILDINGS
-    }
     spared = [
-        outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole, limits)
+        outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole, splits)
         for rule, outcome in zip(rules, outcomes, strict=True)
     ]
     best = int(np.argmax(spared))
     if spared[best] <= 0:
         return None
     rule, outcome = rules[best], outcomes[best]
-    changes = [outcome.counts[split].dice - whole.counts[split].dice for split in splits]
     described = " and ".join(f"{split} ({len(of)} images)" for split, of in splits.items())
     return Cascade(
         member=rule.member,
         doubt=rule.doubt,
         share=rule.share,
         alone=round(outcome.alone / patches, 4),
-        dice_micro_change=round(min(changes), 6),
+        dice_micro_change=round(min(outcome.dice_change(whole, split) for split in splits), 6),
+        object_f1_change=round(min(outcome.f1_change(whole, split) for split in splits), 6),
         fitted_on=f"{described}, {patches} patches",
     )
 
 
-def _keeps(outcome: _Outcome, whole: _Outcome, limits: Mapping[str, float]) -> bool:
-    """Tell whether micro Dice falls by no more than the limit of each split and source."""
+def _keeps(outcome: _Outcome, whole: _Outcome, splits: Iterable[str]) -> bool:
+    """Tell whether the scores of every split and source stay within their limits."""
+    judging = {
+        group: SOURCE_LIMIT
+        for group, score in whole.scores.items()
+        if score.objects.true_positives + score.objects.false_negatives >= JUDGING_BUILDINGS
+    } | dict.fromkeys(splits, SPLIT_LIMIT)
     return all(
-        whole.counts[group].dice - outcome.counts[group].dice <= limit
-        for group, limit in limits.items()
-    )
+        outcome.dice_change(whole, group) >= -limit for group, limit in judging.items()
+    ) and all(outcome.f1_change(whole, split) >= -OBJECT_LIMIT for split in splits)
 
 
 @dataclass(eq=False)
@@ -125,7 +145,7 @@ class _Trial:
     predicted: NDArray[np.float32]
     is_predicted: NDArray[np.bool_]
     mean: NDArray[np.float32]
-    _known: dict[tuple[str, bytes], Counts] = field(default_factory=dict)
+    _known: dict[tuple[str, bytes], _Score] = field(default_factory=dict)
     _doubt: dict[tuple[str, tuple[float, float]], NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
@@ -145,7 +165,7 @@ class _Trial:
         """Count the patches that a rule's member decides alone."""
         return int(np.count_nonzero(self._decided(rule)))
 
-    def counts(self, rule: CascadeRule | None) -> Counts:
+    def score(self, rule: CascadeRule | None) -> _Score:
         """Compare the mask that a rule makes, or all members, with the label."""
         decided = self._decided(rule)
         key = (rule.member if rule and decided.any() else "", decided.tobytes())
@@ -156,7 +176,7 @@ class _Trial:
                 together = np.where(decided[:, np.newaxis, np.newaxis], first, together)
             bands = list(stitch(self.plan, together[:, np.newaxis]))
             mask = from_members(self.alone_plan, self.image, bands).mask
-            self._known[key] = count(mask, self.label)
+            self._known[key] = _Score(count(mask, self.label), match_objects(mask, self.label))
         return self._known[key]
 
     def _decided(self, rule: CascadeRule | None) -> NDArray[np.bool_]:

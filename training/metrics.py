@@ -107,7 +107,7 @@ def compare(
     drawn, labelled = _boundary(mask), _boundary(label)
     return Comparison(
         pixels=count(mask, label),
-        objects=_objects(mask, label),
+        objects=match_objects(mask, label),
         drawn=_near(drawn, labelled),
         labelled=_near(labelled, drawn),
         clean=_clean_patches(mask, label),
@@ -115,7 +115,11 @@ def compare(
     )
 
 
-def _objects(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> Counts:
+def match_objects(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> Counts:
+    """Count the components of a mask and of its label, both bool (H, W), that agree or do not.
+
+    See `Comparison.objects`; the `dice` of these counts is object F1.
+    """
     found, named = (
         cv2.connectedComponentsWithStats(of.view(np.uint8), connectivity=4)[1:3]
         for of in (mask, label)

@@ -166,11 +166,13 @@ class Cascade(CascadeRule):
 
     It does where at most a share `share` of its probabilities lies within `doubt`, a range that
     holds the ensemble's threshold. `alone` is the share of patches that it decided so.
-    `dice_micro_change` is micro Dice less that of all members.
+    `dice_micro_change` is micro Dice less that of all members, and `object_f1_change` object F1
+    less theirs; a bundle of an earlier version does not tell the latter.
     """
 
     alone: Annotated[float, Field(ge=0, le=1)]
     dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
+    object_f1_change: Annotated[float, Field(ge=-1, le=1)] | None = None
     fitted_on: str
 
 
