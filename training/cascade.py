@@ -39,8 +39,8 @@ SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12, 0.1
 class _Score:
     """What micro Dice and object F1 are made of."""
 
-    pixels: Counts = Counts()
-    objects: Counts = Counts()
+    pixels: Counts = field(default_factory=Counts)
+    objects: Counts = field(default_factory=Counts)
 
     def __add__(self, other: "_Score") -> "_Score":
         return _Score(self.pixels + other.pixels, self.objects + other.objects)
@@ -78,8 +78,9 @@ def fit_cascade(
 
     `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` and
     object F1 by at most `OBJECT_LIMIT` on a split; micro Dice falls by at most `SOURCE_LIMIT` on a
-    source of `JUDGING_BUILDINGS` or more. `times` are those that each member takes for a patch. None where there is but one member, or where no rule
-    that keeps to the limits decides a patch alone.
+    source of `JUDGING_BUILDINGS` or more. `times` are those that each member takes for a patch.
+    None where there is but one member, or where no rule that keeps to the limits decides a patch
+    alone.
     """
     members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
     if len(members) == 1:
