@@ -21,7 +21,7 @@ class InputError(RooftraceError):
 
 
 class MalformedUpload(InputError):
-    """The body does not hold the file(s) that were announced."""
+    """The body is no readable form, or does not hold the files that are expected."""
 
 
 class EmptyUpload(InputError):
@@ -37,7 +37,7 @@ class UnsupportedFormat(InputError):
 
 
 class UnsupportedEncoding(UnsupportedFormat):
-    """Compressed or encoded for the way, as gzip or base64."""
+    """The body or the file is encoded, such as with gzip or base64."""
 
 
 class DamagedImage(InputError):
@@ -53,7 +53,7 @@ class InvalidOption(InputError):
 
 
 class ImpossibleOutput(InputError):
-    """An output that the upload can't give, such as a map of no place."""
+    """An output that the upload can't give, such as a GeoTIFF without a georeference."""
 
 
 class InvalidInputs(InputError):
@@ -81,7 +81,7 @@ class NoSuchTile(InputError):
 
 
 class KeyMissing(InputError):
-    """The operator asks for a key, and none came."""
+    """The service needs a key, and none came."""
 
 
 class KeyRefused(InputError):
@@ -89,15 +89,16 @@ class KeyRefused(InputError):
 
 
 class RateExceeded(InputError):
-    """This client sends more than the operator allows it; `seconds` from now it may again."""
+    """This client sends more requests than the operator allows."""
 
     def __init__(self, message: str, seconds: float = 1.0) -> None:
+        """Carry `seconds`, after which the client may send again."""
         super().__init__(message)
         self.seconds = seconds
 
 
 class OverloadError(RooftraceError):
-    """The request was fine, the service had no room or time for it."""
+    """The request is valid, but the service has no room or time for it."""
 
 
 class QueueFull(OverloadError):
@@ -125,15 +126,16 @@ class DeadlineExceeded(OverloadError):
 
 
 class SourceDown(OverloadError):
-    """The imagery of a map can't be read; it is asked again `seconds` from now."""
+    """The imagery of a map can't be read at the moment."""
 
     def __init__(self, message: str, seconds: float = 2.0) -> None:
+        """Carry `seconds`, after which the service asks for the imagery again."""
         super().__init__(message)
         self.seconds = seconds
 
 
 class ClientGone(OverloadError):
-    """Nobody waits for the result any more."""
+    """The client left before its result was ready."""
 
 
 class InferenceError(RooftraceError):
@@ -157,7 +159,10 @@ class DeviceError(StartupError):
 
 
 def told(error: Exception) -> str:
-    """Describe an error for the command line; a fault of Rooftrace with what a report needs."""
+    """Return the message of an error for the command line.
+
+    The message of an unforeseen error says where it arose and asks for a report.
+    """
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, RooftraceError):

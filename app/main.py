@@ -40,12 +40,12 @@ def create_app(
     load: Callable[[Settings], Segmenter] = load_models,
     open_engine: Callable[[Admission], Engine] = Engine,
 ) -> FastAPI:
-    """Return the application. Models are loaded when it starts, and it refuses to start without.
+    """Return the application. It loads the models when it starts, and does not start without them.
 
     Raises:
-        SettingsError: settings were left to the environment, which holds a bad one; their
-            memory budget does not hold what they allow one request to bring; or their keys can't
-            be used; or traces, tiles or shared jobs are asked for without what they need.
+        SettingsError: the environment holds a bad setting; the memory budget is too small for
+            one request; the API keys can't be used; or a package for traces, tiles or shared
+            jobs is missing.
         StartupError: PROJ's data don't fit.
     """
     check_proj()
@@ -88,7 +88,7 @@ def create_app(
         jobs.start()
         service.engine.start()
         lag = asyncio.create_task(metrics.watch_event_loop())
-        del segmenter  # the service may come to another, and this one must be free to go then
+        del segmenter  # after a reload nothing here may keep the old one in memory
         yield
         lag.cancel()
         await asyncio.to_thread(jobs.close)
@@ -104,11 +104,11 @@ def create_app(
         version=__version__,
         summary="Building masks from satellite and aerial imagery",
         lifespan=lifespan,
-        telemetry=traces.of_fastapi,
+        telemetry=traces.fastapi_config,
         generate_unique_id_function=lambda route: route.name,  # generated clients name methods so
-        servers=[{"url": "."}],  # where the document is, whatever stands before it
-        redirect_slashes=False,  # it would redirect to what the request calls this host
-        docs_url=None,  # served below, from files of our own rather than from a network
+        servers=[{"url": "."}],  # relative to the document, so any path prefix of a proxy works
+        redirect_slashes=False,  # its redirects go to the request's Host, which a client chooses
+        docs_url=None,  # served below from local files, as a browser may have no internet
         redoc_url=None,
     )
     app.add_middleware(Head)
@@ -126,7 +126,7 @@ def create_app(
     page.install(app, settings)
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
 
-    # All that it asks for is relative: a proxy may have put the service under any path.
+    # Relative addresses: a proxy may serve this under any path.
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(

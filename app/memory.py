@@ -11,24 +11,24 @@ from .segmentation.stream import Cancelled
 from .settings import Settings
 
 COPIES = 2
-"""A body is held as it comes in, and once more while it is put together."""
+"""How often a body is in memory at most: its pieces, and the whole while they are joined."""
 
 _GLANCE = 0.1
-"""Seconds after which a thread that waits for memory looks whether anybody still wants it."""
+"""Seconds after which a thread that waits for memory checks whether it is cancelled."""
 
 
 class Memory:
     """A budget of bytes: bodies get theirs at once or not at all, images wait for it in threads.
 
     The share of the largest image is never given to bodies. So an image waits for other images
-    alone, each of which ends, and none can be locked out by uploads that wait behind it.
+    alone, each of which ends, and uploads that wait behind it can't lock it out.
     """
 
     def __init__(self, budget: int, *, largest_body: int, largest_image: int) -> None:
         """Share `budget` bytes.
 
         Raises:
-            SettingsError: it does not hold the largest body and the largest image.
+            SettingsError: they are too few for the largest body and the largest image.
         """
         if budget < (least := COPIES * largest_body + largest_image):
             raise SettingsError(
@@ -52,7 +52,7 @@ class Memory:
         """Change a body's reservation.
 
         Raises:
-            QueueFull: the bodies have no more to share.
+            QueueFull: there is no memory left for bodies.
         """
         with self._changed:
             room = self._budget - self._largest_image - (self._bodies - old)
@@ -86,18 +86,18 @@ class Memory:
 
     @contextmanager
     def for_file(self, data: bytes, check: Cancelled) -> Iterator[int]:
-        """Wait as `for_image` does for an image's file; return how many pixels it may have.
+        """Wait as `for_image` for an image's file; return how many pixels its decoder may find.
 
-        The memory is what the file's header announces. So no decoder may find more pixels.
+        These are as many as the file's header announces: the memory is for no more.
         """
         pixels = announced_pixels(data, self._largest_image // BYTES_PER_PIXEL)
-        del data  # its owner may let go of it inside
+        del data  # so that its owner can free it inside
         with self.for_image(BYTES_PER_PIXEL * pixels, check):
             yield pixels
 
     @contextmanager
     def for_job(self, size: int, check: Cancelled) -> Iterator[None]:
-        """Wait, not on the event loop, until there are `size` bytes; hold them while inside.
+        """Wait in a thread until `size` bytes are free, and hold them while inside.
 
         A job may take an hour. So it takes its bytes from the bodies' share, and no image waits
         for it.
@@ -120,10 +120,10 @@ class Memory:
 
 
 def memory_of(settings: Settings) -> Memory:
-    """Share the memory that the settings allow.
+    """Return the budget of memory that the settings name.
 
     Raises:
-        SettingsError: it does not hold what they allow one request to bring.
+        SettingsError: it is too small for the largest upload and image that they allow.
     """
     return Memory(
         settings.memory_budget,

@@ -22,9 +22,9 @@ class Keys:
         self._digests = [_digest(key) for key in keys]
 
     def holder(self, given: str) -> bytes | None:
-        """Return the digest that stands for the holder of a key, None for a key that is not valid.
+        """Return a digest that identifies the holder of a key, None for an invalid key.
 
-        It compares with every valid key in constant time, so its duration tells nothing of them.
+        It compares with every valid key in constant time, so its duration reveals nothing.
         """
         digest = _digest(given)
         matches = [compare_digest(digest, good) for good in self._digests]
@@ -32,9 +32,9 @@ class Keys:
 
 
 class Rate:
-    """A rate of requests for each client: `per_minute` at once, and then as fast as that.
+    """Limits each client to `per_minute` requests a minute, which may come all at once.
 
-    Source: the generic cell rate algorithm, ITU-T I.371: one moment to remember for each client.
+    Source: the generic cell rate algorithm, ITU-T I.371. It keeps one moment for each client.
     """
 
     def __init__(self, per_minute: float) -> None:
@@ -43,10 +43,10 @@ class Rate:
         self._free_at: dict[bytes, float] = {}
 
     def check(self, client: bytes) -> None:
-        """Count a request.
+        """Count a request of `client`.
 
         Raises:
-            RateExceeded: it is too early.
+            RateExceeded: the client has sent too many.
         """
         now = time.monotonic()
         due = max(self._free_at.get(client, now), now) + self._interval
@@ -57,7 +57,7 @@ class Rate:
                 early,
             )
         if len(self._free_at) >= _MAX_CLIENTS:
-            # Whoever is free by now is as good as new; if all are busy, the longest known goes.
+            # Forget clients whose count is at zero again. If none is, forget the longest known.
             busy = {c: at for c, at in self._free_at.items() if at > now}
             self._free_at = dict(list(busy.items())[-_MAX_CLIENTS + 1 :])
         self._free_at[client] = due
@@ -71,13 +71,13 @@ class Access:
         self._rate = rate
 
     def check(self, address: str, given: str | None) -> str:
-        """Let a request pass, and return who it is from: a digest of the key, empty without keys.
+        """Check a request, and return its owner: a digest of the key, empty if no keys are set.
 
-        Those with a bad key, or none, count against their address.
+        A request without a valid key counts against its address.
 
         Raises:
-            RateExceeded: this client sends too many.
-            KeyMissing, KeyRefused: keys are asked for, and a good one did not come.
+            RateExceeded: the client has sent too many.
+            KeyMissing, KeyRefused: keys are set, and the request has none or a wrong one.
         """
         holder = self.keys.holder(given) if self.keys and given else None
         if self._rate:
@@ -102,7 +102,7 @@ def read_keys(file: Path) -> Keys:
     keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     for number, key in enumerate(keys, 1):
         if len(key) < _SHORTEST_KEY or not key.isascii() or " " in key:
-            raise SettingsError(  # which does not say the key
+            raise SettingsError(  # without the key itself
                 f"ROOFTRACE_API_KEYS={file}: key {number} must have at least {_SHORTEST_KEY} "
                 "ASCII characters and no space"
             )
@@ -112,7 +112,7 @@ def read_keys(file: Path) -> Keys:
 
 
 def access_of(settings: Settings) -> Access:
-    """Make of the settings what they ask for; keys are read anew each time.
+    """Return the keys and the rate that the settings name; reads the file of keys each time.
 
     Raises:
         SettingsError: the keys can't be used.

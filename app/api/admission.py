@@ -1,4 +1,4 @@
-"""How many requests are let in, with how much memory, and how many work at once."""
+"""Admit requests: a bounded queue, memory for their bodies, and a few threads for their work."""
 
 import asyncio
 import time
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """The moment by which a request must be answered, unless nobody waits for it even now."""
+    """The moment by which a request must be answered. It passes early when the client leaves."""
 
     def __init__(self, seconds: float, left: float | None = None) -> None:
-        """Begin; `left` of the `seconds` are left, where they began elsewhere."""
+        """Start the clock. `left`: how many of the `seconds` remain, if they began elsewhere."""
         self.seconds = seconds
         self._at = time.monotonic() + (seconds if left is None else left)
         self._abandoned = False
@@ -28,11 +28,11 @@ class Deadline:
         return self._at - time.monotonic()
 
     def abandon(self) -> None:
-        """Say that nobody waits any more."""
+        """Note that the client has left."""
         self._abandoned = True
 
     def check(self) -> None:
-        """Stop work that nobody waits for any more.
+        """Stop work that no client waits for any more.
 
         Raises:
             ClientGone: the request was abandoned.
@@ -45,16 +45,16 @@ class Deadline:
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Cancel what is awaited inside when the moment has come.
+        """Cancel what is awaited inside when the deadline passes.
 
         Raises:
-            DeadlineExceeded: it has.
+            DeadlineExceeded: it has passed.
         """
         try:
             async with asyncio.timeout(max(0.0, self.remaining)) as limit:
                 yield
         except TimeoutError:
-            if not limit.expired():  # it is the work's own
+            if not limit.expired():  # another timeout, inside the work
                 raise
             raise self._exceeded() from None
 
@@ -66,11 +66,11 @@ class Deadline:
 
 
 class Place:
-    """One request's place in the queue, and the memory that is kept for its body.
+    """One request's place in the queue, and the memory that is reserved for its body.
 
-    Both are kept for `patience` seconds. A client that takes longer to send its body has only the
-    memory of what it has sent, and must find a place again at the end: clients that trickle
-    can't keep others out, however many they are.
+    Both are kept for `patience` seconds. A client that sends more slowly keeps only the memory of
+    what it has sent, and needs a free place again at the end. So slow clients can't keep others
+    out, however many they are.
     """
 
     def __init__(self, admission: "Admission", announced: int, patience: float) -> None:
@@ -86,16 +86,17 @@ class Place:
         """Account for `size` bytes more of the body.
 
         Raises:
-            QueueFull: more than was announced, or more slowly, and there is no memory now.
+            QueueFull: there is no memory for them. What was announced has its memory, but only
+                for `patience` seconds.
         """
         self._received += size
         self._keep(max(self._kept, self._received))
 
     def complete(self) -> None:
-        """Take the place for good: the body is there.
+        """Keep the place until the request leaves, as its body is complete.
 
         Raises:
-            QueueFull: it took long, and as many requests wait as may.
+            QueueFull: the body took longer than `patience`, and the queue is full.
         """
         self._patience.cancel()
         if not self._queued:
@@ -123,7 +124,7 @@ class Place:
 class Admission:
     """Room for `concurrency` requests at work and `max_waiting` more; used on one event loop.
 
-    `concurrency` may change where the work is done elsewhere; this process keeps its threads.
+    `concurrency` may change when replicas do the work; the number of threads here does not.
     """
 
     def __init__(
@@ -164,13 +165,13 @@ class Admission:
             place.leave()
 
     async def run(self, work: Callable[[], T], deadline: Deadline) -> T:
-        """Run `work` off the event loop as soon as it is its turn.
+        """Run `work` in a thread when its turn comes.
 
-        Work that has not begun by the deadline never begins; work that has must ask the deadline
-        itself, and the client is answered at once either way. Cancelling abandons the deadline.
+        At the deadline the client is answered at once. Work that waits then never begins; work
+        that has begun must call `deadline.check` itself. Cancelling abandons the deadline.
 
         Raises:
-            DeadlineExceeded: the result was not there in time.
+            DeadlineExceeded: the result was not ready in time.
         """
 
         def begin() -> T:

@@ -1,4 +1,4 @@
-"""A request for the work of one image, from its turn in the queue to its answer."""
+"""A request for work on images, from its admission to its response."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -42,12 +42,12 @@ IMAGE_FAILURES = (
 
 
 class Call:
-    """A request that images are worked on for: its deadline, and how long each stage took."""
+    """A request for work on images: its models, its deadline, and how long each stage took."""
 
     def __init__(self, request: Request, service: Running) -> None:
         self.request = request
         self.service = service
-        self.segmenter = service.segmenter  # the same to its end, whatever is loaded meanwhile
+        self.segmenter = service.segmenter  # kept to its end, even if a reload brings another
         self.deadline = Deadline(service.settings.deadline)
         self.stages = Stages()
         request.state.stages = self.stages.seconds
@@ -56,17 +56,17 @@ class Call:
         """Let the request in, before its body is read.
 
         Raises:
-            UploadTooLarge: its body says that it is larger than the settings allow.
-            QueueFull: as many wait as may, or the body finds no memory.
+            UploadTooLarge: its `Content-Length` is more than the settings allow.
+            QueueFull: the queue is full, or there is no memory for the body.
         """
         length = announced_length(self.request, self.service.settings)
         return self.service.admission.admit(length)
 
     async def segment(self, work: Work, upload: Upload) -> Response:
-        """Have the engine segment an upload, and answer with the result.
+        """Have the engine segment an upload, and return the response.
 
         Raises:
-            ClientGone: nobody waits for it any more.
+            ClientGone: the client has left.
             Exception: as `Engine.segment`.
         """
         segment = self.service.engine.segment
@@ -80,15 +80,15 @@ class Call:
         *,
         document: bool = False,
     ) -> Response:
-        """Read a stream whose bands are known, when the turn of its image in `data` comes.
+        """Write a stream of kept bands in its turn, without the engine, and return the response.
 
-        `begin` is told how many pixels the image may have. `document`: put the result into a JSON
-        document, as a process does.
+        `data` is the image's file, and `begin` takes the number of pixels that it may have.
+        `document`: put the result into a JSON document, as a process does.
 
         Raises:
-            DeadlineExceeded: it was not there in time.
-            ClientGone: nobody waits for it any more.
-            Exception: whatever `begin` or reading its stream raises.
+            DeadlineExceeded: it was not done in time.
+            ClientGone: the client has left.
+            Exception: any that `begin` or its stream raises.
         """
 
         def written(max_pixels: int) -> Answer:
@@ -109,9 +109,9 @@ class Call:
         return response
 
     async def run(self, data: bytes, work: Callable[[int], T], outcome: str) -> T:
-        """Run other work of an image in a thread of this process, in its turn, and record it.
+        """Run other work on an image in a thread of this process, in its turn, and record it.
 
-        `work` is told how many pixels the image may have.
+        `work` takes the number of pixels that the image may have.
         """
         running = in_turn(self.service.admission, data, work, self.stages, self.deadline)
         return await self.service.recorded(running, self.stages, outcome)
@@ -123,9 +123,9 @@ async def _call(request: Request, service: Running) -> Call:
 
 
 Calling = Annotated[Call, Depends(_call)]
-"""The type of an endpoint's argument that is its call; a parameter that came twice is refused."""
+"""The type of an endpoint's argument that receives its `Call`. Refuses repeated parameters."""
 
 
 def accepted(request: Request) -> str:
-    """Return what the client accepts, of all its headers that say so."""
+    """Return the value of all `Accept` headers together."""
     return ", ".join(request.headers.getlist("accept"))

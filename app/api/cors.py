@@ -1,4 +1,4 @@
-"""Which pages of other origins may read the answers.
+"""CORS: which pages of other origins may use the service.
 
 Source: the CORS protocol of the Fetch standard (fetch.spec.whatwg.org, section 3.3).
 """
@@ -32,14 +32,14 @@ EXPOSED = (
 """Headers that a page may read beside those that every page may, such as Content-Type."""
 
 _MAX_AGE = 7200
-"""Seconds that a browser may remember a preflight: as many as Chromium does at most."""
+"""Seconds that a browser may remember a preflight: Chromium's maximum."""
 
 
 class Cors:
-    """Let pages of the named origins ask, and read every answer: results, problems and streams.
+    """Let pages of the named origins send requests and read every answer, problems included.
 
-    Starlette's CORSMiddleware refuses in plain text. Here a preflight of another origin goes on to
-    the application, which answers as to any method that a path does not have.
+    Starlette's CORSMiddleware refuses in plain text. Here the preflight of another origin goes on
+    to the application, whose routes do not take OPTIONS, and so it gets a problem.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
@@ -47,7 +47,7 @@ class Cors:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event stream."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http" or not self._origins:
             await self._app(scope, receive, send)
             return

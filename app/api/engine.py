@@ -12,7 +12,7 @@ from ..outputs.formats import Format
 from ..segmentation.segmenter import Segmenter
 from ..segmentation.stream import SegmentedStream
 from .admission import Admission, Deadline
-from .headers import figures
+from .headers import result_headers
 from .stages import Stages
 from .uploads import Upload
 from .work import Work
@@ -25,7 +25,7 @@ OUTPUT = "result"
 
 @dataclass(frozen=True)
 class Answer:
-    """A result, with all that the headers of a response say of it."""
+    """An encoded result, and what the headers of its response need."""
 
     body: bytes
     media_type: str
@@ -38,7 +38,7 @@ class Answer:
 class Engine:
     """Segments whole images in threads of this process.
 
-    Others hand them on. Wherever an image is segmented, it has the same bytes and the same errors.
+    A subclass may hand them to other processes, with the same bytes and the same errors.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -47,11 +47,11 @@ class Engine:
     async def segment(
         self, segmenter: Segmenter, work: Work, upload: Upload, stages: Stages, deadline: Deadline
     ) -> Answer:
-        """Segment an upload when its turn comes, and note in `stages` how long it took.
+        """Segment an upload when its turn comes, and add to `stages` how long each stage took.
 
         Raises:
             InputError: as `Work.begin`.
-            OverloadError: it finds no room, or was not there in time.
+            OverloadError: there is no room, or the deadline has passed.
             InferenceError: a member failed.
         """
 
@@ -63,29 +63,29 @@ class Engine:
         return await in_turn(self.admission, upload.content, segmented, stages, deadline)
 
     def start(self) -> None:
-        """Begin, on the event loop of the service."""
+        """Start. It is called on the event loop of the service."""
 
     def check(self) -> None:
-        """Ask whether it takes images.
+        """Check that the engine takes images.
 
         Raises:
             NotReady: it does not at the moment.
         """
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
 
 
 async def in_turn(
     admission: Admission, data: bytes, work: Callable[[int], T], stages: Stages, deadline: Deadline
 ) -> T:
-    """Run the work of an image's file in a thread, in its turn, once there is memory for it.
+    """Run `work` on an image's file in a thread, in its turn, once there is memory for it.
 
-    `work` is told how many pixels there is memory for.
+    `work` takes the number of pixels that there is memory for.
 
     Raises:
-        DeadlineExceeded: it was not there in time.
-        Exception: whatever `work` raises.
+        DeadlineExceeded: it was not done in time.
+        Exception: any that `work` raises.
     """
     submitted = perf_counter()
 
@@ -112,14 +112,14 @@ def encode(
             documented(format, body) if document else body,
             "application/json" if document else format.media_type,
             stream.plan.model,
-            figures(stream, providers),
+            result_headers(stream, providers),
             stream.plan.notices,
             math.prod(stream.plan.size),
         )
 
 
 def documented(format: Format, body: bytes) -> bytes:
-    """Put a result into the document of results: JSON as it is, anything else in base64.
+    """Put a result into a process's JSON document: JSON as it is, anything else in base64.
 
     Source: OGC 18-062r2, section 7.13.2.
     """

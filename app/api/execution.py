@@ -1,4 +1,4 @@
-"""What a client asks a process for: in the standard's JSON, or as `POST /segment` takes it."""
+"""Read the body of an execution: the standard's JSON, or an image as `POST /segment` takes it."""
 
 import asyncio
 import base64
@@ -24,12 +24,12 @@ from .work import Work
 
 @dataclass(frozen=True)
 class Execution:
-    """An image, and what is to be made of it."""
+    """An image, and what the client asks of it."""
 
     upload: Upload
     work: Work
     named: str | None
-    """The format that the client named; None where it leaves the choice to later requests."""
+    """The format that the client named; None if it leaves the choice to later requests."""
 
 
 async def read_execution(
@@ -73,7 +73,7 @@ def _execution(body: bytes, accept: str) -> Execution:
         options = Options.parse(inputs)
     except InvalidOption as error:
         raise InvalidInputs(f"inputs: {error}") from None
-    document = asked.response == "document"  # what the client accepts is the document then
+    document = asked.response == "document"  # then `Accept` is about the document
     formats = choose_formats(named, "" if document else accept, RESULT_TYPES)
     safe = filename.encode(errors="replace").decode()
     return Execution(Upload(safe, image), Work(options, formats, document), named)

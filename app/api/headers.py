@@ -1,4 +1,4 @@
-"""What the document says of a result and its headers, and their values."""
+"""OpenAPI objects of results and their headers, and the headers' values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +57,7 @@ def form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 RESULT_CONTENT: dict[str, Any] = {
-    # First, as generated clients parse every answer as the first type that they know.
+    # First: generated clients parse every answer as the first media type that they know.
     ANY_BYTES: {"schema": BINARY},
     **{media_type: {"schema": BINARY} for media_type in RESULT_TYPES.values()},
     "application/json": {
@@ -84,8 +84,11 @@ IMAGE_BODY: dict[str, Any] = {
 """Bodies that are one image, as OpenAPI objects."""
 
 
-def figures(stream: SegmentedStream, providers: Sequence[str]) -> dict[str, str]:
-    """Return what made a stream, and what it counted when it was read to its end, as headers."""
+def result_headers(stream: SegmentedStream, providers: Sequence[str]) -> dict[str, str]:
+    """Return the headers of a result: its model and providers, and what was counted.
+
+    The stream must have been read to its end.
+    """
     area, count = stream.building_area, stream.cascade_count
     return {
         "X-Model-Version": stream.plan.model,
@@ -98,11 +101,11 @@ def figures(stream: SegmentedStream, providers: Sequence[str]) -> dict[str, str]
 
 
 def add_notices(response: Response, notices: Sequence[str]) -> None:
-    """Add a header for each notice, as long as clients can be expected to take them."""
+    """Add an `X-Notice` header for each notice, at most 16 of at most 300 characters each."""
     if len(notices) > _MAX_NOTICES:
         notices = [*notices[: _MAX_NOTICES - 1], f"and {len(notices) - _MAX_NOTICES + 1} more"]
     for notice in notices:
-        # Header values are Latin-1 at best; what a client named a file may be anything.
+        # A header holds Latin-1 at best, and a notice may quote a file's name in any script.
         text = notice.encode("unicode_escape").decode()
         brief = text if len(text) <= _MAX_NOTICE else f"{text[: _MAX_NOTICE - 3]}..."
         response.headers.append("X-Notice", brief)

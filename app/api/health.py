@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it takes work, and what it has loaded and counted."""
+"""Endpoints about the service itself: health, loaded models, metrics."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -15,7 +15,7 @@ checked = checked_router("service")
 
 @router.get("/health", include_in_schema=False)
 async def health() -> RedirectResponse:
-    """Send who asks for health in general to readiness."""
+    """Redirect to readiness."""
     return RedirectResponse("health/ready")
 
 

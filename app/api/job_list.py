@@ -41,10 +41,10 @@ class JobListParameters(BaseModel):
     offset: int = Field(0, ge=0, le=10**9, description="Number of jobs to skip.", examples=[100])
 
     def filter(self) -> Filter:
-        """Return which jobs these are.
+        """Return these parameters as a filter of the table of jobs.
 
         Raises:
-            InvalidOption: an interval that is none.
+            InvalidOption: `datetime` is neither a moment nor an interval.
         """
         first, last = _interval(self.datetime)
         return Filter(self.status, first, last, self.minDuration, self.maxDuration)

@@ -1,4 +1,4 @@
-"""What the service tells Prometheus. No label ever carries a client's text."""
+"""Metrics for Prometheus. No label ever holds a client's text."""
 
 import asyncio
 from functools import partial
@@ -43,11 +43,11 @@ class Metrics:
         )
         self.event_loop_lag = histogram(
             "rooftrace_event_loop_lag_seconds",
-            "By how much the event loop ran a timer late",
+            "Delay of a timer on the event loop",
         )
         self.request_duration = histogram(
             "rooftrace_request_duration_seconds",
-            "From the arrival of a request to the end of its answer",
+            "Time from the arrival of a request to the end of its answer",
             ("path",),
         )
         self.stage_duration = histogram(
@@ -63,7 +63,7 @@ class Metrics:
         self.pixels = counter("rooftrace_segmented_pixels", "Pixels of the segmented images")
         self.waiting = gauge("rooftrace_requests_waiting", "Requests that wait for their turn")
         self.reserved = gauge(
-            "rooftrace_reserved_bytes", "Memory that is set aside for bodies and images"
+            "rooftrace_reserved_bytes", "Memory that is reserved for bodies, images and jobs"
         )
         self.tiles = counter(
             "rooftrace_tiles",
@@ -83,7 +83,7 @@ class Metrics:
         self.jobs = {status: jobs.labels(status) for status in JOB_STATUSES}
         self.job_bytes = gauge(
             "rooftrace_job_bytes",
-            "Bytes on disk of the jobs that are kept, with what those at work may come to",
+            "Bytes on disk of the jobs that are kept; of a running job, the most that it may need",
         )
         self.model = Info(
             "rooftrace_model", "The loaded bundle and what it runs on", registry=self.registry
@@ -94,15 +94,15 @@ class Metrics:
             ("outcome",),
         )
         self.fallback = gauge(
-            "rooftrace_cpu_fallback", "1 when there is a GPU and the CPU is used all the same"
+            "rooftrace_cpu_fallback", "1 if the CPU is used although there is a GPU"
         )
         self.out_of_memory = gauge(
             "rooftrace_out_of_memory",
-            "How often the device had no memory for a batch since the bundle was loaded",
+            "Batches that the device had no memory for, since the bundle was loaded",
         )
 
     async def watch_event_loop(self) -> None:
-        """Record how late the event loop is, for ever."""
+        """Record how late the event loop is, until cancelled."""
         while True:
             asked = perf_counter() + _PULSE
             await asyncio.sleep(_PULSE)

@@ -1,4 +1,4 @@
-"""Around every request: an id, a count, a log line; and HEAD."""
+"""Middleware: an id, a count and a log line for each request, and answers to HEAD."""
 
 import logging
 import re
@@ -29,16 +29,16 @@ class RequestLog:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event stream."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
         # A known method: never the client's text.
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        came = Headers(scope=scope).get("x-request-id", "")
+        sent_id = Headers(scope=scope).get("x-request-id", "")
         # A client's own id is kept when it can't break a log line or a header.
-        request_id = came if _REQUEST_ID.fullmatch(came) else str(uuid.uuid4())
+        request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else str(uuid.uuid4())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         name_request(request_id)
@@ -63,7 +63,7 @@ class RequestLog:
         finally:
             seconds = perf_counter() - started
             route = scope.get("route")
-            path = getattr(route, "path", "unmatched")  # a template
+            path = getattr(route, "path", "unmatched")  # the template: never the client's text
             self._metrics.requests.labels(path, method, status).inc()
             self._metrics.request_duration.labels(path).observe(seconds)
             problem = state.get("problem", "Internal error" if status >= 500 else None)
@@ -96,7 +96,7 @@ class Head:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event stream."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
@@ -104,5 +104,5 @@ class Head:
         async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if "body" in message else message)
 
-        scope["method"] = "GET"  # not in a copy: the router leaves the route in it, for the log
+        scope["method"] = "GET"  # in place: the router adds the route to this scope, for the log
         await self._app(scope, receive, send_without_body)

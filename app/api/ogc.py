@@ -36,7 +36,7 @@ class Link(BaseModel):
 
 
 class LandingPage(BaseModel):
-    """Where everything is."""
+    """The service, with links to its parts."""
 
     title: str
     description: str
@@ -44,7 +44,7 @@ class LandingPage(BaseModel):
 
 
 class Conformance(BaseModel):
-    """The conformance classes of standards that this service keeps."""
+    """The conformance classes that this service implements."""
 
     conformsTo: list[str] = Field(examples=[CONFORMS_TO])  # noqa: N815
 
@@ -83,7 +83,7 @@ class OutputFormat(BaseModel):
 
 
 class Output(BaseModel):
-    """How an output is wanted."""
+    """The output that a client asks for."""
 
     format: OutputFormat = OutputFormat()
     transmissionMode: Literal["value"] = "value"  # noqa: N815
@@ -121,7 +121,7 @@ def execute_schema() -> dict[str, Any]:
 
 
 def _later(description: str | None = None) -> Any:  # noqa: ANN401
-    """Describe a member that comes with the progress of a job."""
+    """Describe a field that a job has only from some point of its progress on."""
     return Field(None, exclude_if=_is_none, description=description)
 
 
@@ -149,7 +149,7 @@ class ImageInfo(BaseModel):
         examples=[[(-94.5, 37.1), (-94.4, 37.1), (-94.4, 37.0), (-94.5, 37.0)]],
     )
     formats: dict[str, str | None] = Field(
-        description="formats of the results: null, or why the image can't have it",
+        description="each format of results, with null, or with why it is not possible",
         examples=[{"png": None, "geotiff": "A GeoTIFF needs the grid of a georeferenced image."}],
     )
 
@@ -184,7 +184,7 @@ class JobList(BaseModel):
 
 
 def status_info(job: Job, up: str) -> StatusInfo:
-    """Describe a job; `up` leads from the address that is answered to the service's root."""
+    """Describe a job; `up` is the relative path from the request's URL to the service's root."""
     self = f"{up}jobs/{job.id}"
     links = [
         Link(href=self, rel="self", type="application/json", title="This job"),

@@ -1,4 +1,4 @@
-"""The page for a person: static files, and a policy that holds the browser to this service."""
+"""The page: static files, and headers that let the browser load from this service alone."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,10 +21,7 @@ _MAP = "maplibre"
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Serve the page and the files that it is made of.
-
-    All that it asks for is relative: a proxy may have put the service under any path.
-    """
+    """Serve the page and its files. Their links are relative, for any path prefix of a proxy."""
     has_map = find_spec(_MAP) is not None
     headers = _headers(settings.basemap, has_map)
 
@@ -51,7 +48,7 @@ def install(app: FastAPI, settings: Settings) -> None:
 def _headers(basemap: str | None, has_map: bool) -> dict[str, str]:
     """Return the headers of the page and of its files.
 
-    No host but this one is asked for anything, and that of the basemap if the operator names one.
+    They let the browser ask this host alone, and that of the basemap if the operator names one.
     """
     basemap_host = ""
     if basemap and (parts := urlsplit(basemap)).netloc:
@@ -62,7 +59,7 @@ def _headers(basemap: str | None, has_map: bool) -> dict[str, str]:
         "style-src": "'self'",
         "img-src": f"'self' blob: data:{basemap_host}",
         "connect-src": f"'self'{basemap_host}",
-        # MapLibre makes its workers of its own text.
+        # MapLibre starts its workers from blobs of its own code.
         **({"worker-src": "blob:"} if has_map else {}),
         "base-uri": "'none'",
         "form-action": "'none'",

@@ -18,7 +18,7 @@ BatchFormatName = Literal["json", "ndjson", "csv"]
 
 RESULT_TYPES = {f.name: f.media_type for f in FORMATS.values() if f.write is not None}
 BATCH_TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
-"""Media types by format; of those that a client likes equally, the first is its default."""
+"""Media types by format. Of those that `Accept` prefers equally, the first is chosen."""
 
 ANY_BYTES = "application/octet-stream"
 """A media type that takes every format, for clients that can't name theirs."""
@@ -114,7 +114,11 @@ def _quality(parameters: list[str]) -> float:
 
 
 def refuse_repeated(request: Request) -> None:
-    """Refuse a parameter that came twice, of which one would silently win."""
+    """Refuse a parameter that came twice, as FastAPI would use the last and say nothing.
+
+    Raises:
+        InvalidOption: a parameter came more than once.
+    """
     names = [name for name, _ in request.query_params.multi_items()]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidOption(f"{', '.join(repeated)} came more than once. Send it once.")

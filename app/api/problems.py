@@ -71,7 +71,7 @@ RETRY_AFTER = 2
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
-    """Describe an error; one that is not the client's goes to the log, and only there in detail."""
+    """Describe an error as a problem. Only the log has the details of a fault of the service."""
     kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
     if kind is None:
         logger.error("request %s failed", request_id, exc_info=error)
@@ -172,7 +172,7 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
 
 
 def _brief(value: object) -> str:
-    """Quote what a client sent, but not at any length."""
+    """Quote what a client sent, in at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
@@ -210,17 +210,17 @@ def _has_a_slash_too_many(request: Request) -> bool:
 
 
 class Unforeseen:
-    """Turn what nothing else has caught into a problem.
+    """Turn an exception that nothing else has caught into a problem.
 
-    Starlette's own place for it is outside of every middleware, so that neither a request's id nor
-    the headers of CORS would reach the answer. An answer that has begun can only be broken off.
+    Starlette's own handler is outside of every middleware, so its answer would have neither the
+    request's id nor the headers of CORS. An answer that has begun can only be broken off.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event stream."""
+        """Handle one ASGI connection."""
         begun = False
 
         async def send_noted(message: Message) -> None:

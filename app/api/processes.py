@@ -41,9 +41,9 @@ _ASYNC = re.compile(r"(^|[\s,])respond-async([\s,;]|$)")
 ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROCESS])]
 
 
-@router.get("/conformance", summary="The standards that are kept")
+@router.get("/conformance", summary="The standards that the service follows")
 async def conformance() -> Conformance:
-    """List the conformance classes of OGC API - Processes that are kept."""
+    """List the conformance classes of OGC API - Processes that the service implements."""
     return Conformance(conformsTo=CONFORMS_TO)
 
 
@@ -81,7 +81,7 @@ async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
             "model": StatusInfo,
             "headers": {
                 "Location": header("relative reference to the job", "../../jobs/2f5e8d3c"),
-                "Preference-Applied": header("that it is a job", "respond-async"),
+                "Preference-Applied": header("the preference that was followed", "respond-async"),
             },
         },
         **responses(
@@ -128,7 +128,7 @@ async def execute(
 
 
 async def _create(call: Call, asked: Execution) -> Response:
-    """Look at the image, so that whatever is wrong with it is said at once, and keep it."""
+    """Decode the image, so that a bad one is refused at once, and create its job."""
     service, options, upload = call.service, asked.work.options, asked.upload
 
     def look(max_pixels: int) -> tuple[Job, int]:
@@ -137,7 +137,7 @@ async def _create(call: Call, asked: Execution) -> Response:
             if asked.named:
                 FORMATS[asked.named].check(image)
             plan = call.segmenter.plan(image, options, buildings=True)
-            check_width(image, plan, service.jobs.memory)
+            check_width(plan, service.jobs.memory)
         job = Job(
             owner=call.request.state.owner,
             filename=upload.filename,
@@ -151,7 +151,7 @@ async def _create(call: Call, asked: Execution) -> Response:
 
     async def keep() -> Job:
         job, pixels = await call.run(upload.content, look, "accepted")
-        # On no thread of the requests': a store that does not answer keeps none of them waiting.
+        # Not in a thread of the requests, which must not wait for a store that does not answer.
         return await asyncio.to_thread(service.jobs.add, job, upload.data, pixels)
 
     job = await unless_gone(call.request, keep())

@@ -60,7 +60,7 @@ async def segment(call: Calling, parameters: Annotated[SegmentParameters, Query(
             "model": BatchResult,
             "description": "One result per file, in upload order (`ndjson`: as they are ready)",
             "content": {
-                "text/csv": {  # first, as above: all three are text
+                "text/csv": {  # first, for generated clients: all three are text
                     "schema": {"type": "string"},
                     "example": "img_id,mask_rle\ntile_0001,1026 12 1250 14\ntile_0002,-1\n",
                 },
@@ -83,7 +83,7 @@ async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Qu
     segmenter, work = call.segmenter, Work(parameters.options(), ["rle"])
     Plan.check(segmenter.manifest, work.options)
     version, totals = segmenter.manifest.version, call.stages.seconds
-    turns = asyncio.Semaphore(service.concurrency)  # others' requests come in between
+    turns = asyncio.Semaphore(service.concurrency)  # so that other requests come in between
 
     async def one(upload: Upload) -> RleResult | FileProblem:
         stages = Stages()
@@ -91,7 +91,7 @@ async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Qu
             async with turns:
                 running = service.engine.segment(segmenter, work, upload, stages, call.deadline)
                 answer = await service.recorded(running, stages)
-            if answer.version != version:  # of replicas elsewhere, that others deploy anew
+            if answer.version != version:  # replicas on Ray may get another bundle meanwhile
                 raise NotReady("The models changed in the middle of the batch. Send it again.")
             result = await asyncio.to_thread(RleResult.model_validate_json, answer.body)
         except Exception as error:  # not even a fault of ours loses the other files
@@ -124,7 +124,7 @@ async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Qu
 
 
 class _AdmittedStream(StreamingResponse):
-    """Lines of JSON whose request stays admitted until the last is sent, or nobody reads on."""
+    """A stream of JSON lines whose request stays admitted until the stream ends."""
 
     def __init__(
         self, admitted: AsyncExitStack, lines: AsyncIterator[str], headers: dict[str, str]
@@ -143,7 +143,7 @@ async def _lines(work: Iterable[Coroutine[None, None, BaseModel]]) -> AsyncItera
         for finished in asyncio.as_completed(tasks):
             yield (await finished).model_dump_json() + "\n"
     finally:
-        for task in tasks:  # nobody reads on
+        for task in tasks:  # the client may have left
             task.cancel()
 
 

@@ -1,4 +1,4 @@
-"""Bodies that the interface documents."""
+"""Response bodies, as the OpenAPI document shows them."""
 
 from typing import Literal
 
@@ -116,11 +116,13 @@ class Health(BaseModel):
 
 
 class Readiness(Health):
-    """Ready, and on what."""
+    """The state of a service that is ready."""
 
     model: str = Field(examples=["rooftrace-9-0123456789ab"])
     execution_providers: list[str] = Field(examples=[["CPUExecutionProvider"]])
-    fallback: str | None
+    fallback: str | None = Field(
+        description="why the CPU is used although there is a GPU; null when nothing fell back"
+    )
     jobs: Literal["ready", "away"] = Field(
         description="away: the database of jobs can't be reached, and jobs are a 503; requests "
         "are served all the same"

@@ -1,9 +1,8 @@
-"""The process that listens: uvicorn, and what a service among strangers needs beyond it.
+"""Run uvicorn with deadlines for slow clients, an orderly stop, and a reload at SIGHUP.
 
-Uvicorn waits for ever for headers, bodies and readers that do not come. The deadlines below are a
-subclass of its HTTP/1.1 protocol, on the h11 parser: they watch states that h11 keeps anyway, and
-the server stays the one that everything else here was measured on. A proxy in front can do the
-same, but nothing here relies on one.
+Uvicorn waits without end for headers, bodies and readers that do not come. A subclass of its
+HTTP/1.1 protocol adds deadlines; it watches states that the h11 parser keeps anyway. A proxy in
+front can do the same, but nothing here relies on one.
 """
 
 import asyncio
@@ -31,27 +30,27 @@ from .service import Service
 logger = logging.getLogger(__name__)
 
 _ANSWER = 2.0
-"""Seconds that an answer has to go out before the connection of a late or broken request is cut."""
+"""Seconds to send the answer to a late or broken request before its connection is cut."""
 
 _HEAD, _PIECE = 16384, 65536
-"""Bytes that are read from a connection at once, the first time and thereafter. h11 copies them
-three times: of the 256 KiB that asyncio would read, each copy is memory asked of the system anew,
-8 × as slow; and in a burst, most of what is read with the headers is refused."""
+"""Bytes read from a connection at once: with the headers, and later. h11 copies them three times.
+Each copy of asyncio's 256 KiB takes new memory from the system, which is 8 times as slow. In a
+burst, most of what is read with the headers belongs to refused bodies."""
 
 _TURN, _AT_ONCE = 0.01, 8
-"""Seconds between two turns, and how many connections read a piece in each: 50 MB/s together."""
+"""Seconds between two turns, and connections that read a piece in each: 50 MB/s together."""
 
 _SWITCH = 0.0005
-"""Seconds that the event loop waits for a thread at work to hand over the interpreter, which it
-must after each read; Python's 5 ms, hundreds of times over, would be seconds."""
+"""Seconds until a working thread hands the interpreter over to the event loop, which waits for it
+after each read. With Python's 5 ms, the hundreds of reads of a burst would take seconds."""
 
 
 class Server(uvicorn.Server):
-    """Stop in order, at once when told twice, and take up another bundle at SIGHUP.
+    """Uvicorn's server with an orderly stop, and a reload at SIGHUP.
 
-    The first SIGTERM or SIGINT makes readiness say no while connections are still taken, for
-    `drain_delay` seconds in which balancers learn of it; then nothing new is accepted, and the
-    process ends once everything accepted is answered. The second ends it on the spot.
+    After the first SIGTERM or SIGINT, readiness is 503 and connections are still taken for
+    `drain_delay` seconds, in which load balancers learn of it. Then nothing new is accepted, and
+    the process ends once everything accepted is answered. A second signal ends it at once.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Server(uvicorn.Server):
         settings: Settings,
         load: Callable[[Settings], Segmenter],
     ) -> None:
-        """Serve `app`; what `service` returns is asked for once it has started."""
+        """Serve `app`. `service` is called only after the start, and `load` at each SIGHUP."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -69,8 +68,8 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 http=_protocol(settings),
                 ws="none",
-                # uvloop, where it is installed, reads a connection up to 32 times in a row, and a
-                # burst of uploads to its end before anybody else gets an answer.
+                # uvloop would read a connection up to 32 times in a row: in a burst of uploads
+                # nobody would get an answer before all are read.
                 loop="asyncio",
                 timeout_keep_alive=settings.idle_timeout,
                 log_config=None,
@@ -84,10 +83,9 @@ class Server(uvicorn.Server):
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and listen to SIGHUP where there is one."""
+        """Start, and handle SIGHUP where the system has it."""
         sys.setswitchinterval(_SWITCH)
-        # What was imported stays: looking through it for garbage would hold everything up, 70 ms
-        # at a time.
+        # Imported objects stay. A garbage collection that looks through them takes 70 ms.
         gc.collect()
         gc.freeze()
         await super().startup(sockets)
@@ -95,7 +93,7 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop, or stop."""
+        """Begin an orderly stop; at the second signal, or before the start, end at once."""
         if self._stopping or not self.started:
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
@@ -115,10 +113,10 @@ class Server(uvicorn.Server):
 
 
 class _Turns:
-    """Connections whose body was refused: a few at a time read a piece of it.
+    """Lets connections with refused bodies read in turns, a few at a time.
 
-    Whatever is readable is read before the event loop does anything else. Hundreds of bodies that
-    nobody wants would keep it from those that were let in.
+    asyncio reads whatever is readable before it does anything else. Hundreds of refused bodies
+    would keep the event loop from the requests that were admitted.
     """
 
     def __init__(self) -> None:
@@ -145,16 +143,16 @@ class _Turns:
 
 
 class _Lingering:
-    """A connection that is closed only once its client has had the time to read the answer.
+    """A transport that closes only after its client had time to read the answer.
 
-    Closed with bytes that nobody has read, it would be reset, and the answer lost. So it is closed
-    for writing, and what comes is read, as RFC 9112, section 9.6, has it; by `linger`, if it
-    finds that something is coming.
+    A connection that is closed with unread bytes is reset, and the client loses the answer. So
+    `close` calls `linger`, which closes the writing side and reads on if a body is still coming.
+    Source: RFC 9112, section 9.6.
     """
 
     def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
         self._transport = transport
-        # Weak: with what it belongs to, a connection would wait for the garbage collector.
+        # Weak: in a circle, a closed connection would stay until the garbage collector runs.
         self._linger = WeakMethod(linger)
         self._lingers = False
 
@@ -175,15 +173,15 @@ class _Lingering:
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 with a deadline for all that a client has to do.
+    """HTTP/1.1 with deadlines for what a client must do.
 
-    Headers must be there `header_timeout` seconds after the connection, or after the first byte of
-    a further request; the body `body_timeout` after them, whether the application reads it or has
-    answered already; and a client that reads too slowly has as long for what it is sent. Between
-    requests, uvicorn's own timeout holds.
+    Headers must come within `header_timeout` seconds of the connection, or of the first byte of a
+    further request. The body must come within `body_timeout` of the headers, even if the
+    application has answered already. A client that reads slowly has `body_timeout` for each pause.
+    Between requests, uvicorn's own timeout holds.
 
-    A body that was answered before it came is still read, or the client would have its connection
-    reset before it reads the answer; but in turns, whether the connection serves on or not.
+    A body that was answered before it came is still read, in turns. Without that, the connection
+    would be reset before the client reads the answer.
     """
 
     header_timeout: float
@@ -195,7 +193,7 @@ class _Protocol(H11Protocol):
     _watched: object = None  # the state that the timer is for
     _timer: asyncio.TimerHandle | None = None
     _reader: asyncio.TimerHandle | None = None
-    _deaf = False  # what comes is thrown away
+    _deaf = False  # bytes that come are thrown away
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.max_size = _HEAD  # type: ignore[attr-defined]
@@ -230,12 +228,12 @@ class _Protocol(H11Protocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._deaf:  # the process does not wait as long for what nobody reads
+        if self._deaf:  # the process would wait `body_timeout` for bytes that nobody reads
             self._cut_soon()
 
     @property
     def _refused(self) -> bool:
-        """Whether a body is still coming that was answered already."""
+        """Whether the request was answered while its body is still coming."""
         return (self.conn.our_state, self.conn.their_state) == (h11.DONE, h11.SEND_BODY)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -254,7 +252,7 @@ class _Protocol(H11Protocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP as every error is answered, if it is not too late for that."""
+        """Answer a request that is not HTTP with a problem, if no answer has begun."""
         self._deaf = True
         # Closed while more is coming, the connection would be reset, and the answer lost.
         self._cut_soon()
@@ -265,7 +263,7 @@ class _Protocol(H11Protocol):
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
             ]
-            if self.cors:  # its Origin could not be read, and the text gives nothing away
+            if self.cors:  # for any origin: its own could not be read, and the text is no secret
                 headers.append(("Access-Control-Allow-Origin", ANY_ORIGIN))
             for event in (
                 h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),

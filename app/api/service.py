@@ -1,4 +1,4 @@
-"""What a running service holds, and how an endpoint gets at it."""
+"""The parts of a running service, and the routes that give them to an endpoint."""
 
 import asyncio
 import logging
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Service:
-    """What one application holds, from its settings to its live tiles.
+    """The parts of one running application.
 
-    `segmenter` may be another one from one request to the next: a request asks once and keeps what
-    it got. The old one goes, with its threads, when the last request lets go of it.
+    A reload replaces `segmenter`, so a request reads it once and keeps it. The old one ends, with
+    its threads, when the last request drops it.
     """
 
     settings: Settings
@@ -56,7 +56,7 @@ class Service:
     def __post_init__(self) -> None:
         self.metrics.waiting.set_function(lambda: self.admission.waiting)
         self.metrics.reserved.set_function(lambda: self.admission.memory.reserved)
-        # Asked for each time: both may change while it runs.
+        # Functions, as both may change while the service runs.
         self.metrics.fallback.set_function(lambda: self.segmenter.predictor.fallback is not None)
         self.metrics.out_of_memory.set_function(lambda: self.segmenter.predictor.out_of_memory)
         for status, gauge in self.metrics.jobs.items():
@@ -98,9 +98,9 @@ class Service:
         self.admission.check()
 
     async def reload(self, load: Callable[[Settings], Segmenter]) -> None:
-        """Serve what `load` gives, once it is verified and warm, to the keys that are good by then.
+        """Load models and keys anew, and use them once the models are verified and warm.
 
-        If either is refused, nothing changes. Old and new are in memory for a while.
+        If either is refused, nothing changes. Old and new models are in memory for a while.
         """
         async with self._reloading:
             outcome = "refused"
@@ -110,7 +110,7 @@ class Service:
                 self.access.keys = access.keys  # the rates go on
                 outcome = "loaded"
                 self._announce()
-            except Exception as error:  # whatever it is, what serves must go on
+            except Exception as error:  # whatever it is, the old models go on
                 trace = None if isinstance(error, StartupError) else error
                 version = self.segmenter.manifest.version
                 logger.error("reload refused, %s stays: %s", version, error, exc_info=trace)
@@ -128,18 +128,18 @@ class Service:
 
 
 async def _service(request: Request) -> Service:
-    # async, as everything that FastAPI calls here: it would send what is not through a thread.
+    # async, as FastAPI calls other functions in a thread.
     return cast(Service, request.app.state.service)
 
 
 Running = Annotated[Service, Depends(_service)]
-"""The type of an endpoint's argument that is the running service."""
+"""The type of an endpoint's argument that receives the running service."""
 
 
 _bearer = HTTPBearer(
     scheme_name="key",
     auto_error=False,
-    description="Only where the operator has set `ROOFTRACE_API_KEYS`; without, nothing is asked.",
+    description="An API key. Needed only if the operator has set `ROOFTRACE_API_KEYS`.",
 )
 
 
@@ -169,22 +169,21 @@ class Checked(APIRoute):
             path,
             endpoint,
             responses=dict(sorted(documented.items())),
-            # There may be no key: FastAPI documents the other case of its own accord.
+            # {}: it works without a key too. FastAPI itself documents the case with one.
             openapi_extra={**(openapi_extra or {}), "security": [{}]},
             **options,
         )
 
 
 class RoomFirst(Checked):
-    """A route that refuses what finds no room in the queue before it looks at anything else.
+    """A route that refuses a request before anything else if the queue is full.
 
-    As a dependency, the question would wait until FastAPI has gone through all of them, which was
-    nearly half of what a refusal cost, and a burst is hundreds of these. So it also comes before
-    keys and rates.
+    FastAPI resolves all dependencies of a route first. That was nearly half the cost of a refusal,
+    and a burst brings hundreds. So this check is no dependency, and comes before keys and rates.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Ask for room, then do as FastAPI does."""
+        """Return FastAPI's handler with a check for room before it."""
         handle = super().get_route_handler()
 
         async def handle_if_room(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""How long each stage of an image's way took."""
+"""Measure how long each stage of an image's work took."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass
 class Stages:
-    """Seconds by stage, and when each ran: (stage, began, ended), of the clock `perf_counter`."""
+    """Seconds by stage, and each run as (stage, start, end) in seconds of `perf_counter`."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     spans: list[tuple[str, float, float]] = field(default_factory=list)
@@ -19,7 +19,7 @@ class Stages:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to `stage`, without that of `measure_items` meanwhile."""
+        """Add the time spent inside to `stage`, less what `measure_items` counts meanwhile."""
         began, inside = perf_counter(), self._inside
         try:
             yield

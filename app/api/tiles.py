@@ -1,4 +1,4 @@
-"""Live map tiles, and what maps need to know to ask for them."""
+"""Live map tiles, and their TileJSON."""
 
 import hashlib
 from collections.abc import Callable
@@ -42,13 +42,13 @@ _SHARED = ("X-Request-Id", "X-Model-Version", "X-Execution-Provider")
 _TILE_HEADERS = {
     **{name: RESULT_HEADERS[name] for name in _SHARED},
     "Cache-Control": header("how long clients may keep the tile", "public, max-age=3600"),
-    "ETag": header("names these very bytes, for `If-None-Match`", '"3f4b4c7e9a510a8a"'),
+    "ETag": header("identifies these bytes, for `If-None-Match`", '"3f4b4c7e9a510a8a"'),
 }
 
 
 @router.get("/tiles", summary="The sources of live tiles")
 async def tile_sources(service: Running) -> TileSources:
-    """List the sources that the operator has named; none of them is asked."""
+    """List the sources that the operator has named, without a request to any of them."""
     sources = service.settings.tile_sources
     return TileSources(
         sources=[
@@ -102,14 +102,14 @@ async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> 
             "headers": _TILE_HEADERS,
             "content": {"image/png": {"schema": BINARY}},
         },
-        304: {"description": "The client's own tile is still right"},
+        304: {"description": "The client's copy is current"},
         **responses(*_FAILURES, errors.InferenceError),
     },
 )
 async def tile(
     call: Calling, source: _Source, z: _Zoom, x: _Column, y: _Row, parameters: _Parameters
 ) -> Response:
-    """Return the buildings of a 256 x 256 tile of the web's map tiles, in Web Mercator."""
+    """Return the buildings of a map tile of 256 x 256 pixels in Web Mercator."""
     request, service, deadline = call.request, call.service, call.deadline
     live, segmenter = _live(service), call.segmenter
     made = live.kept(source, z, x, y, parameters, segmenter)

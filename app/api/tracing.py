@@ -22,7 +22,7 @@ _PROBES = ("/health/", "/metrics")
 
 
 class Traces:
-    """Where spans are sent from; nowhere, unless `on`."""
+    """Sends spans to OpenTelemetry's exporter if it is `on`, else does nothing."""
 
     def __init__(self, on: bool) -> None:
         """Start the exporter.
@@ -33,8 +33,8 @@ class Traces:
         self._provider = _provider() if on else None
 
     @property
-    def of_fastapi(self) -> TelemetryConfig:
-        """Return what FastAPI is to do about the requests."""
+    def fastapi_config(self) -> TelemetryConfig:
+        """Return FastAPI's configuration: a span for each request that is no probe."""
         return {
             "tracing": self._provider is not None,
             "tracer_provider": self._provider,
@@ -45,7 +45,10 @@ class Traces:
         }
 
     def add(self, stages: Stages) -> None:
-        """Make a span of each stage, which came about in a thread, under the current request's."""
+        """Add a span for each stage under the current request's span.
+
+        Threads have measured the stages; they know nothing of the request's span.
+        """
         if self._provider is None:
             return
         tracer = self._provider.get_tracer("rooftrace", __version__)

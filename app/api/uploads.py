@@ -30,7 +30,7 @@ T = TypeVar("T")
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/tiff", "image/webp")
 """Media types that a body may have when it is the image itself."""
 
-_MAX_TEXT_FIELDS = 16  # there is no use for any, but the first one deserves a good message
+_MAX_TEXT_FIELDS = 16  # none is used, but the message about the first must name it
 
 _EXTENDED = re.compile(rb"filename\*\s*=\s*\"?(utf-8|iso-8859-1)'[^']*'([^\";\s]*)", re.IGNORECASE)
 """A file name and its charset, as RFC 5987 writes them. Source: RFC 6266, section 4.3."""
@@ -41,7 +41,7 @@ _PLAIN = {
     "Content-Encoding": {"", "identity"},
     "Content-Transfer-Encoding": {"", "7bit", "8bit", "binary"},
 }
-"""Headers that say how bytes were encoded for the way, and their values that change nothing."""
+"""Headers that name an encoding of the bytes, and their values that mean none."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Upload:
     filename: str
     content: bytes
     fault: InputError | None = None
-    """What is wrong with it before its bytes are looked at; it costs other files nothing."""
+    """An error that its headers show. `data` raises it, so other files of a batch go on."""
 
     @property
     def data(self) -> bytes:
@@ -66,10 +66,11 @@ class Upload:
 
 
 class _Form(MultiPartParser):
-    """Starlette's parser, told to keep files in memory and to insist on a form's end.
+    """Starlette's parser; keeps files in memory, and refuses a form without its closing boundary.
 
-    A part with a `filename` is a file. So is one with `filename*`, which old urllib3 sends in its
-    place, and .NET beside one that is not readable; and one without a name, but of a file's type.
+    A part with a `filename` is a file. So is a part with `filename*`, which old urllib3 sends
+    instead, and .NET beside an unreadable `filename`. So is a part with neither, but with the
+    Content-Type of a file.
     """
 
     spool_max_size = 0  # 0: never to disk; the limit on the whole body bounds the memory
@@ -110,7 +111,7 @@ async def read_upload(request: Request, settings: Settings, place: Place) -> Upl
         UnsupportedEncoding: a compressed body.
         UploadTooLarge: more bytes than the settings allow.
         UploadTimeout: the body took longer than the settings allow.
-        QueueFull: it took long, and `place` was taken in the meantime.
+        QueueFull: the body came slowly, and other requests have filled the queue or the memory.
         ClientGone: the connection closed.
     """
     if content_type(request) in IMAGE_TYPES:
@@ -213,7 +214,7 @@ def _refuse_encoded(headers: Headers, what: str) -> None:
 
 
 def announced_length(request: Request, settings: Settings) -> int:
-    """Return how long the body says it is; 0 where it does not say.
+    """Return the body's `Content-Length` in bytes, 0 without one.
 
     Raises:
         UploadTooLarge: longer than the settings allow.
@@ -250,7 +251,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _limited(request: Request, settings: Settings, place: Place) -> AsyncGenerator[bytes]:
-    """Stream the body up to its limit, and no faster than there is memory for it."""
+    """Stream the body; refuse it past its limit, or when there is no memory for more of it."""
     _refuse_encoded(request.headers, "The body")
     limit = settings.max_upload_bytes
     received = 0
@@ -285,5 +286,5 @@ async def _in_time(settings: Settings) -> AsyncIterator[None]:
 
 
 def content_type(request: Request) -> str:
-    """Return the media type that the body is said to have; empty where nothing is said."""
+    """Return the media type in the body's `Content-Type`, empty without one."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()

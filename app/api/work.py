@@ -17,10 +17,10 @@ from .uploads import Upload
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be made of an image. It is settled before any byte of it is looked at.
+    """What a client asks of an image, settled before any byte of it is decoded.
 
-    `formats` are those that the client accepts, the preferred one first: an image gets the first
-    that it can have.
+    `formats` are those that the client accepts, the preferred one first. The result has the first
+    that is possible for the image.
     """
 
     options: Options
@@ -40,8 +40,8 @@ class Work:
 
         Raises:
             InputError: not an image that is accepted, or a format that the image can't have.
-            InferenceError: a member failed, as the stream is read.
-            Exception: whatever `cancelled` raises.
+            InferenceError: a member failed; the stream raises it as it is read.
+            Exception: any that `cancelled` raises.
         """
         with stages.measure("decode"):
             image = decode_image(upload.data, max_pixels=max_pixels, **self.options.decoding)
@@ -55,10 +55,10 @@ class Work:
 
 
 def choose_possible(names: Sequence[str], image: RowSource) -> tuple[Format, tuple[str, ...]]:
-    """Choose the first format that an image can have; say what the client should know.
+    """Return the first of the named formats that is possible for an image, and its notices.
 
     Raises:
-        ImpossibleOutput: it can have none of them.
+        ImpossibleOutput: none of them is possible.
     """
     preferred, *others = (FORMATS[name] for name in names)
     try:
