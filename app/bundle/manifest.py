@@ -59,10 +59,10 @@ class Parity(_Model):
 
 
 class Calibration(_Model):
-    """What a member needs to compute in int8: the range of what its convolutions take.
+    """What a member needs to compute in int8: the range of each convolution's input.
 
     `ranges` holds the lowest and the highest value that count, by the tensor's name in the ONNX
-    file; `calibrated_on` says which patches they were seen on.
+    file; `calibrated_on` names the patches that they were measured on.
     """
 
     ranges: Annotated[dict[str, tuple[float, float]], Field(min_length=1)]

@@ -19,11 +19,11 @@ _OTHER_BANDS = {
     *("near", "infra", "infrared", "nir", "swir", "mwir", "lwir", "tir", "thermal"),
     *("edge", "rededge", "coastal", "aerosol", "cirrus", "yellow", "pan", "panchromatic"),
 }
-"""Words of descriptions that name bands which no eye sees, or none of the three."""
+"""Words of band descriptions that name a band other than red, green and blue."""
 _CLASSES = 64
 """Colours below which a palette is more likely to be one of classes than of a photograph."""
 _ENOUGH = 4096
-"""Samples from which on that is judged."""
+"""Samples that it takes to judge a palette."""
 
 
 def check_rgb(rgb: Rgb, count: int) -> None:
@@ -39,13 +39,13 @@ def check_rgb(rgb: Rgb, count: int) -> None:
 def choose_bands(
     source: DatasetReader, *, grey: bool, rgb: Rgb | None = None
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Choose the bands, counted from 1, that make the picture: three, or one grey or palette.
+    """Choose the bands that make the picture, counted from 1, with notices about the choice.
 
     They are those that the client names, else those with the colour interpretation, else those
-    whose descriptions name red, green and blue, else the first three of three or four. Notices say
-    so where the file does not plainly say which they are, or says two things. `grey`: accept a
-    single band of a georeferenced raster. It may be anything, of panchromatic light to heights, and
-    to the models it would look like a picture all the same.
+    whose descriptions name red, green and blue, else the first three of three or four. A palette or
+    a grey band is one band alone. Notices tell where the file is unclear or contradicts itself.
+    `grey`: accept a single band of a georeferenced raster, which may hold anything from
+    panchromatic light to heights.
 
     Raises:
         InvalidOption: the client names a band that is not there.
@@ -103,7 +103,7 @@ def choose_bands(
 
 
 def descriptions(source: DatasetReader) -> tuple[str | None, ...]:
-    """Return what a file says of its bands; nothing where it is not UTF-8."""
+    """Return the description of each band; None for all if one is not UTF-8."""
     try:
         return tuple(source.descriptions)
     except UnicodeDecodeError:
@@ -111,13 +111,13 @@ def descriptions(source: DatasetReader) -> tuple[str | None, ...]:
 
 
 def label(source: DatasetReader, band: int) -> str:
-    """Say what a file calls a band: its description, else its colour interpretation."""
+    """Return a file's name for a band: its description, else its colour interpretation."""
     description = descriptions(source)[band - 1]
     return _quoted(description) if description else str(source.colorinterp[band - 1].name)
 
 
 def band_notices(source: DatasetReader, bands: tuple[int, ...], rgb: Rgb | None) -> list[str]:
-    """Say what was made of colours and of bands that are not plainly red, green, blue or alpha."""
+    """Return notices about converted colours and ignored bands."""
     notices = []
     space = source.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE")
     if space in ("CMYK", "CIELAB"):
@@ -132,7 +132,7 @@ def band_notices(source: DatasetReader, bands: tuple[int, ...], rgb: Rgb | None)
 
 
 def _described_notices(bands: tuple[int, ...]) -> list[str]:
-    """Say which bands were used by their descriptions, if these are not the first three."""
+    """Return a notice of bands that were used by their descriptions, unless they are 1, 2, 3."""
     if bands in ((), (1, 2, 3)):
         return []
     return [
@@ -143,7 +143,7 @@ def _described_notices(bands: tuple[int, ...]) -> list[str]:
 
 
 def _quoted(description: str) -> str:
-    """Quote a text of the file's in ASCII, on one line and at no length."""
+    """Quote the first 24 characters of a file's text in ASCII, on one line."""
     return ascii(description[:24])
 
 

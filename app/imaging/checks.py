@@ -1,4 +1,4 @@
-"""What a TIFF must be so that it can be read, and what is said of one that is not."""
+"""Checks of a TIFF before its pixels are read, and the errors of one that can't be read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,12 +31,12 @@ _COMPRESSIONS = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-"""What builds of GDAL may lack, by the number in the file. Source: libtiff's tiff.h."""
+"""Codecs that builds of GDAL may lack, by their number in the file. Source: libtiff's tiff.h."""
 
 
 @contextmanager
 def damage_told(data: bytes | mmap | None = None) -> Iterator[None]:
-    """Turn what GDAL raises while it opens and reads a TIFF into an error of ours.
+    """Turn GDAL's errors while it opens and reads a TIFF into domain errors.
 
     `data` is the file, to look up how it is compressed.
 
@@ -79,12 +79,12 @@ def check_directories(data: bytes | mmap) -> None:
 
 
 def check_first_page(data: bytes | mmap) -> None:
-    """Refuse a TIFF whose first picture, which is the one that is read, is a preview of another.
+    """Refuse a TIFF whose first picture is a preview of another, as the first is read.
 
     Source: TIFF 6.0, tags 254 and 255; Adobe TIFF Technical Note 1 (SubIFDs).
 
     Raises:
-        UnsupportedImage: say where the picture is.
+        UnsupportedImage: it is; the message says where the other one is.
     """
     first, *others = pages(data) or [Page(0, 0, 0, reduced=False)]
     larger = [
@@ -103,7 +103,11 @@ def check_first_page(data: bytes | mmap) -> None:
 
 
 def check_samples(source: DatasetReader) -> None:
-    """Refuse samples that 8 bits can't stand for."""
+    """Refuse samples that can't become 8 bits.
+
+    Raises:
+        UnsupportedImage: another type than uint8, uint16, int16 and float32, or fewer than 8 bits.
+    """
     if (dtype := source.dtypes[0]) not in _DTYPES:
         *most, last = _DTYPES
         raise UnsupportedImage(
@@ -118,7 +122,13 @@ def check_samples(source: DatasetReader) -> None:
 
 
 def check_blocks(source: DatasetReader, max_samples: int, max_blocks: int | None) -> None:
-    """Refuse what could only be read with memory or time out of measure."""
+    """Refuse a TIFF that would take too much memory or time to read.
+
+    `max_samples` is the limit of a block, `max_blocks` that of their number, None without one.
+
+    Raises:
+        UnsupportedImage: too many bands, too large blocks, or too many of them.
+    """
     if source.count > _MAX_BANDS:
         raise UnsupportedImage(
             f"The TIFF has {source.count} bands; at most {_MAX_BANDS} are read. "

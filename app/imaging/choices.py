@@ -10,16 +10,16 @@ from typing import TypedDict
 from ..errors import InvalidOption
 
 MIN_GSD, MAX_GSD = 0.001, 100_000.0
-"""Metres per pixel between which a GSD is believed; the square of 1e-300 is 0, and divides none."""
+"""Metres per pixel between which a GSD is believed. The square of 1e-300 would be 0."""
 
 MAX_SHARPEN = 500
-"""Per cent: as much as was tried."""
+"""Per cent. More was not tried."""
 
 Rgb = tuple[int, int, int]
 """Which bands, counted from 1, are red, green and blue."""
 
 Limits = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
-"""What becomes 0 and what becomes 255, of red, green and blue."""
+"""For red, green and blue: the sample that becomes 0, and the one that becomes 255."""
 
 
 class Decoding(TypedDict, total=False):

@@ -35,9 +35,9 @@ _TILED = {
 class Profile:
     """What a file holds besides its pixels, which are uint8.
 
-    `scales` gives for each band, by name, what its values are multiplied by to mean something.
+    `scales`: the factor from values to their unit, for each band by name.
     `alpha`: one more band, the last, is alpha. `nodata` is that of every band: a TIFF has but one.
-    `colours` apply where `scales` has one band: a TIFF has no room for a colour table beside more.
+    `colours`: used if `scales` has one band, as a TIFF has no colour table beside more.
     """
 
     height: int
@@ -55,13 +55,13 @@ Strips = Iterable[tuple[int, NDArray[np.uint8]]]
 
 
 def write_cog(path: Path, profile: Profile, strips: Strips) -> None:
-    """Make a file at `path` of its strips; it is whole, or not there at all.
+    """Write a file from its strips; it appears whole or not at all.
 
-    It is made in a folder beside it, that comes and goes and takes as much room again.
+    Meanwhile a temporary folder beside it takes as much room again.
 
     Raises:
         OSError: no room, or no right to write there.
-        Exception: whatever reading `strips` raises.
+        Exception: any that `strips` raises.
     """
     with _beside(path) as (rows, made):
         _fill(rows, profile, strips)
@@ -69,9 +69,9 @@ def write_cog(path: Path, profile: Profile, strips: Strips) -> None:
 
 
 def change_cog(path: Path, change: Callable[[int, NDArray[np.uint8]], None]) -> None:
-    """Make a file that `write_cog` made anew, its pixels changed in place by `change`.
+    """Rewrite a file that `write_cog` made, with other pixels.
 
-    `change` gets a row and uint8 (bands, h, width) from that row on.
+    `change` takes a row and uint8 (bands, h, width) from that row on, and changes them in place.
 
     Raises:
         OSError: as `write_cog`, or it can't be read.
@@ -88,10 +88,10 @@ def change_cog(path: Path, change: Callable[[int, NDArray[np.uint8]], None]) -> 
 
 
 def encode_cog(profile: Profile, strips: Strips) -> bytes:
-    """Make a file in memory of its strips.
+    """Return the bytes of a file made from its strips.
 
     Raises:
-        Exception: whatever reading `strips` raises.
+        Exception: any that `strips` raises.
     """
     with (
         environment(GDAL_CACHEMAX=_CACHE_BYTES),

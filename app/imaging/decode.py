@@ -1,4 +1,4 @@
-"""Turn uploaded bytes into an `Image`: one documented rule for each thing that a file can hold.
+"""Turn uploaded bytes into an `Image`, with a rule for each thing that a file can hold.
 
 The pixels of the result are those that the file stores, in its width and height, so that a mask
 lies on them.
@@ -14,11 +14,11 @@ lies on them.
 |                           | 0, or a sample is not finite; any other alpha is valid and does   |
 |                           | not change the colour                                             |
 | CMYK, CIELAB              | RGB by formula, without a colour profile, and a notice            |
-| 8-bit samples             | them, unless the image has a colour cast, and then each band's    |
-|                           | 98th percentile becomes the mean of these, or is flat, and then   |
-|                           | the 2nd of its darkest band and the 98th of its brightest become  |
-|                           | 20 and 205, or both, and then each band's do; a notice tells the  |
-|                           | limits                                                            |
+| 8-bit samples             | the samples, unless there is a colour cast or little contrast     |
+| - a colour cast           | each band's 98th percentile becomes the mean of the three         |
+| - little contrast         | the 2nd percentile of the darkest band becomes 20, and the 98th   |
+|                           | of the brightest 205                                              |
+| - both                    | as uint16; for all three, a notice tells the limits               |
 | uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205; a   |
 |                           | notice tells the limits                                           |
 | a soft image              | sharpened, and a notice tells by how many per cent                |

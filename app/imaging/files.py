@@ -1,4 +1,4 @@
-"""Open an image file of the operator's own, with all that lies beside it."""
+"""Open an image file on disk, with the files beside it that belong to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +20,7 @@ _DRIVERS = {Format.PNG: "PNG", Format.JPEG: "JPEG", Format.WEBP: "WEBP"}
 
 @contextmanager
 def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Iterator[RowSource]:
-    """Open a file as rows: a TIFF of any size as it lies there, any other whole.
+    """Open a file as rows. A TIFF of any size is read a few rows at a time, any other file whole.
 
     A world file (such as .jgw), .aux.xml and .prj beside it tell its place; a mask (.msk) beside a
     TIFF tells which pixels are valid.
@@ -43,7 +43,7 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
 
 
 def check_name(path: Path) -> None:
-    """Refuse a name that GDAL can't be told.
+    """Refuse a name that GDAL can't open.
 
     Raises:
         UnsupportedFormat: it is not UTF-8.

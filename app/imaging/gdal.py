@@ -13,14 +13,14 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 from rasterio.io import DatasetReader, MemoryFile
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
-"""Whatever rasterio raises when a file is at fault."""
+"""Exceptions that rasterio raises when a file is at fault."""
 
 _ENVIRONMENT = {
-    # The driver is named at every opening. In case that a file leads GDAL to another one all the
-    # same: without these drivers, it can't be an indirection. They go when GDAL registers its
-    # drivers, which is once in a process.
+    # The driver is named at every opening. If a file leads GDAL to a second file all the same,
+    # these drivers, which open further files, are missing. GDAL registers its drivers once in a
+    # process.
     "GDAL_SKIP": "VRT DERIVED GTI HTTP WMS WMTS WCS STACIT STACTA EEDA EEDAI PLMOSAIC",
-    # A TIFF's own metadata may name a remote file for its overviews. Allow one name: nobody's.
+    # A TIFF's own metadata may name a remote file for its overviews. No file has this name.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
     # Bytes of decoded blocks that are kept, of all open files; by default a share of the memory.
     "GDAL_CACHEMAX": 128 * 2**20,
@@ -40,7 +40,7 @@ for _category in (NotGeoreferencedWarning, NodataShadowWarning):
 
 
 def environment(**options: str | int) -> rasterio.Env:
-    """Return the context in which files are opened and made; `options` are GDAL's."""
+    """Return GDAL's environment for opening and writing files; `options` are GDAL's."""
     return rasterio.Env(**{**_ENVIRONMENT, **_ALONE, **options})
 
 

@@ -20,16 +20,16 @@ WGS84 = pyproj.Geod(ellps="WGS84")
 _SAMPLED_ROWS = 129
 """Rows whose pixels are measured; those between are interpolated."""
 _SPAN = 50.0
-"""Metres."""
+"""Metres on the ground over which a pixel's sides are measured."""
 _VARIES = 0.01
-"""Difference of areas within an image that its client should know."""
+"""Relative difference of areas along a row from which a notice tells it."""
 _INACCURATE = 5.0
 """Metres. PROJ gives 4 for NAD83 to WGS 84, which is the usual difference of two good datums."""
 
 
 @dataclass(frozen=True)
 class GeoReference:
-    """Carry an image's coordinate reference system and its pixel-to-map transform.
+    """An image's coordinate reference system and its pixel-to-map transform.
 
     `crs` is WKT, or None when the file has a transform but names no system.
     `transform` is (a, b, c, d, e, f) with x = a·col + b·row + c and y = d·col + e·row + f, where
@@ -85,8 +85,8 @@ class GeoReference:
         """Return the GSD in the middle of an image of this size; None where it can't be told.
 
         Degrees, feet and the scale of a projection such as Web Mercator (1 / cos of the latitude)
-        come out as metres on the ground. Their product is the area of a pixel only where its sides
-        are at right angles there: `pixel_area`.
+        come out as metres on the ground. Use `pixel_area` for areas: its sides may not be at right
+        angles.
         """
         return _gsd(self, height, width)
 
@@ -127,9 +127,9 @@ class GeoReference:
         return np.asarray(np.interp(every, rows[inside], areas[inside]), np.float64)
 
     def area_notice(self, height: int, width: int) -> str | None:
-        """Say so where areas differ by more than 1 % along a row; else None.
+        """Return a notice if areas differ by more than 1 % along a row, else None.
 
-        `row_areas` takes a row's middle for all of it.
+        `row_areas` uses the area in the middle of a row for all of it.
         """
         if self.gsd(height, width) is None:
             return None
@@ -146,7 +146,7 @@ class GeoReference:
         )
 
     def position_notice(self, height: int, width: int) -> str | None:
-        """Say so where longitude and latitude are known to be inaccurate; else None.
+        """Return a notice if longitude and latitude are known to be inaccurate, else None.
 
         PROJ calls a transformation ballpark if it does not know how one datum lies to the other.
 
@@ -185,9 +185,9 @@ class GeoReference:
     def sides(
         self, row: ArrayLike, col: ArrayLike, reach: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return how a pixel leads down and across: earth-centred vectors, (..., 3), in metres.
+        """Return a pixel's sides, down and across: earth-centred vectors, (..., 3), in metres.
 
-        So no formula breaks down at a pole or on the antimeridian.
+        Such vectors have no special cases at a pole or on the antimeridian.
         """
         rows, cols = np.asarray(row, np.float64), np.asarray(col, np.float64)
         top, bottom, left, right = (
@@ -197,10 +197,10 @@ class GeoReference:
         return (bottom - top) / (2 * reach), (right - left) / (2 * reach)
 
     def reach(self, height: int, width: int) -> float:
-        """Return how many pixels to each side are measured: half a pixel, but `_SPAN` together.
+        """Return how many pixels to each side `sides` measures: `_SPAN` in all, at least a pixel.
 
-        PROJ's places are good to a nanometre for most projections, and to 0.1 m at the pole of an
-        azimuthal one.
+        PROJ's places are good to a nanometre for most projections, but only to 0.1 m at the pole of
+        an azimuthal one.
         """
         gsd = _believed(self.sides(height / 2, width / 2, 0.5))
         reach = _SPAN / 2 / min(gsd) if gsd else 0.5
@@ -290,7 +290,7 @@ def _earth_centred(lon: ArrayLike, lat: ArrayLike) -> NDArray[np.float64]:
 
 
 def _name(crs: str) -> str:
-    """Quote what a system calls itself, at no length."""
+    """Quote a system's name, in at most 80 characters."""
     try:
         name = pyproj.CRS.from_user_input(crs).name
     except ProjError:

@@ -1,7 +1,7 @@
-"""Read how many pixels a file announces, without a decoder and without memory for any.
+"""Read how many pixels a file announces, without a decoder and without memory for pixels.
 
-What is read here decides how much memory is set aside for an image, and then how many pixels its
-decoder may find: a file whose header says one thing here and another there is refused.
+The number decides how much memory is reserved for an image, and how many pixels its decoder may
+find. So a file whose decoder finds more than its header announces is refused.
 """
 
 import struct
@@ -18,9 +18,9 @@ Size = tuple[int, int]
 
 
 def announced_pixels(data: bytes, max_pixels: int) -> int:
-    """Return how many pixels a file announces, at most `max_pixels`, and these if it does not say.
+    """Return how many pixels a file announces, at most `max_pixels`; these if it does not say.
 
-    Never raises for what a file holds: decoding says what is wrong with it.
+    It raises nothing for a bad file: decoding says what is wrong with it.
     """
     try:
         height, width = _READERS[sniff(data)](data)

@@ -56,8 +56,8 @@ def _as_named(wkt: str) -> str:
     """Return EPSG's own definition of a system that bears its code, where GDAL's is another.
 
     A GeoTIFF has one code for several methods: GDAL reads EPSG:9311, of a sphere, as one of an
-    ellipsoid, up to 14 km off. And a datum that was renamed since GDAL's database is one that
-    pyproj's does not know, some 100 m off. Parameters that differ are meant to, and stay.
+    ellipsoid, up to 14 km off. A datum that was renamed after GDAL's database was made is unknown
+    to pyproj's, which costs some 100 m. A system whose parameters differ stays as it is.
     """
     read = pyproj.CRS.from_wkt(wkt)
     name = read.to_json_dict().get("id", {})

@@ -3,7 +3,7 @@
 Pillow takes a PNG whose compressed stream ends early but cleanly for a whole one and leaves the
 missing rows black; it also skips the checksums of image data and stops caring once the last row
 is there. So the file is walked here first. Text, colour profiles and animation never reach Pillow,
-nor do the ways in which they can be made to burst.
+so a small one that inflates to gigabytes does no harm.
 
 Source: PNG specification, third edition, https://www.w3.org/TR/png-3/.
 """
@@ -126,7 +126,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _spread_grey(transparency: memoryview, header: _Header) -> bytes | memoryview:
-    """Scale the transparent grey as Pillow scales the pixels of 2 and 4 bits, and forgets to."""
+    """Scale the transparent grey of 2 and 4 bits to 8 bits: Pillow scales the pixels alone."""
     if header.colour != 0 or header.depth not in (2, 4) or len(transparency) != 14:
         return transparency
     white = (1 << header.depth) - 1
@@ -149,9 +149,9 @@ def _inflated_size(header: _Header) -> int:
 
 
 def _check_image_data(image_data: Iterable[memoryview], expected: int) -> None:
-    """Inflate and forget, a block at a time, until as many bytes came as the header promises.
+    """Check that the image data inflates to `expected` bytes, a block at a time, and keep none.
 
-    Whatever follows them is ignored, as other readers do.
+    Bytes after these are ignored, as other readers do.
     """
     inflater = zlib.decompressobj()
     missing = expected

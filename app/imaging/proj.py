@@ -24,7 +24,7 @@ def check_proj() -> None:
     reference system as a local one without a place on earth, and raises nothing.
 
     Raises:
-        StartupError: name the variable, and say what to do.
+        StartupError: they don't; the message names the variable and the remedy.
     """
     try:
         with environment():  # without it, GDAL prints errors too

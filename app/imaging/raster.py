@@ -94,7 +94,7 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
             check_blocks(source, MAX_BLOCK_SAMPLES, None)
             raster = Raster(source, data, wanted)
             raster.correct(wanted.get("sharpen"))
-        yield raster  # what goes wrong out there is no fault of the file
+        yield raster  # outside of `damage_told`: the caller's errors are no fault of the file
 
 
 class Raster:
@@ -130,10 +130,10 @@ class Raster:
         self._masked: tuple[int, ...] = ()
         if MaskFlags.all_valid not in flags:
             self._masked = self._bands[:1] if MaskFlags.per_dataset in flags else self._bands
-        # GDAL knows one kind of mask at a time: with nodata, or not 8 or 16 bits, no alpha.
+        # GDAL reports one kind of mask: no alpha if there is nodata, or not 8 or 16 bits.
         alpha = _alpha_band(source, self._bands)
         self._alpha = alpha if MaskFlags.alpha not in flags else None
-        if alpha is None and MaskFlags.alpha in flags:  # it was asked for as a colour
+        if alpha is None and MaskFlags.alpha in flags:  # the client chose it as a colour
             self._masked = ()
         self._unwritten = _unwritten_blocks(source, self._bands)
         if self._unwritten is not None:
@@ -171,9 +171,10 @@ class Raster:
         self.notices = tuple(notices)
 
     def correct(self, sharpen: int | None) -> None:
-        """Correct unusual light of 8-bit samples, and sharpen by so many per cent, from now on.
+        """Correct unusual light of 8-bit samples, and sharpen, in all rows that are read later.
 
-        As `scaling.correct_light` and `sharpness.sharpen_soft` do with whole images.
+        As `scaling.correct_light` and `sharpness.sharpen_soft` do with whole images. `sharpen` is
+        in per cent; None: as much as a soft image needs.
         """
         if self.limits is None:
             samples, step = self._sample()
@@ -266,9 +267,9 @@ class Raster:
         return np.concatenate(rows)
 
     def _sample(self) -> tuple[NDArray[np.generic], int]:
-        """Return stored samples, (N, 1 or 3), and n.
+        """Return stored samples of the valid pixels in every n-th row and column, and n.
 
-        They are those of every n-th row and column's valid pixels. No other row is read.
+        The samples are (N, 1 or 3). No other row is read.
         """
         step = sampling_step(self.height, self.width)
         sampled: list[NDArray[np.generic]] = [np.empty((0, 3), np.uint8)]

@@ -1,8 +1,8 @@
 """Samples of any depth to 8 bits, by one stated rule.
 
-What lies between a low and a high limit is spread over 0 to 255, per band; what lies beyond is
-clipped. The limits are the client's, or such that percentiles of the whole image become what they
-are in the tiles that networks are trained on: of the whole, so that no patch is shown brighter than
+Samples between a low and a high limit are spread over 0 to 255, per band; others are clipped. The
+limits are the client's, or those by which percentiles become what they are in the tiles that
+networks are trained on. The percentiles are of the whole image, so that no patch is brighter than
 its neighbour.
 """
 
@@ -19,16 +19,16 @@ from .image import Image
 
 _PERCENTILES = (2, 98)
 _BECOME = (20, 205)
-"""What the percentiles are, on average, in the tiles that the shipped networks were trained on."""
+"""Means of the percentiles over the tiles that the shipped networks were trained on."""
 _FLAT = (16, 128)
-"""How far apart they are in an 8-bit image that is flat. At least, in one band, for less has
-nothing to bring out; less than, from the darkest band's to the brightest's, as in one training tile
-in 100."""
+"""Range of the distance of the percentiles in a flat 8-bit image. One band has at least the first:
+less has nothing to bring out. From the darkest band's to the brightest's it is less than the
+second, as in one training tile in 100."""
 _RED_TO_BLUE, _GREEN_TO_BOTH = (0.8, 1.5), (0.85, 1.2)
 """The 98th percentile of red over blue's, and green's over the mean of both, without a cast. Of 98
 training tiles in 100 they are 0.9 to 1.4 and 0.93 to 1.05."""
 _SCENE = 500**2
-"""Pixels from which on an image's light is judged; a smaller one may show a single surface."""
+"""Pixels that it takes to judge an image's light: a smaller one may show a single surface."""
 _SAMPLED = 2**17
 RULE = "the 2nd and 98th percentile of each band become {} and {}".format(*_BECOME)
 
@@ -39,7 +39,7 @@ def format_rescale(limits: Iterable[tuple[float, float]]) -> str:
 
 
 def sampling_step(height: int, width: int) -> int:
-    """Return n, of every n-th row and column of which percentiles are taken."""
+    """Return n, where percentiles are taken of every n-th row and column."""
     return math.ceil(math.sqrt(height * width / _SAMPLED))
 
 
@@ -64,7 +64,7 @@ def light_limits(samples: NDArray[np.uint8], step: int) -> tuple[Limits, str] | 
     image is flat, its contrast is stretched, by as much in all bands, which keeps colours. Where it
     has a cast and is flat, each band is stretched for itself, as samples of more bits are.
 
-    Source of the first: White Patch Retinex of a high percentile, as MATLAB's `illumwhite` has it.
+    Source for casts: White Patch Retinex of a high percentile, as MATLAB's `illumwhite` has it.
     """
     if len(samples) * step**2 < _SCENE:
         return None
@@ -114,7 +114,7 @@ def _has_cast(red: float, green: float, blue: float) -> bool:
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
-    """Return what becomes 0 and 255 where `low` and `high` become `_BECOME`."""
+    """Return the samples that become 0 and 255 if `low` and `high` become `_BECOME`."""
     low, high = _rounded(low, high)
     if low == high:
         high = low + (abs(low) or 1.0)
@@ -124,7 +124,7 @@ def _limits(low: float, high: float) -> tuple[float, float]:
 
 
 def _rounded(low: float, high: float) -> tuple[float, float]:
-    """Return limits as a notice can tell them."""
+    """Round limits to the 6 digits that a notice tells."""
     return float(f"{low:.6g}"), float(f"{high:.6g}")
 
 

@@ -1,6 +1,6 @@
-"""Soft images: how soft an upload is, and how it is sharpened, so that models see usual edges.
+"""Measure how soft an image is, and sharpen it, so that the models see edges as in training.
 
-Softness is of the whole image, as its light is: no patch is shown sharper than its neighbour.
+The whole image is measured and sharpened alike, so no patch is sharper than its neighbour.
 """
 
 import math
@@ -20,26 +20,27 @@ _REACH = 6
 
 _RADIUS = 1.5
 _SOFT = 0.3
-"""What only soft images are below. Training tiles are at 0.33 to 0.64 (the 1st and 99th of 100);
-blurred with a standard deviation of 1 pixel, 99 in 100 are below 0.3, of 2 pixels, below 0.263."""
+"""The ratio that `sharpening_for` measures is below this in soft images alone. Training tiles are
+at 0.33 to 0.64 (the 1st and 99th of 100). Blurred with a standard deviation of 1 pixel, 99 in 100
+are below 0.3, and of 2 pixels, below 0.263."""
 _SMOOTH = 0.25
-"""What remains at the limit of smoothness, where twice as far is twice as different."""
+"""The ratio of a smooth slope, on which pixels twice as far apart differ twice as much."""
 _GAIN = 5
 _ROWS = 64
 _ENOUGH = 100**2
 _LEAST_DETAIL = 2
-"""Root mean square of what is compared, of 255: what has hardly any has nothing to bring out."""
+"""Root mean square of the differences, of 255, that it takes to be sharpened: less is no detail."""
 _PIXELS = 2**20
-"""Sharpened at a time, for Pillow takes another 15 bytes for each."""
+"""Sharpened at a time, as Pillow takes another 15 bytes for each."""
 
 
 def sharpening_for(image: RowSource) -> int:
     """Return the per cent of sharpening that an image calls for: 0 unless it is soft.
 
-    Measured is the mean squared difference of pixels next to each other over that of pixels two
-    apart, along some 64 rows, where all of them are valid: neither contrast nor, by much, what is
-    shown changes it, but blur does. The curve from there to per cents was fitted to Gaussian blurs
-    of 1 to 2 pixels (docs/experiments.md, "Other light, air and cameras").
+    It measures the mean squared difference of adjacent pixels over that of pixels two apart, along
+    some 64 rows, where all of them are valid. Blur lowers this ratio; contrast does not change it,
+    and the scene hardly does. The curve from the ratio to per cents was fitted to Gaussian blurs of
+    1 to 2 pixels (docs/experiments.md, "Other light, air and cameras").
     """
     near = far = 0.0
     compared = 0

@@ -18,12 +18,12 @@ from .image import Image
 from .raster import Raster
 
 _OVERVIEW = 2048
-"""Pixels of the longest side of what a raster's light is judged by."""
+"""Longest side, in pixels, of the overview by which a raster's light is judged."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a raster is shown: what is made of its samples, the same for all of it.
+    """How a raster's samples become 8-bit RGB, the same for all of it, and where it lies.
 
     `limits` are None where 8-bit samples stay as they are. `bounds` are west, south, east and north
     in degrees.
@@ -35,7 +35,7 @@ class Look:
 
 
 def look_of(source: DatasetReader, rescale: Limits | None, rgb: Rgb | None) -> Look:
-    """Settle how a raster is shown. Without `rescale`, an overview of it is read.
+    """Decide how a raster is shown. Without `rescale`, an overview of it is read.
 
     Raises:
         InvalidOption, DamagedImage, UnsupportedImage: as `Raster`.
@@ -57,7 +57,7 @@ def look_of(source: DatasetReader, rescale: Limits | None, rgb: Rgb | None) -> L
 def read_on_grid(
     source: DatasetReader, look: Look, place: GeoReference, height: int, width: int
 ) -> Image:
-    """Read what lies on another grid, from overviews where these suffice: (height, width).
+    """Read the raster on another grid of (height, width), from overviews where these suffice.
 
     Pixels outside of the raster are invalid.
 
@@ -72,7 +72,7 @@ def read_on_grid(
 def _warped(
     source: DatasetReader, crs: object, transform: Affine, height: int, width: int
 ) -> WarpedVRT:
-    """Open a raster on another grid. What has neither nodata nor alpha gets alpha."""
+    """Open a raster on another grid. One without nodata and without alpha gets alpha."""
     paletted = source.colorinterp[0] is ColorInterp.palette
     nodata = source.nodata
     alpha = ColorInterp.alpha in source.colorinterp

@@ -1,4 +1,4 @@
-"""The words that choose a runtime. Without a library, as settings and help wait for them."""
+"""Names of the choices of a runtime. It imports no library, so settings and help come at once."""
 
 from typing import Literal
 

@@ -1,8 +1,7 @@
 """ONNX Runtime: its sessions, and a predictor on the CPU.
 
-ONNX Runtime would rather compute something somewhere than refuse. It moves from CUDA to the CPU in
-silence, reads weights from files beside the process, and its threads spin against each other. This
-module settles each of these, once.
+By default, ONNX Runtime moves from CUDA to the CPU in silence, reads weights from files in the
+working directory, and its threads wait for each other in loops. This module prevents all three.
 """
 
 import os

@@ -1,8 +1,8 @@
 """OpenVINO: a predictor on Intel and AMD CPUs, in fp32, bf16 or int8.
 
-OpenVINO computes in bf16 where the CPU can, even if nobody asked for it. It reads weights from
-files beside the process, and hangs if its first patches come in two threads at once. This module
-settles each of these, once; `capabilities` settles which precisions the CPU has.
+By default, OpenVINO computes in bf16 where the CPU can, reads weights from further files, and hangs
+if its first patches come in two threads at once. This module prevents all three. `capabilities`
+finds which precisions the CPU has.
 """
 
 import threading

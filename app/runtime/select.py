@@ -21,7 +21,7 @@ _FASTEST_FIRST: tuple[Lower, ...] = ("int8", "bf16")
 
 
 class Running(TypedDict, total=False):
-    """On what a bundle is to run: what `load_predictor` takes, with its defaults."""
+    """Choices of `load_predictor`. Those that are left out have its defaults."""
 
     device: Device
     workers: int | None

@@ -1,1 +1,1 @@
-"""The straight line from pixels to probabilities: numpy in, numpy out, no server in sight."""
+"""Pixels to buildings: numpy in, numpy out."""

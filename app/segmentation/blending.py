@@ -43,14 +43,13 @@ def blend(
 ) -> Iterator[MemberBand]:
     """Blend one float32 (M, patch, patch) prediction per window, in the grid's order, into bands.
 
-    `first` is the first row that is wanted, and there are predictions for `grid.windows_from` it
-    alone: its rows, and all below, have the same bits as without, for each is the sum of the same
-    windows in the same order.
+    The bands follow each other from row `first` of the image to its last. Where windows overlap,
+    a pixel is the mean of their predictions, weighted by a Hann window, so no seam shows. Where
+    one window lies alone, the pixel has its prediction bit for bit. A row is yielded as soon as no
+    later window touches it, so memory is M x patch x width for any height.
 
-    The bands follow each other from the first row of the image to the last. Where windows
-    overlap, a pixel is the mean of their predictions, weighted by a Hann window, so no seam
-    shows; where only one window lies, its prediction comes through bit for bit. A row leaves as
-    soon as no later window touches it: memory is M x patch x width, whatever the height.
+    With `first`, `patches` holds predictions for `grid.windows_from(first)` alone. The rows have
+    the same bits as without it, as each sums the same windows in the same order.
 
     Raises:
         ValueError: more or fewer predictions than the grid has windows.

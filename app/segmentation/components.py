@@ -4,8 +4,8 @@ Pixels that share a side belong together; a corner does not connect. So the outl
 is one valid polygon, which at most touches itself at a corner of a hole.
 
 A component with too low a mean probability, or with too few pixels, is no building: its pixels are
-held just below the threshold, so a mask is always where probabilities reach it. Bands wait until it
-is known of each of their components whether it is one. Nothing depends on where the rows were cut
+held just below the threshold, so a mask is always where probabilities reach it. A band waits until
+each of its components is known to be a building or not. Nothing depends on where the rows were cut
 into bands.
 
 A component on a seam, beside another image's pixels, is left to `seams`, which knows the others.
@@ -68,11 +68,11 @@ class Rule:
 
 
 def find_buildings(bands: Iterable[Band], rule: Rule, *, each: bool = False) -> Iterator[Band]:
-    """Yield the bands of an image with components that are no buildings held below the threshold.
+    """Yield an image's bands, in which components that are no buildings lie below the threshold.
 
-    They carry the number of buildings that have ended, and with `each` these buildings. Memory
-    holds the bands that wait, at most `TALL` rows and one band, and with `each` the runs of
-    components that have not ended.
+    Each has the number of buildings that have ended, and with `each` these buildings. Memory holds
+    the bands that wait, at most `TALL` rows and one band, and with `each` the runs of components
+    that have not ended.
 
     Raises:
         ValueError: the bands don't follow each other from row 0 on.
@@ -107,7 +107,7 @@ class _Labelled:
 
 
 class _Components:
-    """The components that matter still: those that may go on, and those of bands that wait.
+    """Components that are open, as they may go on in the next band, or are in a waiting band.
 
     All arrays have a column for each component. `sums` is float64 (5, n): pixels; area, probability
     and disagreement in `_STEPS`; and pixels on a seam. `rows` is int64 (2, n): the first row, and
@@ -171,7 +171,7 @@ class _Components:
         return join(pairs, size)
 
     def decide(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Tell of each component whether it is decided, and whether it is a building."""
+        """Return for each component whether it is decided, and whether it is a building."""
         rule, (pixels, area, probability, _, seam) = self._rule, self._sums
         if rule.keeps_all:
             return np.ones(len(pixels), np.bool_), np.ones(len(pixels), np.bool_)
@@ -181,15 +181,15 @@ class _Components:
         return ~self._is_open | kept, enough | kept
 
     def end(self) -> NDArray[np.bool_]:
-        """Tell which components have ended since this was asked before."""
+        """Return for each component whether it has ended since the last call."""
         ended = ~self._is_open & ~self._has_ended
         self._has_ended |= ended
         return ended
 
     def take(self, ended: NDArray[np.bool_], is_building: NDArray[np.bool_]) -> list[Building]:
-        """Let go of the runs of components that have ended, and return the buildings of these.
+        """Drop the runs of components that have ended, and return the buildings among these.
 
-        They come in the order of their last rows, and of the first column there.
+        They are in the order of their last rows, and of the first column there.
         """
         leaves = ended[self._run_ids]
         mine = leaves & is_building[self._run_ids]
@@ -208,7 +208,7 @@ class _Components:
         return sorted(found, key=_last_row)
 
     def forget(self) -> None:
-        """Let go of the components that have ended and are in no band that waits."""
+        """Drop the components that have ended and are in no waiting band."""
         used = self._is_open.copy()
         for labelled in self.waiting:
             used[labelled.ids] = True
@@ -217,14 +217,17 @@ class _Components:
             labelled.ids = number[labelled.ids]
         self._run_ids = number[self._run_ids]
         inside = self._last_row > 0
-        # On the last band nothing is open, and what its last row holds is gone.
+        # After the last band nothing is open, and these numbers are not used again.
         self._last_row[inside] = number[self._last_row[inside] - 1] + 1
         self._sums, self._rows = self._sums[:, used], self._rows[:, used]
         self._is_open, self._has_ended = self._is_open[used], self._has_ended[used]
 
 
 def join(pairs: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Group `size` things: those that `pairs`, (2, n), connect get one number, from 0 on."""
+    """Return a number for each of `size` nodes, from 0 on, which connected nodes share.
+
+    `pairs`, int64 (2, n), are the edges between nodes.
+    """
     graph = coo_array((np.ones(pairs.shape[1], np.bool_), pairs), (size, size))
     groups: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
     return groups
@@ -276,7 +279,7 @@ def _last_row(building: Building) -> tuple[int, int]:
 
 
 def _with_last(bands: Iterable[Band]) -> Iterator[tuple[Band, bool]]:
-    """Tell of each band whether it is the last."""
+    """Yield each band, and whether it is the last."""
     iterator = iter(bands)
     for here in iterator:
         for following in iterator:

@@ -1,4 +1,4 @@
-"""Command-line flags for the options of a client, made of their one model."""
+"""Command-line flags for the options of a client, made from the model `Options`."""
 
 import argparse
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 `InferenceOptions` decide probabilities, `TileOptions` make buildings of these, `MaskOptions` masks,
 `MapOptions` draw maps.
-The others put together what an endpoint takes.
+The other classes join these for an endpoint.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "rescale": parse_rescale,
     "bands": _parse_bands,
 }
-"""Options that are kept as the text that came, once it is known to be readable."""
+"""Options that stay text, and the functions that check it."""
 
 
 class _Parsed(BaseModel):
@@ -136,7 +136,7 @@ class InferenceOptions(_Parsed):
 
     @property
     def decoding(self) -> Decoding:
-        """What they say about the decoding of the image."""
+        """The choices about decoding the image."""
         rescale = None if self.rescale is None else parse_rescale(self.rescale)
         rgb = None if self.rgb is None else parse_rgb(self.rgb)
         return {"rescale": rescale, "sharpen": self.sharpen, "rgb": rgb}

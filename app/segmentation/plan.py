@@ -22,7 +22,7 @@ _GSD_MARGIN = 1.01  # a grid of 0.6 m in its projection may be 0.6002 m on the g
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Decisions about one image, made of manifest, options and image; nothing later reads these.
+    """Every decision about one image, so that nothing later reads manifest or options.
 
     `members` are in the manifest's order, whatever the client's: sums then run in one order, and
     equal choices give equal bits. Their `weights` sum to 1.
@@ -50,15 +50,15 @@ class Plan:
     cascade: CascadeRule | None
     """When the first member decides a patch alone; None: never."""
     gsd: Gsd | None
-    """GSD down and across, in metres per pixel, as told by client or file."""
+    """GSD down and across, in metres per pixel, from client or file; None if not known."""
     buildings: bool
-    """Each building is asked for, not the mask alone."""
+    """Whether the format needs each building, not the mask alone."""
     order: PixelOrder
     simplify: float
     rectify: Rectify
     bands: tuple[RasterBand, ...]
     transparent: bool
-    """A map has no colour where no building is."""
+    """Whether a GeoTIFF gets an alpha band, 0 where no building is."""
     notices: tuple[str, ...]
     """Facts about its own input that the client should know: ASCII, one sentence each."""
 
@@ -192,7 +192,7 @@ def _scale(trained: GsdRange, gsd: Gsd | None, options: Options) -> tuple[float,
 def _areas(
     options: Options, image: RowSource, gsd: Gsd | None
 ) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
-    """Return the area of a pixel of each row, where it is known, and what to know of it."""
+    """Return `Plan.row_areas` and its notices."""
     if options.gsd is not None or image.georeference is None:
         return np.full(image.height, math.prod(gsd)) if gsd else None, ()
     notice = image.georeference.area_notice(image.height, image.width)

@@ -1,4 +1,4 @@
-"""Between the upload's grid and the one at the GSD that the members were trained at."""
+"""Bring probabilities back to the upload's grid from the grid on which the members see it."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,36 +23,36 @@ def seen_size(height: int, width: int, scale: tuple[float, float]) -> Size:
 
 @dataclass(frozen=True)
 class _Rows:
-    """How the rows of a map of one height come from those of another."""
+    """Which of the `height` rows of the upload's grid come from which of the `seen` rows."""
 
     seen: int
     height: int
 
     @property
     def step(self) -> float:
-        """Rows that are seen, per row that leaves."""
+        """Seen rows per row of the upload."""
         return self.seen / self.height
 
     @property
     def reach(self) -> float:
-        """How far from its centre a row that leaves looks, and one for rounding."""
+        """Seen rows that a row of the upload uses to each side of its centre, one for rounding."""
         return max(1.0, self.step) + 1
 
-    def ready(self, come: int) -> int:
-        """Return how many rows can leave when the first `come` rows have come."""
-        if come == self.seen:
+    def ready(self, given: int) -> int:
+        """Return how many rows of the upload the first `given` seen rows are enough for."""
+        if given == self.seen:
             return self.height
-        return max(0, math.floor((come - self.reach) / self.step - 0.5))
+        return max(0, math.floor((given - self.reach) / self.step - 0.5))
 
-    def needed(self, left: int) -> int:
-        """Return the first row that is still needed when the first `left` rows have left."""
-        return max(0, math.floor((left + 0.5) * self.step - self.reach))
+    def needed(self, row: int) -> int:
+        """Return the first seen row that row `row` of the upload, or one below it, uses."""
+        return max(0, math.floor((row + 0.5) * self.step - self.reach))
 
 
 def first_needed(row_offsets: Sequence[int], seen: Size, size: Size, row: int) -> int:
-    """Return the row of a map that must come for `resample_bands` to give row `row`.
+    """Return the first seen row that `resample_bands` needs in order to yield row `row`.
 
-    `row_offsets` are where the map's bands begin.
+    `row_offsets` are the seen rows at which bands begin.
     """
     if seen == size:
         return row
@@ -77,10 +77,10 @@ def rows_reached(seen: int, height: int, rows: slice) -> tuple[int, int]:
 def resample_bands(bands: Iterable[MemberBand], seen: Size, size: Size) -> Iterator[MemberBand]:
     """Bring the bands of a map of size `seen` onto a grid of size `size` with the same outer edges.
 
-    Bilinear, and antialiased where the map shrinks. A row leaves as soon as every row that it is
-    made of has come, so memory grows with the width alone. Which rows leave with a band, and what
-    they are made of, is a matter of where that band lies: bands that begin at `first_needed` give
-    the same bits from there on. What would need rows above the first band is left out.
+    Bilinear, and antialiased where the map shrinks. A row is yielded as soon as every row that it
+    is made of is there, so memory grows with the width alone. Which rows a band yields depends only
+    on where the band lies. So bands from `first_needed` on give the same bits as all bands do. Rows
+    that need others above the first band are left out.
     """
     if seen == size:
         yield from bands

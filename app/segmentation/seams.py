@@ -1,7 +1,7 @@
-"""Buildings that were cut where one image ends and the next begins: joined, and looked at whole.
+"""Join buildings that the border between two images cuts.
 
 Images on one pixel grid cut a building along the edges of its pixels. So its parts are joined as
-pixels: the joined building has the very pixels, outline and area that it has in an image of all.
+pixels: the joined building has the same pixels, outline and area as in one image of all.
 Minimum confidence and `min_area` act on it here, once, as `components` has them act on others.
 """
 
@@ -43,7 +43,7 @@ def _touching(runs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the pairs of runs that share a side: int64 (2, n), indices into `runs` (m, 3)."""
     rows = runs[:, 0] - runs[:, 0].min()
     left = runs[:, 1].min()
-    stride = int(runs[:, 2].max() - left) + 1  # a row's end never is the next one's begin
+    stride = int(runs[:, 2].max() - left) + 1  # + 1: no row ends where the next one begins
     starts, stops = rows * stride + runs[:, 1] - left, rows * stride + runs[:, 2] - left
     order = np.argsort(starts)
     starts, stops = starts[order], stops[order]

@@ -37,7 +37,7 @@ from .windows import read_patch
 _Item = TypeVar("_Item")
 
 _BELOW = 1 / 255
-"""How far below the threshold a component that is no building is held: it shows in 8 bits."""
+"""How far below the threshold a component that is no building is held: a step of 8 bits."""
 
 
 class Segmenter:
@@ -48,7 +48,7 @@ class Segmenter:
         self.predictor = predictor
 
     def close(self) -> None:
-        """Let go of the predictor's threads."""
+        """Stop the predictor's threads."""
         self.predictor.close()
 
     def plan(
@@ -65,14 +65,14 @@ class Segmenter:
     def segment(
         self, plan: Plan, image: RowSource, cancelled: Cancelled = never, *, name: str = ""
     ) -> SegmentedStream:
-        """Return the stream of an image; its members are asked as the stream is read.
+        """Return the stream of an image; its members predict as the stream is read.
 
         `cancelled` is called before every batch of patches, and stops the work by raising. `name`
         is that of the image in results.
 
         Raises, as the stream is read:
-            InferenceError: a member failed, or gave something that is no probability.
-            Exception: whatever `cancelled` raises.
+            InferenceError: a member failed, or returned values that are no probabilities.
+            Exception: any that `cancelled` raises.
         """
         count = plan.count()
         bands = self.bands(plan, image, cancelled, count=count)
@@ -100,7 +100,7 @@ class Segmenter:
         count: CascadeCount | None = None,
         advanced: Advanced = never,
     ) -> Iterator[Band]:
-        """Return the bands of an image, its members combined; components are still to be found.
+        """Return the bands of an image with its members combined, before components are found.
 
         The arguments are those of `member_bands`.
         """
@@ -121,9 +121,9 @@ class Segmenter:
     ) -> Iterator[MemberBand]:
         """Return the blended probabilities of each member, from the image's row `first` on.
 
-        Rows above `first` are left out, and only the patches that the others need are predicted;
-        the rows have the very bits that they have without it. `advanced` is called after each
-        window.
+        Rows above `first` are left out, and only the patches that the other rows need are
+        predicted. These rows have the same bits as without `first`. `advanced` is called after
+        each window.
 
         Members stay apart until here, so that a vote counts whole maps rather than patches; a
         weighted mean comes out the same either way.
@@ -170,11 +170,11 @@ class Segmenter:
 def load_segmenter(bundle: Path, **wanted: Unpack[Running]) -> Segmenter:
     """Load the bundle in the folder `bundle`, and predict one patch so that the first is not slow.
 
-    `wanted` says on what it runs, as `load_predictor` takes it.
+    `wanted` are the choices of `load_predictor`.
 
     Raises:
         BundleError: manifest, files or graphs are missing, disagree or don't run.
-        DeviceError: what was asked for to run on is not really in use.
+        DeviceError: the device, backend or precision that was asked for can't be used.
     """
     manifest = load_manifest(bundle)
     predictor = load_predictor(bundle, manifest, **wanted)
@@ -226,7 +226,7 @@ def read_patches(plan: Plan, image: RowSource, first: int = 0) -> Iterator[Patch
 def stitch(
     plan: Plan, predictions: Iterable[NDArray[np.float32]], *, first: int = 0
 ) -> Iterator[MemberBand]:
-    """Make the bands of an image, from its row `first` on, of the predictions of its patches.
+    """Make the bands of an image, from its row `first` on, from the predictions of its patches.
 
     There is one float32 (M, S, S) prediction for each of the windows that these rows need.
     """

@@ -20,7 +20,7 @@ Advanced = Callable[[], None]
 
 
 def never() -> None:
-    """Never stop the work, and show nothing of it."""
+    """Do nothing: a `Cancelled` that never stops the work, and an `Advanced` that shows nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Building:
         )
 
     def crop(self) -> NDArray[np.bool_]:
-        """Draw it alone: bool, as large as its window."""
+        """Return the building alone, bool, as large as its window."""
         rows, cols = self.window
         # Up by one where a run begins, down where it ends; the sum along a row is the mask.
         steps = np.zeros((rows.stop - rows.start, cols.stop - cols.start + 1), np.int8)
