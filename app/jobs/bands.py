@@ -1,4 +1,4 @@
-"""The finished bands of long work, each a file: work that was interrupted goes on below them.
+"""Keep the finished bands of long work in files, so that interrupted work goes on below them.
 
 Bands have the same bits whether or not those above them were computed in the same run, and so has
 what a writer makes of them. A file holds what a mask is made of: probabilities, and how far the
@@ -31,8 +31,8 @@ _LEVEL = 1  # 6 takes three times as long, and leaves 2 % less
 class KeptBands:
     """The bands of one image that are kept in `folder`, from its first row on.
 
-    `count`: patches that the cascade spared in these rows; what is added to it is kept with bands.
-    `check`: the machine may have gone down as they were written: read each to its end.
+    `count`: patches that the cascade spared in these rows; it is kept with each band.
+    `check`: read each band to its end, as the machine may have failed while it was written.
     """
 
     def __init__(

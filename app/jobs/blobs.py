@@ -1,4 +1,4 @@
-"""Where the files of long work lie: by name, and each whole or not there at all.
+"""The store of the files of long work. A file is whole or not there at all.
 
 `Folder` keeps them on disk, `app.jobs.bucket` in an object store.
 """
@@ -60,7 +60,7 @@ class Folder:
         self._root = root
 
     def check(self) -> None:
-        """Take the folder for there: a disk does not come and go."""
+        """Do nothing: a folder does not come and go."""
 
     def write(self, name: str, data: bytes) -> None:
         """Store a file."""

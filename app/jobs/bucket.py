@@ -50,7 +50,7 @@ class Bucket:
         self._again_at = 0.0
 
     def check(self) -> None:
-        """Ask the store for nothing."""
+        """See whether the store can be reached, by a list of nothing."""
         with self._asking():
             for _ in obstore.list(self._store, offset=_PAST_ALL):
                 return
@@ -87,7 +87,10 @@ class Bucket:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Tell a file that is not there from a store that is away."""
+        """Turn errors of a store that can't be reached into JobsAway.
+
+        A file that is not there stays a FileNotFoundError.
+        """
         if time.monotonic() < self._again_at:
             raise _away()
         try:

@@ -1,4 +1,4 @@
-"""The threads of a process that work on jobs, renew leases and let go of old jobs."""
+"""The threads of a process that work on jobs, renew leases and remove old jobs."""
 
 import logging
 import os
@@ -35,7 +35,8 @@ def _name() -> str:
 class Crew:
     """A thread that works on one job after the other, and one that looks after all of them.
 
-    `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
+    `models` returns the segmenter that a job begins with. `ended` is called with the outcome of
+    each job.
     """
 
     table: JobTable
@@ -57,7 +58,7 @@ class Crew:
     """Says that there is a new job."""
     _stopping: Event = field(default_factory=Event)
     _stops: dict[str, Event] = field(default_factory=dict)
-    """What stops the work on each job that is worked on here."""
+    """By id, the event that stops the work on a job here."""
     _left: set[str] = field(default_factory=set)
     """Jobs that are gone, and whose files could not be removed yet."""
     _threads: list[Thread] = field(default_factory=list)
@@ -83,7 +84,7 @@ class Crew:
             self._left.add(id)
 
     def close(self) -> None:
-        """Stop: what is not finished is anybody's at once."""
+        """Stop the threads. Any process may take unfinished jobs at once."""
         self._stopping.set()
         self.wake.set()
         for id in list(self._stops):
@@ -128,7 +129,7 @@ class Crew:
             self._remove_if_gone(job)
         except JobsAway as error:
             logger.warning("job %s waits: %s", job.id, error)
-            with suppress(JobsAway, StorageFull):  # a store is away: anybody may try again soon
+            with suppress(JobsAway, StorageFull):  # any process may try again after so long
                 self.table.renew(job.id, self.name, _AGAIN)
             self.wake.wait(_GLANCE)
         except Exception as error:
@@ -175,7 +176,7 @@ class Crew:
                 self._remove_if_gone(job)
 
     def _look_after(self) -> None:
-        """Renew leases, let go of old jobs, and count, every few seconds."""
+        """Renew leases, remove old jobs, and count all jobs, every few seconds."""
         is_swept = self._sweep()
         while not self._stopping.wait(LEASE / 5):
             with suppress(JobsAway, StorageFull):

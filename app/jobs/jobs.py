@@ -52,12 +52,11 @@ class Jobs:
 
         `place`: a folder, or `s3://bucket/prefix`.
         `database`: a PostgreSQL that several processes share, as they share the place.
-        `models` gives the segmenter that a job begins with. `ended` is told how each job ended.
-        Nothing is made or asked before `start`.
+        `models` and `ended` are those of `Crew`. Nothing is created or connected before `start`.
 
         Raises:
-            SettingsError: a package is not installed, an address can't be read, or a bucket has no
-                database beside it.
+            SettingsError: a package is not installed, an address is malformed, or a bucket comes
+                without a database.
         """
         if isinstance(place, str) and database is None:
             raise SettingsError(
@@ -88,7 +87,7 @@ class Jobs:
             logger.error("jobs are not available: %s", error)
 
     def close(self) -> None:
-        """Stop the work: what is not finished is left to the next start."""
+        """Stop the work. The next start goes on with unfinished jobs."""
         self.crew.close()
         self._table.close()
         if self._shared is not None:
@@ -165,7 +164,7 @@ class Jobs:
             raise NoSuchJob(f"The job {job.id} was dismissed or has expired.") from None
 
     def kept(self, job: Job) -> Kept:
-        """Return what makes the results of a finished job."""
+        """Return a finished job with its files, to make its results."""
         return Kept(job, self._blobs)
 
     def _may_open(self) -> bool:

@@ -59,8 +59,8 @@ class Kept:
         plan = Plan.resolve(manifest, options, image, buildings=format.buildings, notices=notices)
         if plan.cascade != made.cascade:
             was, would = ("off" if p.cascade is None else "on" for p in (made, plan))
-            told = (*plan.notices, _CASCADE_DIFFERS.format(was=was, would=would))
-            plan = replace(plan, cascade=made.cascade, notices=told)
+            differs = _CASCADE_DIFFERS.format(was=was, would=would)
+            plan = replace(plan, cascade=made.cascade, notices=(*plan.notices, differs))
         count = plan.count()
         kept = KeptBands(self.blobs, self.job.bands, count, check=False)
         bands = kept.read(plan, image)

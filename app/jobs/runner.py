@@ -1,4 +1,4 @@
-"""The thread that works on jobs: one at a time, beside the requests, in bounded memory."""
+"""The work on one job, beside the requests and in bounded memory."""
 
 import errno
 import logging
@@ -33,17 +33,17 @@ LEAST = 64 * 1024
 """Bytes that a job counts for at least, so that the budget bounds their number too."""
 
 LEASE = 15.0
-"""Seconds after which others may take over a job that its process does not claim any more."""
+"""Seconds after which another process may take over a job whose lease was not renewed."""
 
 _TELL_AGAIN = 0.1
 """Seconds between two notes of a job's progress."""
 
 
 class Stopped(Exception):
-    """The work on a job ends here: the process stops, or the job is another's or dismissed."""
+    """The work ends here: the process stops, or the job was dismissed or taken over."""
 
 
-def running_memory(image: Image, plan: Plan) -> int:
+def running_memory(plan: Plan) -> int:
     """Return how many bytes it takes to segment an image whose pixels are on disk.
 
     A row of windows is in memory, at the size of the upload or at that which the members see.
@@ -52,15 +52,15 @@ def running_memory(image: Image, plan: Plan) -> int:
     return BYTES_PER_PIXEL * max(plan.width, plan.seen[1]) * min(rows, plan.height)
 
 
-def check_width(image: Image, plan: Plan, memory: Memory) -> None:
+def check_width(plan: Plan, memory: Memory) -> None:
     """Check that an image can be a job.
 
     Raises:
         UploadTooLarge: its rows are too long.
     """
-    if (needed := running_memory(image, plan)) > memory.largest_job:
+    if (needed := running_memory(plan)) > memory.largest_job:
         raise UploadTooLarge(
-            f"As a job, an image of {image.width} x {image.height} pixels takes {needed} bytes of "
+            f"As a job, an image of {plan.width} x {plan.height} pixels takes {needed} bytes of "
             f"memory for its long rows; {memory.largest_job} are left for jobs beside requests. "
             "Cut it into narrower pieces, use POST /segment, or raise ROOFTRACE_MEMORY_BUDGET."
         )
@@ -84,7 +84,7 @@ class Work:
         """Segment the image, or what is left of it, and note the outcome.
 
         Raises:
-            Stopped: the work is not to go on.
+            Stopped: see there.
             InputError, InferenceError, StorageFull: the job failed.
             JobsAway: the database can't be reached; the bands are kept.
         """
@@ -97,9 +97,9 @@ class Work:
             del decoded
         # Disagreement is kept for formats that show it.
         plan = self.segmenter.plan(image, options, buildings=True)
-        check_width(image, plan, self.memory)
+        check_width(plan, self.memory)
         anew = self._begin(plan)
-        with self.memory.for_job(running_memory(image, plan), self._check):
+        with self.memory.for_job(running_memory(plan), self._check):
             read = self._segment(image, plan)
         outcome = {
             "model": plan.model,
@@ -172,7 +172,7 @@ class Work:
         return read
 
     def _advance(self, plan: Plan, first: int) -> Callable[[], None]:
-        """Return what notes, after every window, how far the work has come."""
+        """Return a function to call after every window, which notes the progress."""
         needed = first_needed(plan.grid.row_offsets, plan.seen, plan.size, first)
         total = len(plan.grid)
         done = total - sum(1 for _ in plan.grid.windows_from(needed))

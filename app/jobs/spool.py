@@ -14,9 +14,9 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def spool(image: Image, folder: Path) -> Image:
-    """Return the image with its pixels in files in `folder`, which has none of them when it goes.
+    """Return the image with its pixels in temporary files in `folder`.
 
-    The files have no names: they are gone with the process, however it ends.
+    The files have no names, so they vanish with the image or the process, however it ends.
 
     Raises:
         OSError: no room.

@@ -1,7 +1,7 @@
 """The table of jobs, in SQLite or PostgreSQL: each change is one statement, whole or not at all.
 
-A process that works on a job holds a lease on it, which it renews. A job whose lease has ended is
-anybody's: so a killed process loses nothing, and several may share one table.
+A process that works on a job holds a lease on it, which it renews. Any process may take a job whose
+lease has ended: so a killed process loses nothing, and several may share one table.
 """
 
 import logging
@@ -155,10 +155,10 @@ class JobTable(_Database):
         self._budget = budget
 
     def add(self, job: Job) -> None:
-        """Add a job, if there are so many bytes left.
+        """Add a job, if its bytes fit into the budget.
 
         Raises:
-            StorageFull: there are not.
+            StorageFull: they don't.
         """
         values = asdict(job)
         taken = select(func.coalesce(func.sum(_JOBS.c.bytes), 0)).scalar_subquery()
@@ -242,7 +242,7 @@ class JobTable(_Database):
         return self._write(held.values(lease_until=time.time() + lease)) > 0
 
     def free(self, worker: str | None = None) -> None:
-        """End the leases of a process, or of all: their jobs are anybody's at once."""
+        """End the leases of a process, or of all: any process may take their jobs at once."""
         which = [_IS_OPEN] + ([] if worker is None else [_JOBS.c.worker == worker])
         self._write(update(_JOBS).where(*which).values(worker=None, lease_until=0.0))
 

@@ -1,1 +1,1 @@
-"""From what was found in an image to files: rasters, polygons, annotations."""
+"""Write a segmented image to files: rasters, polygons, annotations."""

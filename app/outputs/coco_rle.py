@@ -1,7 +1,8 @@
 """COCO's compressed run-length encoding of one building in its image.
 
-Source: `rleEncode` and `rleToString` in cocoapi's common/maskApi.c, whose word is pycocotools; a
-test asks it. Here only a building's own runs are looked at, not a mask as large as the image.
+Source: `rleEncode` and `rleToString` in cocoapi's common/maskApi.c. pycocotools builds a mask as
+large as the image for each building; this module uses the building's own runs alone. A test
+compares the two.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""Polygons in longitude and latitude: how they come there, where they are cut, their area.
+"""Bring polygons to longitude and latitude, cut them, and measure their area.
 
-A polygon of a map has straight edges there. In longitude and latitude an edge that passes near a
-pole is a curve, and a polygon that crosses the antimeridian or holds a pole has to be cut.
+A polygon has straight edges on its map. In longitude and latitude an edge that passes near a pole
+is a curve, and a polygon that crosses the antimeridian or holds a pole has to be cut.
 """
 
 from typing import TypeAlias
@@ -24,7 +24,7 @@ _STRAIGHT = 1.0
 """Degrees of longitude that an edge may span to be drawn straight near a pole: it is off by a
 thousandth of a pixel at most."""
 _ROUNDS = 16
-"""Times that an edge is halved at most: it passes the pole as near as makes no difference."""
+"""Times that an edge is halved at most, even if it passes through the pole."""
 _GRID = 1e-10
 """Degrees to which the quarters of a polar polygon are matched where they meet."""
 

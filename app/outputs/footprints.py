@@ -96,8 +96,8 @@ def draw_footprints(
     """Turn buildings in pixels of the grid `place` into footprints.
 
     Raises:
-        ImpossibleOutput: a building lies where the grid's reference system is not valid, or is no
-            building but a maze.
+        ImpossibleOutput: a building lies where the grid's reference system is not valid, or its
+            outline is too long.
     """
     for building in buildings:
         if len(building.runs) > _MAX_RUNS:
@@ -110,7 +110,7 @@ def draw_footprints(
         shaped = _shaped(polygon, drawing)
         footprint = _footprint(building, shaped, drawing, place)
         if shaped is not polygon and not _is_valid(footprint):
-            # A corner that lies on another edge does so on the image alone.
+            # A corner that lies on another edge may cross it once both are projected.
             footprint = _footprint(building, polygon, drawing, place)
         yield footprint
 

@@ -19,20 +19,20 @@ from .styles import RASTER_QML
 from .tables import check_table, save_flatgeobuf, save_geopackage, save_geoparquet
 
 BYTES_PER_PIXEL = 60
-"""Memory at the peak of an image's way through, decoders and writers included. GeoJSON of noise
-takes most, a third of it text; tests/hostile/test_memory.py measures every format."""
+"""Most memory that an image takes from decoding to writing. tests/hostile/test_memory.py measures
+every format on noise, the worst image."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way to hand out a result: a writer of a stream, and what it needs.
+    """A result format: a writer of a stream, and what the writer needs.
 
-    `check` tells before any work whether an image can have it: it raises `ImpossibleOutput`, or
-    returns notices for the client. `write` writes to an open file; None where a library insists on
-    a path. `save` writes to a path, by default by way of `write`; the file is not whole until
-    it returns. `buildings`: it shows each building or the members' disagreement, not the mask
-    alone. `whole`: it holds the result whole, so its memory grows with the image's height. `style`:
-    what QGIS looks for beside a file, in one of the same name that ends in `.qml`.
+    `write` writes to an open file; None if a library needs a path. `own_save` writes to a path;
+    None if `write` is enough. `check` is called before any work: it raises `ImpossibleOutput` if
+    the format is not possible for an image, else it returns notices for the client. `buildings`:
+    the format shows each building or the members' disagreement, not the mask alone. `whole`: its
+    writer holds the whole result, so memory grows with the image's height. `style`: the text of a
+    QGIS style, for a file of the same name that ends in `.qml`.
     """
 
     name: str
@@ -51,8 +51,8 @@ class Format:
 
         Raises:
             ImpossibleOutput: a building lies where the image's reference system is not valid.
-            StorageFull: the temporary folder has no room for what is not written to memory.
-            Exception: whatever reading the stream raises.
+            StorageFull: the format is written to a temporary file first, and has no room there.
+            Exception: any that the stream raises.
         """
         if self.write is None:
             try:
@@ -67,7 +67,7 @@ class Format:
         return buffer.getvalue()
 
     def save(self, stream: SegmentedStream, path: Path) -> None:
-        """Write the result to a file.
+        """Write the result to a file, which is not whole until this returns.
 
         Raises:
             OSError: no room, or no right to write there.
@@ -184,4 +184,4 @@ FORMATS: dict[str, Format] = {
         ),
     )
 }
-"""By name; the first whose media type a client accepts is its default."""
+"""By name. Of those with the media type that a client prefers, the first is chosen."""

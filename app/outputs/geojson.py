@@ -14,7 +14,7 @@ from .provenance import provenance
 
 
 def check_coordinates(image: RowSource) -> tuple[str, ...]:
-    """Say which coordinates an image gives.
+    """Return notices about the coordinates of an image's buildings.
 
     Raises:
         ImpossibleOutput: it is georeferenced, but to no known place.
@@ -42,7 +42,7 @@ def _feature(footprint: Footprint, stream: SegmentedStream) -> dict[str, object]
         polygon: Polygon = _rounded(footprint.on_image, decimals=2)
         area = footprint.area
     else:
-        # A centimetre or so, which is much of a small outline: what is measured is what is written.
+        # To about a centimetre, which is much of a small outline: its area is of what is written.
         polygon = _rounded(footprint.on_earth, decimals=7)
         area = area_on_earth(polygon)
     return {

@@ -4,9 +4,9 @@ Every band is uint8 with nodata 255 where the image is invalid. The mask is 1 an
 table where it is the only data. Probability and disagreement are 250 steps from 0 to 1: the band's
 scale of 1 / 250 brings them back to within 0.002, and 255 is left to nodata alone.
 
-Alpha says how to draw a pixel, not whether it is valid: background is a finding, and counts in
+Alpha says how to draw a pixel, not whether it is valid: background is valid, and counts in
 statistics over the mask. GDAL and QGIS take validity from nodata where a file has both. A TIFF's
-colour table can't be transparent, and nodata 0 would make background and invalid pixels one.
+colour table can't be transparent, and nodata 0 would mix background with invalid pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def save_geotiff(stream: SegmentedStream, path: Path) -> None:
 
     Raises:
         OSError: no room, or no right to write there.
-        Exception: whatever reading the stream raises.
+        Exception: any that the stream raises.
     """
     write_cog(path, _profile(stream), _strips(stream))
 
@@ -67,7 +67,7 @@ def write_geotiff(stream: SegmentedStream, file: IO[bytes]) -> None:
 
 
 def show_parts(path: Path, shown: Runs, hidden: Runs) -> None:
-    """Make a file of `save_geotiff` anew: its mask shows some runs of pixels, and hides others.
+    """Rewrite a file of `save_geotiff`: its mask becomes 1 in the runs `shown`, 0 in `hidden`.
 
     Runs are int32 (n, 3), as `Building` has them.
 

@@ -1,7 +1,7 @@
 """Buildings of many images as one table: GeoParquet in longitude and latitude, cut by quadkey.
 
-A quadkey names a tile of the web's maps, and its first characters those that hold it. So who wants
-a part of the earth reads the folders whose names begin alike. `bbox` lets readers skip row groups.
+A quadkey names a map tile, and its first characters name the tiles that hold it. So a part of the
+earth lies in folders whose names begin alike. `bbox` lets readers skip row groups.
 Sources: the GeoParquet specification 1.1, Hive's partitioned folders, Bing Maps Tile System.
 
 pyarrow is imported when it is needed: only the extra `geo` installs it.
@@ -29,7 +29,7 @@ _NORTH = 85.05
 
 
 def quadkeys(lon: NDArray[np.float64], lat: NDArray[np.float64], zoom: int) -> list[str]:
-    """Name the tiles of the web's maps in which places lie; what is beyond them, in the outermost.
+    """Return the quadkey of the map tile in which each place lies: the nearest, beyond the tiles.
 
     Source: Bing Maps Tile System.
     """
@@ -48,7 +48,7 @@ def save_buildings(path: Path, buildings: Iterable[tuple[Footprint, list[str]]],
 
     Raises:
         OSError: no room, or no right to write there.
-        Exception: whatever reading `buildings` raises.
+        Exception: any that `buildings` raises.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -73,7 +73,7 @@ def save_buildings(path: Path, buildings: Iterable[tuple[Footprint, list[str]]],
 def save_partitions(folder: Path, tables: Iterable[Path], described: dict[str, object]) -> None:
     """Write the buildings of many files of `save_buildings` to folders by their quadkeys.
 
-    `described` tells how they came about, and stands in each file's metadata.
+    `described` is their provenance, for each file's metadata.
 
     Raises:
         OSError: no room, or no right to write there.

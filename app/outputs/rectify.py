@@ -17,7 +17,7 @@ Ring: TypeAlias = NDArray[np.complex128]
 """A closed ring as x + iy, so that a turn is a product; its first point comes last again."""
 
 MIN_IOU = 0.9
-"""Of the squared polygon with the building's own outline; below it, squaring would tell a lie."""
+"""Of the squared polygon with the building's own outline; below it, the two are not alike."""
 
 _TOLERANCES = (3.0, 2.0, 1.5, 1.0, 0.85)
 """Of the simplification, in pixels. Below, it keeps the staircase of pixels along a slanted wall,
@@ -36,8 +36,8 @@ def rectify(
     """Return a polygon of right angles alone, or `otherwise` where none is like the outline.
 
     `outline` is along the edges of pixels that are `pixel` long, in the same unit. Of the polygons
-    whose IoU with it is at least `MIN_IOU`, the one is taken that is most like it for the corners
-    it has. Holes are kept.
+    whose IoU with it is at least `MIN_IOU`, the result has the greatest IoU less `_WORTH` for each
+    corner. Holes are kept.
     """
     best, best_score = otherwise, -np.inf
     for rings, turn in _candidates(outline, pixel):
@@ -55,7 +55,7 @@ def rectify(
 
 
 def _candidates(outline: shapely.Polygon, pixel: float) -> Iterator[tuple[list[Ring], complex]]:
-    """Yield rings whose edges run along x and y, and what turns them to where they belong."""
+    """Yield rings whose edges run along x and y, and the factor that turns them back."""
     frame = _frame(outline)
     before = None
     for coarse in shapely.simplify(outline, np.multiply(_TOLERANCES, pixel)):
@@ -85,8 +85,8 @@ def _polygon(rings: Sequence[Ring]) -> shapely.Polygon:
 def _long_walls(ring: Ring) -> float:
     """Return the angle, in radians, that the longest walls run along or across.
 
-    The mean of directions that are equal after a quarter turn, and so of their angles times four;
-    squared lengths let the long walls speak.
+    It is the mean of directions that are equal after a quarter turn, and so of their angles times
+    four. Squared lengths give long walls more weight.
     """
     edges = np.diff(ring)
     lengths = np.maximum(np.abs(edges), np.finfo(float).tiny)

@@ -64,7 +64,7 @@ def save_geopackage(stream: SegmentedStream, path: Path) -> None:
 
     Raises:
         OSError: no room, or no right to write there.
-        Exception: whatever reading the stream raises.
+        Exception: any that the stream raises.
     """
     described = json.dumps(provenance(stream.plan))
     _save_by_gdal(stream, path, "GPKG", layer_metadata={"rooftrace": described})
@@ -201,7 +201,7 @@ def building_columns(
 
 
 def parquet_metadata(described: dict[str, object], **geometry: object) -> dict[str, str]:
-    """Return the metadata of a GeoParquet file; `described` tells how its buildings came about."""
+    """Return the metadata of a GeoParquet file; `described` is the buildings' provenance."""
     fixed = {"encoding": "WKB", "orientation": "counterclockwise", "edges": "planar"}
     columns = {"geometry": {**fixed, **geometry}}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": columns}

@@ -1,4 +1,4 @@
-"""What is kept in memory between requests, and work that several requests wait for."""
+"""A cache in memory, and work that several requests wait for together."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Cache:
-    """Values by key, as long as they are fresh and there is room: the least recently used goes."""
+    """Values by key. One that is too old is dropped, and without room the least recently used."""
 
     def __init__(self, size: int, seconds: float) -> None:
         """Keep `size` bytes, each value for `seconds`."""
@@ -38,7 +38,7 @@ class Cache:
             return value
 
     def put(self, key: Hashable, value: object, size: int) -> None:
-        """Keep a value of `size` bytes, if it is not larger than all there is."""
+        """Keep a value of `size` bytes, unless it is larger than the whole cache."""
         with self._lock:
             self._drop(key)
             self._values[key] = value, size, time.monotonic() + self._seconds
@@ -59,16 +59,16 @@ class _Flight(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """Work by key, done once however many wait for it, and stopped when nobody does any more."""
+    """Work by key, done once for all who wait for it, and cancelled when none waits any more."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
 
     async def get(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Wait for the work of this key, which begins if it has not.
+        """Wait for the work of this key, and begin it if it has not begun.
 
         Raises:
-            Exception: whatever the work raises, for all who wait.
+            Exception: any that the work raises, for all who wait.
         """
         flight = self._flights.get(key)
         if flight is None:

@@ -1,4 +1,4 @@
-"""What the members see beyond the edge of imagery."""
+"""Fill what lies beyond the edge of imagery, for the members to see."""
 
 import numpy as np
 from numpy.typing import NDArray

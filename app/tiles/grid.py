@@ -1,8 +1,8 @@
-"""Where tiles lie, what their GSD is, and where the patches lie that a map is made of.
+"""The geometry of map tiles: their places, their GSD, and the patches that predict them.
 
-Tiles are those of the web: 256 x 256 pixels in Web Mercator, numbered from the north-west. Patches
-lie on one lattice for a whole map, so the probability of a pixel depends neither on the tile that
-was asked for nor on any tile before it, and no seam can show.
+Tiles are 256 x 256 pixels in Web Mercator, numbered from the north-west. Patches lie on one lattice
+for a whole map. So the probability of a pixel does not depend on which tile was asked for, or asked
+for before, and no seam shows.
 """
 
 import math
@@ -107,7 +107,7 @@ class Block:
 
     @property
     def gsd(self) -> float:
-        """Metres on the ground per pixel: of all blocks of one band of latitudes the same.
+        """Metres on the ground per pixel, the same for all blocks of one band of latitudes.
 
         So the lattice of patches goes on from block to block.
         """
@@ -187,12 +187,12 @@ def pixel_at(longitude: float, latitude: float, zoom: int) -> tuple[int, int]:
 
 
 def works(gsd: float, trained: GsdRange) -> bool:
-    """Tell whether the models know a GSD."""
+    """Tell whether the models were trained at a GSD, or nearly."""
     return trained.min / _MARGIN <= gsd <= trained.max * _MARGIN
 
 
 def working_zooms(latitudes: tuple[float, ...], trained: GsdRange, zooms: range) -> list[int]:
-    """Return those of `zooms` whose GSD the models know at one of these latitudes."""
+    """Return those of `zooms` whose GSD `works` at one of these latitudes."""
     return [
         zoom
         for zoom in zooms

@@ -32,14 +32,14 @@ class Made:
 
 
 class Run(Protocol):
-    """Runs work off the event loop, in its turn, once there are so many bytes of memory for it."""
+    """Runs work in a thread, in its turn, once `size` bytes of memory are free for it."""
 
     def __call__(self, work: Callable[[], T], size: int) -> Coroutine[Any, Any, T]:
         """Return what the work returns."""
 
 
 class LiveTiles:
-    """The maps of some sources, and what is kept of them. Used on one event loop."""
+    """The maps of some sources, with a cache. Used on one event loop."""
 
     def __init__(self, specs: Mapping[str, TileSource], timeout: float, cache: Cache) -> None:
         self._cache = cache
@@ -61,7 +61,7 @@ class LiveTiles:
     def kept(
         self, name: str, z: int, x: int, y: int, options: TileOptions, segmenter: Segmenter
     ) -> Made | None:
-        """Return a tile that is kept as it was drawn; None for others.
+        """Return a tile that is kept in memory as PNG; None if it is not.
 
         Raises:
             NoSuchTile: no source of this name, or no tile of these numbers.
@@ -108,7 +108,7 @@ class LiveTiles:
         return Made(png, origin)
 
     def close(self) -> None:
-        """Let go of the sources."""
+        """Close the sources."""
         for map in self.maps.values():
             map.close()
 

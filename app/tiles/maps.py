@@ -1,4 +1,4 @@
-"""A map of a source: its tiles' probabilities, block by block, and what is drawn of them."""
+"""A map of a source: it predicts blocks of tiles, and draws tiles from their probabilities."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ from .sources import Bounds, Cog, Source, Xyz
 from .spec import TileSource
 
 BYTES_PER_PIXEL = 60
-"""Memory at the peak of a block's way through; as `app.outputs.formats` has it for images."""
+"""Most memory that a block takes from reading to drawing; as in `app.outputs.formats`."""
 _REACH = 8
 """Pixels around what is read, for sharpening and for the kernel that resamples."""
 _SAMPLE = 512
-"""Side in pixels of what a map's sharpness is judged by: the middle of the source."""
+"""Side, in pixels, of the middle of the source, by which a map's sharpness is judged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Probabilities:
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes to draw a tile of it."""
+        """Bytes of memory that it takes to draw a tile."""
         return BYTES_PER_PIXEL * self.values.size
 
 
@@ -67,8 +67,8 @@ class Map:
 
         Raises:
             NoSuchTile: it lies outside of the world, or of the source.
-            InvalidOption: the zoom is none that works here.
-            SourceDown: the source can't be asked where it lies.
+            InvalidOption: the zoom does not work here.
+            SourceDown: the source's bounds can't be read.
         """
         tile.check()
         west, south, east, north = tile.bounds
@@ -105,7 +105,7 @@ class Map:
         Raises:
             SourceDown: its imagery can't be read.
             InferenceError: a member failed.
-            Exception: whatever `cancelled` raises.
+            Exception: any that `cancelled` raises.
         """
         lattice = _lattice(block, segmenter)
         image = self._seen(block, lattice, cancelled)
@@ -157,7 +157,7 @@ class Map:
         return Area(zoom, column - _SAMPLE // 2, row - _SAMPLE // 2, _SAMPLE, _SAMPLE)
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self._source.close()
 
 
@@ -181,7 +181,10 @@ def draw(known: Probabilities, tile: Tile, options: TileOptions, segmenter: Segm
 
 
 def block_key(map: Map, block: Block, options: TileOptions, segmenter: Segmenter) -> Hashable:
-    """Return what a block's probabilities depend on: the threshold only by way of the cascade."""
+    """Return a key of everything that a block's probabilities depend on.
+
+    The threshold matters only if it turns the cascade off.
+    """
     lattice = _lattice(block, segmenter)
     image = Image(np.broadcast_to(np.uint8(0), (lattice.side, lattice.side, 3)))
     cascade = segmenter.plan(image, _prediction(options, lattice)).cascade

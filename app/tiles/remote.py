@@ -13,7 +13,7 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class RemoteFile:
-    """Bytes of a URL, by HTTP ranges, with chunks that are kept."""
+    """Bytes of a URL, read by HTTP ranges in chunks that the cache keeps."""
 
     def __init__(self, web: Web, url: str, cache: Cache) -> None:
         """Read the first chunk, which tells the size.
@@ -22,13 +22,13 @@ class RemoteFile:
             SourceDown: it can't be read.
         """
         self.error: SourceDown | None = None
-        """What went wrong last: GDAL swallows it."""
+        """The last error, since GDAL does not pass it on."""
         self._web, self._url, self._cache = web, url, cache
         first, self.size, self._etag = self._fetch(0, _CHUNK)
         self._keep(0, first)
 
     def open(self) -> io.RawIOBase:
-        """Return it as a file at its beginning, as often as GDAL asks for it."""
+        """Return it as a file, at its beginning. GDAL opens it several times."""
         return _Cursor(self)
 
     def read(self, start: int, stop: int) -> bytes:

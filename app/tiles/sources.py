@@ -1,4 +1,4 @@
-"""What a map's imagery is read from: a COG, or the tiles of another server."""
+"""Imagery of a map: a COG, or the tiles of another server."""
 
 import threading
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Source(Protocol):
     """Imagery that tiles are made of."""
 
     zooms: range
-    """Zooms that there are."""
+    """Zooms that the source has."""
 
     def bounds(self) -> Bounds:
         """Return where there is imagery.
@@ -52,11 +52,11 @@ class Source(Protocol):
 
         Raises:
             SourceDown: it can't be read.
-            Exception: whatever `cancelled` raises.
+            Exception: any that `cancelled` raises.
         """
 
     def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
 
 
 class Cog:
@@ -86,7 +86,7 @@ class Cog:
             self._web.close()
 
     def _look(self) -> Look:
-        with self._lock:  # of several that need it, one looks
+        with self._lock:  # one thread looks, the others wait for it
             look = self._cache.get(("look", self._name))
             if not isinstance(look, Look):
                 spec = self._spec
@@ -101,7 +101,7 @@ class Cog:
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        """Open it; whatever is wrong with it is no fault of the client's."""
+        """Open it. Any error becomes SourceDown, as it is not the client's fault."""
         file = RemoteFile(self._web, self._spec.url, self._cache) if self._web else None
         try:
             with self._dataset(file) as source:
@@ -125,7 +125,7 @@ class Cog:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """What another server has for a tile: None if nothing."""
+    """A tile of another server; None if it has none."""
 
     image: Image | None
 
@@ -180,7 +180,7 @@ class Xyz:
         self._web.close()
 
     def _tile(self, z: int, y: int, x: int) -> Image | None:
-        """Read one tile, 256 x 256; None where the server has none. East of the east lies west."""
+        """Read one tile, 256 x 256; None where the server has none. Columns wrap around."""
         count = 2**z
         if not 0 <= y < count:
             return None
@@ -196,7 +196,7 @@ class Xyz:
         return image
 
     def _decode(self, data: bytes) -> Image:
-        """Read a tile as it is: what is corrected in one of them would show at its edges."""
+        """Decode a tile without corrections: those of a single tile would show at its edges."""
         try:
             image = decode_image(
                 data, max_pixels=_MAX_TILE, rescale=self._limits, sharpen=0, rgb=self._rgb

@@ -1,4 +1,4 @@
-"""What the operator says of the imagery of live tiles."""
+"""The operator's description of the imagery of live tiles."""
 
 import json
 import re
@@ -82,7 +82,7 @@ class TileSource(BaseModel):
 
 
 def parse_sources(value: object) -> dict[str, object]:
-    """Read sources by name, as JSON or as what it holds; `TileSource` reads each.
+    """Read sources by name, from JSON or an object; `TileSource` reads each.
 
     Raises:
         ValueError: they are not named so.

@@ -1,4 +1,4 @@
-"""Ask the hosts that the operator has named, and no other: no redirect is followed."""
+"""HTTP to the hosts that the operator has named, and to no other: no redirect is followed."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from ..errors import SourceDown
 CONNECTIONS = 8
 """Connections to a source at once."""
 MAX_BYTES = 16 * 2**20
-"""Of one answer; a tile has some 100 kB."""
+"""Largest response in bytes; a tile has some 100 kB."""
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0
 """Seconds that a source is left alone after a failure; twice as long after each further one."""
 _NOTHING = (204, 404, 410)
@@ -36,7 +36,7 @@ class Web:
         self._reason = ""
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
-        """Ask, and read the whole answer: a success, or one that says that there is nothing.
+        """Return a whole response: a success, or one that says that there is no imagery.
 
         Raises:
             SourceDown: the source has failed now, or a moment ago.
