@@ -8,7 +8,7 @@ from .errors import RooftraceError, SettingsError
 def check_extra(
     what: str, extra: str, *packages: str, error: type[RooftraceError] = SettingsError
 ) -> None:
-    """Check that the packages are there that `what` needs. Import them only after that.
+    """Check that the packages that `what` needs are installed. Import them only after that.
 
     Raises:
         RooftraceError: some are not, as an `error`.
@@ -23,5 +23,5 @@ def check_extra(
 def _is_there(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # what it is a part of is not there
+    except ModuleNotFoundError:  # its parent package is missing
         return False

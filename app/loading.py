@@ -10,7 +10,7 @@ def load_models(settings: Settings) -> Segmenter:
 
     Raises:
         BundleError: manifest, files or graphs are missing, disagree or don't run.
-        DeviceError: what was asked for to run on is not really in use.
+        DeviceError: the device, backend or precision of the settings can't be used.
     """
     return load_segmenter(
         settings.bundle,

@@ -1,4 +1,4 @@
-"""How the log is written: a line for a person, or an object on a line for a machine."""
+"""Write the log: a line for a person, or an object on a line for a machine."""
 
 import json
 import logging
@@ -38,10 +38,10 @@ def configure(settings: Settings) -> None:
         else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    # It would write the addresses of tile sources, which may hold a key.
+    # httpx2 would write the addresses of tile sources, which may hold a key.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     if settings.log_level == "info":
-        # At this level rasterio tells of errors that it then raises, and we report; and botocore
-        # where it found the credentials, at every file of a bucket.
+        # At this level rasterio logs errors that it raises as well, and botocore logs for each
+        # file of a bucket where it found the credentials.
         for library in ("rasterio", "botocore"):
             logging.getLogger(library).setLevel(logging.WARNING)

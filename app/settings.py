@@ -1,7 +1,7 @@
-"""What an operator may change, and the only reader of the environment.
+"""The operator's settings. No other module takes a choice from the environment.
 
 A number that belongs to the model (threshold, member weights, patch size) is in the bundle's
-manifest, one that belongs to a request is a request parameter; neither is ever a setting.
+manifest. One that belongs to a request is a request parameter. Neither is ever a setting.
 """
 
 import difflib
@@ -56,7 +56,7 @@ def _template(address: str) -> str:
 class Settings(BaseSettings):
     """Environment variables with the prefix `ROOFTRACE_`, or lines of a `.env` file.
 
-    The text below a setting is what `rooftrace settings` says of it.
+    `rooftrace settings` prints the text below a setting as its meaning.
     """
 
     model_config = SettingsConfigDict(
@@ -212,7 +212,7 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises:
         SettingsError: a value that a setting does not allow, or a variable with our prefix that
-            is no setting: a misspelt limit must not be silently without effect.
+            is no setting: a misspelt limit would be ignored in silence.
     """
     sources = (EnvSettingsSource(Settings), DotEnvSettingsSource(Settings))
     for variable in (name.upper() for source in sources for name in source.env_vars):

@@ -1,4 +1,4 @@
-"""What all commands say alike: usage errors in two lines, and how many there are of a thing."""
+"""Shared by all command lines: usage errors of two lines, and counts such as "2 files"."""
 
 import argparse
 from typing import NoReturn
@@ -8,7 +8,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that does not print all of its flags when one is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2: say what is wrong, and where help is."""
+        """End with status 2, a message, and a pointer to --help."""
         self.exit(2, f"error: {message}\nusage: {self.prog} --help lists what there is\n")
 
 

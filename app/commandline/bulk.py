@@ -1,4 +1,4 @@
-"""Segment many files as one map: what `rooftrace bulk` does once its arguments are settled."""
+"""Segment many files as one map: the work of `rooftrace bulk` after its arguments are read."""
 
 import glob
 import sys
@@ -28,7 +28,7 @@ from .resume import keep_others_out
 from .runs import BAR
 
 _WORK = ".work"
-"""Folder below the output in which everything is kept that a further run can use."""
+"""Folder below the output that keeps all that a further run can use."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Bulk:
     zoom: int
     quiet: bool
     failed: dict[str, str] = field(default_factory=dict)
-    """What is wrong with files, by their names."""
+    """Error messages of files, by the files' names."""
 
     def run(self, files: Sequence[File]) -> int:
         """Segment what is not there yet, finish the map, and return how many files failed.
@@ -96,7 +96,7 @@ class Bulk:
             print(", ".join([*parts, f"{len(self.failed)} failed"]), file=sys.stderr)
 
     def _probed(self, files: Sequence[File], work: Work) -> Iterator[Tile]:
-        """Yield the files as tiles; note what is wrong with the others."""
+        """Yield the files as tiles, and note the errors of those that can't be read."""
         found = self.crew.probe(files, work)
         bar = tqdm(found, "probing", len(files), unit="file", leave=False, disable=self.quiet)
         for outcome in bar:

@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone, as `head` does. Python would flush again at its end, and complain.
+        # The reader has closed the pipe, as `head` does. Python flushes again at its end, and
+        # would print an error.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())

@@ -70,7 +70,7 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _reload() -> None:
-    """Have the server take up what the cluster serves now."""
+    """Have the server load the models that the cluster serves now."""
     if hasattr(signal, "SIGHUP"):
         os.kill(os.getpid(), signal.SIGHUP)
 
@@ -141,21 +141,21 @@ def bulk(args: argparse.Namespace) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[Cancelled]:
-    """Have Ctrl-C end the work, at the next call of what is yielded at the latest.
+    """Have Ctrl-C end the work, at the latest when the yielded function is called next.
 
-    Python raises KeyboardInterrupt wherever it happens to be. Where that is a callback of C code or
-    a destructor, it is printed and forgotten. A process that ignores Ctrl-C, such as a shell's
-    background job, goes on ignoring it.
+    Python raises KeyboardInterrupt at any point of the code. In a callback of C code or in a
+    destructor, it is printed and lost. A process that ignores Ctrl-C, such as a shell's background
+    job, goes on ignoring it.
     """
-    told = False
+    interrupted = False
 
     def interrupt(*_: object) -> None:
-        nonlocal told
-        told = True
+        nonlocal interrupted
+        interrupted = True
         raise KeyboardInterrupt
 
     def cancelled() -> None:
-        if told:
+        if interrupted:
             raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
@@ -229,7 +229,7 @@ def settings(args: argparse.Namespace) -> int:
 
 
 def completion(args: argparse.Namespace) -> int:
-    """Print what makes a shell complete this command line."""
+    """Print the script by which a shell completes this command line."""
     import shtab
 
     from .parser import build_parser

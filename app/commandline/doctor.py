@@ -1,7 +1,7 @@
 """`rooftrace doctor`: a row for each thing that the service needs.
 
-Here, and where checks begin, nothing is imported but the standard library: what can't be imported
-is a finding.
+This module imports the standard library alone, and checks import inside their functions: a package
+that can't be imported is a finding.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _REPORT = "If it stays after an installation in a new environment, please report
 
 def doctor(args: argparse.Namespace) -> int:
     """Print each finding as soon as it is there; return 1 if there is a problem."""
-    logging.disable()  # what is wrong is in the findings
+    logging.disable()  # the findings say the same
     findings = []
     for finding in examine(args):
         findings.append(finding)

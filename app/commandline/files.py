@@ -23,7 +23,7 @@ _SCHEMES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
-"""How GDAL names what a URL of this scheme names. Source: GDAL, Virtual File Systems."""
+"""GDAL's prefix for the addresses of a scheme. Source: GDAL, Virtual File Systems."""
 _URL = re.compile(rf"({'|'.join(_SCHEMES)})://", re.IGNORECASE)
 _LIKE_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)")
 
@@ -60,7 +60,7 @@ class Source:
 
     @property
     def version(self) -> str:
-        """What tells a file here from what later lies in its place."""
+        """Size and time of change, which tell the file from a later one of the same name."""
         status = self.path.stat()
         return f"{status.st_size} bytes, changed {status.st_mtime_ns}"
 
@@ -154,7 +154,7 @@ def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
 
 
 def check_output(output: str) -> None:
-    """Check that an output is no address: it would be taken for a folder of an odd name.
+    """Check that an output is no address, which would become a folder of an odd name.
 
     Raises:
         InvalidOption: it is.
@@ -219,7 +219,7 @@ def plan_targets(inputs: Sequence[Source], output: str, format: Format) -> dict[
 
 
 def check_targets(targets: Iterable[Path], *, overwrite: bool) -> None:
-    """Check that nothing that exists would be lost. An empty file is nothing.
+    """Check that no existing result would be lost. An empty file is none.
 
     Raises:
         InvalidOption: a result exists and may not be overwritten, or a run of it is unfinished.
@@ -242,7 +242,7 @@ def make_folders(targets: Iterable[Path]) -> None:
     """Make the folders that results will lie in.
 
     Raises:
-        InvalidOption: there is something else in one's place, or no right to make it.
+        InvalidOption: a file is in the place of one, or there is no right to make it.
     """
     for folder in {target.parent for target in targets}:
         try:

@@ -16,16 +16,16 @@ from ..segmentation.options import Options
 from .files import Source
 
 _PROBED = 5
-"""Rows by which a raster that has no time of change is known again."""
+"""Rows whose digest stands for a raster that has no time of change."""
 
 
 @contextmanager
 def open_source(
     source: Source, options: Options, max_pixels: int
 ) -> Iterator[tuple[RowSource, str]]:
-    """Open an input: a TIFF or VRT of any size as it lies there, any other whole.
+    """Open an input. A TIFF or VRT of any size is read a few rows at a time, any other file whole.
 
-    Also yields its fingerprint, by which an interrupted run knows it again.
+    Also yields its fingerprint, by which a resumed run sees that it is still the same.
 
     Raises:
         OSError: it can't be read.
@@ -48,7 +48,7 @@ def check_header(source: Source, format: Format, max_pixels: int) -> None:
     """Refuse a file that is too large to be held whole, before it is read.
 
     Raises:
-        UploadTooLarge: say what to do.
+        UploadTooLarge: as `check_size`.
     """
     if not (source.is_standard or source.needs_gdal):
         size = tiff_size(source.path)
@@ -60,7 +60,7 @@ def check_size(height: int, width: int, format: Format, max_pixels: int) -> None
     """Refuse a raster that is too large to be held whole.
 
     Raises:
-        UploadTooLarge: say what to do.
+        UploadTooLarge: it has more than `max_pixels`.
     """
     if height * width <= max_pixels:
         return

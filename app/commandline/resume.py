@@ -1,10 +1,10 @@
-"""The bands that a long run has finished, beside its output: an interrupted run goes on from there.
+"""Resume an interrupted run from the bands that it has finished.
 
-While `out.tif` is made, the folder `out.tif.partial` holds the bands that are finished, and in
-`run.json` what they were made of.
+While `out.tif` is made, the folder `out.tif.partial` holds the finished bands, and in `run.json`
+what they were made from.
 
-A run keeps a lock in its folder, so that no two are at work there. The kernel lets go of it when
-the process ends, however it ends.
+A run holds a lock in its folder, so that no two work there. The kernel releases it when the process
+ends, however it ends.
 """
 
 import fcntl
@@ -36,16 +36,16 @@ def partial_folder(target: Path) -> Path:
 def partial_run(
     target: Path, made_of: Mapping[str, str], *, resume: bool
 ) -> Iterator[tuple[KeptBands, Path]]:
-    """Open the unfinished run of an output: its bands, and where the output is written.
+    """Open the unfinished run of an output, and yield its bands and the path to write to.
 
     At the end, the output is moved into place.
 
-    `made_of` names everything that decides the bits of the bands. An input at fault leaves nothing
+    `made_of` names everything that decides the bits of the bands. A bad input leaves nothing
     behind; any other error leaves the bands, for `resume`.
 
     Raises:
-        InvalidOption: there is an unfinished run that is not to be resumed, that was made of
-            something else, or that another process is at.
+        InvalidOption: there is an unfinished run without `resume`, or one that was made from
+            something else, or another process is at work on it.
     """
     folder = partial_folder(target)
     with _locked(folder):
@@ -94,7 +94,7 @@ def _unfinished(folder: Path) -> InvalidOption:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, which is made and, where nothing is left in it, removed.
+    """Make a folder and keep other runs out of it. At the end it is removed if it is empty.
 
     Raises:
         InvalidOption: another run is in it.

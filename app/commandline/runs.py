@@ -1,4 +1,4 @@
-"""Segment files: what `rooftrace segment` does once its arguments are settled."""
+"""Segment files: the work of `rooftrace segment` after its arguments are read."""
 
 import os
 import sys
@@ -58,9 +58,9 @@ class Run:
             try:
                 for notice in self._segment(source, target):
                     tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
-            except BrokenPipeError:  # nobody reads what is written
+            except BrokenPipeError:  # standard output was closed: no file can be written to it
                 raise
-            except Exception as error:  # a fault of ours too: no other file need suffer
+            except Exception as error:  # whatever it is, the other files go on
                 self.summary.failed += 1
                 tqdm.write(f"error: {source}: {told(error)}", file=sys.stderr)
         if not self.quiet:
@@ -101,7 +101,7 @@ class Run:
     def _write_style(self, source: Source, target: Path) -> None:
         """Write the format's style beside a result, but never over or for another file.
 
-        QGIS would draw by it whatever has the same name, so none is written beside such an input.
+        QGIS applies a style to any file of the same name, so none is written beside such an input.
         """
         style = target.with_suffix(".qml")
         beside_input = source.path.resolve().with_suffix(".qml") == style.resolve()
@@ -135,7 +135,7 @@ class Run:
         }
 
     def _with_bar(self, bands: Iterable[Band], plan: Plan, done: int, name: str) -> Iterator[Band]:
-        """Show how much of an image has gone by: in km² where its GSD is known."""
+        """Show how much of an image is done: in km² where its GSD is known, else in megapixels."""
         areas = plan.row_areas
         unit = "megapixels" if areas is None else "km²"
         row = plan.width * (1.0 if areas is None else float(areas.mean())) / 1e6

@@ -1,4 +1,4 @@
-"""What a run has done, in one line at its end."""
+"""The summary of a run, one line at its end."""
 
 from dataclasses import dataclass, field
 from time import perf_counter

@@ -1,1 +1,1 @@
-"""What `rooftrace doctor` looks at: the installation, the machine and the models."""
+"""The checks of `rooftrace doctor`: the installation, the machine and the models."""

@@ -1,4 +1,4 @@
-"""What the doctor says of one thing."""
+"""A finding of the doctor."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: what was looked at, how it is, what was found, and what to do about it."""
+    """One row: the name of a check, its state, what was found, and what to do about it."""
 
     name: str
     state: State
@@ -21,7 +21,7 @@ class Finding:
 
 
 def look(name: str, check: Callable[[], Iterable[Finding]], advice: str) -> Iterator[Finding]:
-    """Yield the findings of a check; one that fails is a problem, and ends no other."""
+    """Yield the findings of a check. If the check fails, that is a problem, and others go on."""
     try:
         yield from check()
     except RooftraceError as error:

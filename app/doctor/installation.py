@@ -24,7 +24,7 @@ _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([^]]*)\])?([^;]*)(?:;(.*))?")
 
 
 def python() -> Iterator[Finding]:
-    """Tell which Python runs."""
+    """Name the Python that runs."""
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("Python", "ok", f"{found}, {sys.prefix}")
 
@@ -53,7 +53,7 @@ def packages() -> Iterator[Finding]:
 
 
 def runtime() -> Iterator[Finding]:
-    """Tell which build of ONNX Runtime is installed: exactly one may be."""
+    """Check that exactly one build of ONNX Runtime is installed, and one that fits the machine."""
     builds = sorted(
         {
             (name, found.version)
@@ -85,7 +85,7 @@ def runtime() -> Iterator[Finding]:
 
 
 def gdal() -> Iterator[Finding]:
-    """Tell which GDAL and which PROJ data are in use."""
+    """Check PROJ's data, and name the GDAL and the PROJ in use."""
     from ..imaging.proj import check_proj, libraries
 
     check_proj()
@@ -105,7 +105,7 @@ def _optional(extra: str, purpose: str, needed: list[tuple[str, str]]) -> Findin
 
 
 def _requirements() -> dict[str, list[tuple[str, str]]]:
-    """Return names and least versions of what rooftrace needs, by extra; "" needs none.
+    """Return the name and least version of each requirement, by extra; "" is for no extra.
 
     Raises:
         PackageNotFoundError: it is not installed.
@@ -131,7 +131,7 @@ def _requirements() -> dict[str, list[tuple[str, str]]]:
 
 
 def _lacking(name: str, least: str) -> Iterator[str]:
-    """Say so if a package is missing or too old."""
+    """Yield a problem if a package is missing or too old."""
     try:
         found = version(name)
     except PackageNotFoundError:

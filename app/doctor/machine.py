@@ -19,11 +19,11 @@ _TRIED = 2**20
 _VARIABLES = {"temporary folder": "TMPDIR", "job folder": "ROOFTRACE_JOBS"}
 _LOW_DISK = 2**30
 _PATIENCE = 3.0
-"""Seconds that whoever listens on the port has to answer."""
+"""Seconds that a program on the port has to answer."""
 
 
 def cores(settings: Settings) -> Iterator[Finding]:
-    """Compare the cores that may be used with those that the workers ask for."""
+    """Compare the usable cores with the number of workers."""
     usable, there = usable_cores(), os.cpu_count() or 1
     found = f"{usable} of {there} may be used" + (
         ": affinity or a quota of the control group takes the rest" if usable < there else ""
@@ -56,7 +56,7 @@ def memory(settings: Settings) -> Iterator[Finding]:
 def available_memory(
     table: Path = Path("/proc/meminfo"), groups: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return the bytes that processes may still take, within the limits of the control groups.
+    """Return the bytes of memory that are available, within the limits of the control groups.
 
     None where the system does not tell.
 
@@ -78,12 +78,12 @@ def available_memory(
 
 
 def disk() -> Iterator[Finding]:
-    """Try the temporary folder."""
+    """Check the temporary folder."""
     yield try_folder("temporary folder", Path(tempfile.gettempdir()))
 
 
 def jobs(settings: Settings) -> Iterator[Finding]:
-    """Try the folder of jobs, or the one that it will be made in; or their bucket."""
+    """Check the folder of jobs, or the one that it will be made in; or the bucket of jobs."""
     if isinstance(settings.jobs, str):
         yield _bucket(settings.jobs)
         return
@@ -93,7 +93,7 @@ def jobs(settings: Settings) -> Iterator[Finding]:
 
 
 def _bucket(address: str) -> Finding:
-    """Ask a bucket whether it is there."""
+    """Check that a bucket can be reached."""
     from ..jobs.jobs import open_store  # what it imports may be broken
 
     try:
@@ -110,7 +110,7 @@ def _bucket(address: str) -> Finding:
 
 
 def try_folder(name: str, folder: Path) -> Finding:
-    """Write to a folder, and tell how much room it has."""
+    """Check that a folder can be written to and has room."""
     advice = f"Make room in {folder}, and let this user write there."
     advice += f" {_VARIABLES[name]} names another."
     try:
@@ -127,7 +127,7 @@ def try_folder(name: str, folder: Path) -> Finding:
 
 
 def port(settings: Settings) -> Iterator[Finding]:
-    """Tell whether the port is free, or who listens there."""
+    """Check that the port is free, or that Rooftrace listens there."""
     address = f"{settings.host}:{settings.port}"
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -141,7 +141,7 @@ def port(settings: Settings) -> Iterator[Finding]:
 
 
 def _taken(settings: Settings, address: str, reason: str) -> Finding:
-    """Tell whether Rooftrace itself listens on an address."""
+    """Return the finding for an address in use: Rooftrace itself, or another program."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     connection = http.client.HTTPConnection(host, settings.port, timeout=_PATIENCE)
     try:

@@ -1,4 +1,4 @@
-"""The bundle, what it runs on, and how long a patch takes."""
+"""Check the bundle, and name what it runs on and how long a patch takes."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +28,7 @@ def files(settings: Settings) -> Iterator[Finding]:
 
 
 def running(settings: Settings) -> Iterator[Finding]:
-    """Load the models, tell what they really run on, and time them."""
+    """Load the models, name what they really run on, and time them."""
     with closing(load_models(settings)) as segmenter:
         predictor = segmenter.predictor
         providers = ", ".join(predictor.providers_in_use)
@@ -42,7 +42,7 @@ def running(settings: Settings) -> Iterator[Finding]:
 
 
 def _self_test(segmenter: Segmenter) -> Finding:
-    """Segment the built-in image twice: all members decide each patch, and answers are equal."""
+    """Segment the built-in image twice by all members: the results must be equal."""
     image = built_in_image(2 * segmenter.manifest.patch_size)
     options = Options(cascade="off", overlap=0)
     first = segmenter.segment_image(image, options)  # also warms the runtime

@@ -1,7 +1,7 @@
 """The models as an application of Ray Serve: replicas that take whole images.
 
-A replica does with an image what the service does on its own: the same threads, memory and
-deadlines. It has no port: whoever holds a handle asks it.
+A replica segments an image as the service does, with the same threads, memory and deadlines. It has
+no port: other processes call it through a handle of Ray Serve.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ T = TypeVar("T")
 APPLICATION, DEPLOYMENT = "rooftrace", "models"
 
 _LONGER, _SHORTER = 10, 300
-"""Seconds for which the queue must be long or short before replicas come or go."""
+"""Seconds for which the queue must be long or short before replicas are added or removed."""
 _CHECKED = 2
-"""Seconds between two looks whether a replica lives: so long nobody replaces one that has ended."""
+"""Seconds between two health checks of a replica. One that has ended is replaced after the next."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a replica has loaded, and how many images it works on at once."""
+    """The models that a replica has loaded, and how many images it works on at once."""
 
     manifest: Manifest
     providers: dict[str, str]
@@ -46,7 +46,7 @@ class Description:
 
 
 class Replica:
-    """A process with the models. Domain errors are its values: Ray would wrap what is raised."""
+    """A process with the models. It returns domain errors, as Ray wraps those that are raised."""
 
     def __init__(self, settings: Settings) -> None:
         self._segmenter = load_models(settings)
@@ -69,9 +69,9 @@ class Replica:
     async def segment(
         self, work: Work, upload: Upload, seconds: float, left: float
     ) -> tuple[Answer | RooftraceError, dict[str, float]]:
-        """Segment an image; return its answer or what is wrong with it, and seconds by stage.
+        """Segment an image; return its answer or its error, and the seconds of each stage.
 
-        `left` seconds are left, of `seconds` that the request has.
+        `left` is how many of the request's `seconds` remain.
         """
         deadline, stages = Deadline(seconds, left), Stages()
         segmenting = self._engine.segment(self._segmenter, work, upload, stages, deadline)
@@ -94,7 +94,7 @@ def concurrency_of(settings: Settings) -> int:
 
 
 def workers_of(settings: Settings) -> int:
-    """Return how many processors a replica takes: few, so that there are several replicas."""
+    """Return how many processors a replica takes: by default one, for many small replicas."""
     return settings.workers or 1
 
 
@@ -104,7 +104,7 @@ def most_replicas(settings: Settings) -> int:
 
 
 def deploy(settings: Settings) -> None:
-    """Make the application run on the cluster that this process is connected to, without a port."""
+    """Run the application on the cluster that this process is connected to, without a port."""
     serve.start(proxy_location="Disabled")
     serve.run(of_settings(settings), name=APPLICATION, route_prefix=None)
 
@@ -119,7 +119,7 @@ def of_settings(settings: Settings) -> serve.Application:
     settings = settings.model_copy(
         update={
             "workers": workers_of(settings),
-            "database": None,  # it has a password, and no use there
+            "database": None,  # replicas do not use it, and it holds a password
         }
     )
     most = most_replicas(settings)
@@ -129,7 +129,7 @@ def of_settings(settings: Settings) -> serve.Application:
     deployment = serve.deployment(
         name=DEPLOYMENT,
         max_ongoing_requests=concurrency_of(settings),
-        # The service counts requests in. This is for what it can't know yet: replicas that ended.
+        # The service has a queue of its own. This one holds the images of replicas that ended.
         max_queued_requests=most * concurrency_of(settings) + settings.max_waiting,
         autoscaling_config={
             "min_replicas": settings.replicas,

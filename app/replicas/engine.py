@@ -1,4 +1,4 @@
-"""A service whose models are elsewhere: replicas on a Ray cluster, which it asks by a handle."""
+"""The engine of a service whose models run as replicas on a Ray cluster."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _TRIES = 4
-"""Times that an image may take its replica down with it before it is the image that is at fault."""
+"""Replicas that may end while they work on an image before the image is an error."""
 _GONE = (
     exceptions.RayActorError,
     exceptions.WorkerCrashedError,
@@ -43,15 +43,15 @@ _GONE = (
     exceptions.NodeDiedError,
     exceptions.ObjectLostError,
 )
-"""A replica has ended, or the machine that held its answer."""
+"""Ray's errors when a replica has ended, or the machine that held its answer."""
 _PATIENCE = 60.0
 """Seconds that an application has to appear on a cluster, and to answer."""
 _LOOK = 1.0
-"""Seconds between two looks at how many replicas there are."""
+"""Seconds between two counts of the replicas."""
 _NOTICE = 5.0
-"""Seconds between two notes of other models."""
+"""Least seconds between two calls of `redeployed`."""
 _OBJECTS = 500_000_000
-"""Bytes of uploads and results that are between processes of a cluster that is begun here."""
+"""Bytes of Ray's object store in a cluster that is begun here: it holds uploads and results."""
 _CHUNK, _AT_ONCE = 8, 4
 """Patches of jobs and tiles that go to a replica in one call, and how many such calls at once."""
 
@@ -59,7 +59,7 @@ _CHUNK, _AT_ONCE = 8, 4
 class RemoteModels:
     """The application on a cluster, as this process sees it.
 
-    `redeployed` is called, in any thread, when replicas have other models than it loaded last.
+    `redeployed` is called, in any thread, when replicas have other models than `load` found last.
     """
 
     def __init__(self, handle: DeploymentHandle[Any], redeployed: Callable[[], None]) -> None:
@@ -86,19 +86,19 @@ class RemoteModels:
         return RayEngine(self, admission)
 
     def notice(self) -> None:
-        """Take note of other models; while replicas change one by one, once in a while."""
+        """Call `redeployed`, at most every few seconds, as replicas change one by one."""
         if monotonic() - self._noticed > _NOTICE:
             self._noticed = monotonic()
             self._redeployed()
 
     async def ask(self, method: str, *arguments: object) -> object:
-        """Ask a replica, and another one when it ends meanwhile. Cancelling cancels its work.
+        """Call a replica, and another one if it ends meanwhile. Cancelling cancels its work.
 
         Raises:
-            QueueFull: as many wait as may.
-            NotReady: there is no application any more.
-            InferenceError: replica after replica ended.
-            RooftraceError: the replica's own.
+            QueueFull: the queue of the replicas is full.
+            NotReady: the application has ended.
+            InferenceError: one replica after the other ended.
+            RooftraceError: any that the replica returns.
         """
         tries = 0
         while True:
@@ -112,10 +112,10 @@ class RemoteModels:
                 _check_again(error, tries := tries + 1)
 
     def ask_now(self, method: str, *arguments: object, seconds: float) -> object:
-        """Ask as `ask` does, and wait in this thread.
+        """Call as `ask` does, and wait in this thread.
 
         Raises:
-            TimeoutError: the answer was not there in time.
+            TimeoutError: there was no answer within `seconds`.
         """
         tries = 0
         while True:
@@ -142,7 +142,7 @@ class RayEngine(Engine):
     async def segment(
         self, segmenter: Segmenter, work: Work, upload: Upload, stages: Stages, deadline: Deadline
     ) -> Answer:
-        """Have a replica segment an upload. What Ray took of the time counts as `queue`."""
+        """Have a replica segment an upload. The time that Ray itself takes counts as `queue`."""
         asked = work, upload, deadline.seconds, deadline.remaining
         began = perf_counter()
         async with deadline.limit():
@@ -156,20 +156,20 @@ class RayEngine(Engine):
         return answer
 
     def start(self) -> None:
-        """Begin to look after the replicas."""
+        """Begin to count the replicas."""
         self._watcher.start()
 
     def check(self) -> None:
-        """Ask whether there is a replica.
+        """Check that a replica runs.
 
         Raises:
-            NotReady: there is none.
+            NotReady: none does.
         """
         if not self._replicas:
             raise NotReady("No model replica runs at the moment. Try again later.")
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop counting."""
         self._closing.set()
         self._watcher.join()
 
@@ -178,7 +178,7 @@ class RayEngine(Engine):
             try:
                 application = serve.status().applications[APPLICATION]
                 states = application.deployments[DEPLOYMENT].replica_states
-            except Exception as error:  # replicas may well go on without who counts them
+            except Exception as error:  # the replicas may still work
                 logger.debug("the replicas can't be counted: %s", error)
                 continue
             running = sum(number for state, number in states.items() if state == "RUNNING")
@@ -191,7 +191,8 @@ class RayEngine(Engine):
 class RemotePredictor(Predictor):
     """Has patches of jobs and tiles predicted by the replicas, several in one call.
 
-    These walk an image in bands and keep here what they have. Images of requests travel whole.
+    Jobs and tiles go through an image in bands, which this process keeps. Images of requests go to
+    a replica whole.
     """
 
     def __init__(self, models: RemoteModels, described: Description, seconds: float) -> None:
@@ -210,7 +211,7 @@ class RemotePredictor(Predictor):
             found = self._models.ask_now(
                 "predict", self._version, member, patches, seconds=self._seconds
             )
-        except NotReady:  # they may be others by now
+        except NotReady:  # the replicas may have other models by now
             self._models.notice()
             raise
         except TimeoutError as error:
@@ -221,10 +222,10 @@ class RemotePredictor(Predictor):
 
 
 def _find() -> DeploymentHandle[Any]:
-    """Wait until the application is there.
+    """Wait for the application on the cluster, and return its handle.
 
     Raises:
-        StartupError: it is not.
+        StartupError: it is not there in time.
     """
     until = monotonic() + _PATIENCE
     while True:
@@ -261,7 +262,7 @@ def _check_again(error: Exception, tries: int) -> None:
         raise NotReady("The models could not be deployed on the Ray cluster. Try again later.")
     if not isinstance(error, _GONE):
         raise error
-    name = type(error).__name__  # what it says is long, and Ray's own log has it
+    name = type(error).__name__  # the message is long, and Ray's own log has it
     logger.warning("a model replica ended in the middle of an image, try %d: %s", tries, name)
     if tries == _TRIES:
         raise InferenceError(f"{tries} model replicas in turn ended while they were at this image")
@@ -269,7 +270,7 @@ def _check_again(error: Exception, tries: int) -> None:
 
 @contextmanager
 def remote_models(settings: Settings, redeployed: Callable[[], None]) -> Iterator[RemoteModels]:
-    """Be connected to the cluster that the settings name, or to one that is begun for them.
+    """Connect to the cluster that the settings name, or begin one, for the length of the context.
 
     Raises:
         InvalidOption: there is no cluster at the address.

@@ -66,11 +66,11 @@ def save_collection(
 
 
 def _item(tile: Tile, record: Record, work: Work) -> "pystac.Item":
-    """Describe a tile's mask: its time is that of the imagery, or else when it was segmented."""
+    """Describe a tile's mask. Its time is that of the imagery if known, else of segmentation."""
     import pystac
 
     place = tile.georeference
-    assert place.crs is not None, "probe saw to it"
+    assert place.crs is not None, "probe has checked it"
     corners = place.to_map([0, tile.height, tile.height, 0], [0, 0, tile.width, tile.width])
     on_map = shapely.Polygon(np.stack(corners, axis=1))
     on_earth = shapely.orient_polygons(to_earth(on_map, place.to_degrees()))

@@ -1,4 +1,4 @@
-"""A Ray cluster: somebody's, or one of our own that ends with us."""
+"""Connect to a Ray cluster, or begin one on this machine that ends with this process."""
 
 import logging
 import os
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Ray reads these as it is imported. Nobody is told who runs this; of its own processes' log, what
-# concerns its users comes as exceptions.
+# Ray reads these as it is imported: no report to its makers, and no log of its own processes, as
+# errors that matter here come as exceptions.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
@@ -19,18 +19,18 @@ from ..errors import InvalidOption, StartupError
 logger = logging.getLogger(__name__)
 
 _KNOCK = 10
-"""Seconds."""
+"""Seconds that a cluster has to accept a connection."""
 _STARTS = 3
-"""Times that a cluster is begun here: Ray's own 30 seconds are few on a machine with much to do."""
+"""Tries to begin a cluster here: Ray's own 30 seconds are too few on a busy machine."""
 
 
 @contextmanager
 def on_cluster(address: str | None, *, cpus: int | None, objects: int) -> Iterator[None]:
-    """Be connected to a cluster.
+    """Connect to the cluster at `address` for the length of the context.
 
-    `address` is a cluster's. Without it, one is begun on this machine, which asks for the token of
-    this user, has no dashboard, takes `cpus` processors for its own, by default all, holds
-    `objects` bytes of what travels between processes, and ends with the context.
+    Without an address, a cluster is begun on this machine, and ends with the context. It asks for
+    this user's token and has no dashboard. It has `cpus` processors, by default all, and a store of
+    `objects` bytes for what its processes exchange.
 
     Raises:
         InvalidOption: there is no cluster at the address.
@@ -57,8 +57,8 @@ def on_cluster(address: str | None, *, cpus: int | None, objects: int) -> Iterat
 
 
 def _begin(**options: Any) -> None:
-    # Ray's ports are open to the network whatever address it is given, and so the token is needed.
-    # From 2.60 on it is asked for of Ray's own accord.
+    # Ray's ports are open to the network at any address, so the token is needed. Ray asks for it by
+    # default from 2.60 on.
     for left in reversed(range(_STARTS)):
         try:
             ray.init(address="local", include_dashboard=False, **options)

@@ -53,9 +53,7 @@ def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], wor
 def save_files(
     path: Path, tiles: Iterable[Tile], records: Mapping[str, Record], failed: Mapping[str, str]
 ) -> None:
-    """Write a table with a row for each file, those that failed with the reason.
-
-    `failed` tells by name why.
+    """Write a table with a row for each file. `failed` has the error messages, by file name.
 
     Raises:
         OSError: no room, or no right to write there.
@@ -86,7 +84,7 @@ def save_files(
 def _across(
     tiles: Sequence[Tile], records: Mapping[str, Record], work: Work
 ) -> Iterator[tuple[Footprint, list[str]]]:
-    """Yield the buildings on seams of one grid, and hold what is none in the tiles' masks."""
+    """Yield the buildings on seams of one grid, and erase the others from the tiles' masks."""
     parts: list[Building] = []
     areas: list[float] = []
     owners: list[Tile] = []
@@ -116,7 +114,7 @@ def _across(
 def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], work: Work) -> None:
     """Have a tile's mask show the parts of buildings, and no others.
 
-    What was erased is noted beside the record: once another neighbour has come, it may be one.
+    Erased parts are noted beside the record: with a further neighbour, they may be a building.
     """
     place = np.array([tile.row, tile.col, tile.col], np.int32)
     noted = work.folder(tile.id) / ERASED
@@ -127,7 +125,7 @@ def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], wo
         before = []
     if runs.tolist() == before:
         return
-    noted.unlink(missing_ok=True)  # until it is true again
+    noted.unlink(missing_ok=True)  # it is false while the mask changes
     show_parts(work.mask(tile.id), _runs(parts) - place, runs)
     noted.write_text(json.dumps(runs.tolist()))
 

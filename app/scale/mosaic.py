@@ -1,4 +1,4 @@
-"""A tile with a margin of its neighbours: what the networks see, and which pixels are its own."""
+"""A tile with a margin of its neighbours, as the networks see it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ Part = tuple[Tile, RowSource]
 
 
 class NeighbourAtFault(Exception):
-    """A neighbour of a tile can't be read; the tile itself is not at fault."""
+    """A neighbour of a tile can't be read; the tile itself can."""
 
     def __init__(self, neighbour: Tile, error: Exception) -> None:
         super().__init__(f"{neighbour.name}: {error}")
@@ -25,10 +25,10 @@ class NeighbourAtFault(Exception):
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """What a tile has of some rows of a mosaic.
+    """A tile's part of some rows of a mosaic.
 
-    `here` is where it lies in them; `rows` and `cols` are those of the tile's own image. `owned` is
-    bool, as large, True where the pixels are the tile's.
+    `here` is its place in these rows, `rows` and `cols` its place in the tile's own image. `owned`,
+    bool (h, w), is True where the pixels belong to the tile.
     """
 
     tile: Tile
@@ -40,10 +40,10 @@ class _Piece:
 
 
 class Mosaic:
-    """A `RowSource`: a tile, and around it `margin` pixels of what its neighbours have there.
+    """A `RowSource`: a tile, and around it a margin of `margin` pixels from its neighbours.
 
-    A pixel belongs to the first tile, in the order of their ids, in which it is valid. Where no
-    neighbour reaches, nothing is added, so a tile alone is seen as the image that it is.
+    A pixel belongs to the first tile, in the order of their ids, in which it is valid. There is no
+    margin where no neighbour reaches, so a tile alone is the same as its image.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Mosaic:
 
     @property
     def core_rows(self) -> slice:
-        """Rows that the tile has."""
+        """Rows of the tile itself."""
         top = self._tile.row - self._row
         return slice(top, top + self._tile.height)
 
     @property
     def core_cols(self) -> slice:
-        """Columns that the tile has."""
+        """Columns of the tile itself."""
         left = self._tile.col - self._col
         return slice(left, left + self._tile.width)
 
@@ -87,9 +87,9 @@ class Mosaic:
         return None if valid.all() else valid
 
     def owners(self, start: int, stop: int) -> NDArray[np.int8]:
-        """Return whose each pixel of these rows is: 0 the tile's, 1 a neighbour's, -1 none's.
+        """Return the owner of each pixel of these rows, int8 (stop - start, width).
 
-        Rows above the first and below the last are nobody's.
+        0 is the tile, 1 a neighbour, -1 none. Rows above the first and below the last have none.
         """
         owners = np.full((stop - start, self.width), -1, np.int8)
         top, end = max(start, 0), min(stop, self.height)
@@ -122,7 +122,7 @@ class Mosaic:
             )
 
     def _pieces(self, start: int, stop: int) -> Iterator[_Piece]:
-        """Yield what each tile has of some rows."""
+        """Yield each tile's part of some rows."""
         taken = np.zeros((stop - start, self.width), np.bool_)
         for tile, image in self._parts:
             top, left, bottom, right = tile.box

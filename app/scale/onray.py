@@ -1,7 +1,7 @@
 """Many files on many processors: Ray Data hands files to workers, one row a file.
 
 A worker opens its file and its neighbours itself: no pixel travels through Ray. Workers ask for
-half a processor each, since a pool that takes them all starves those who read for it, and hangs.
+half a processor each: a pool that takes all of them starves its own readers, and hangs.
 """
 
 import logging
@@ -25,16 +25,16 @@ import ray.data
 
 _CPUS = 0.5
 _TRIES = 3
-"""Times that a file may take its worker down with it before it is the file that is at fault."""
+"""Times that a file is tried again after its worker ended."""
 _OBJECTS = 200_000_000
-"""Bytes of Ray's object store where a cluster is begun here: names and records are all it holds."""
+"""Bytes of Ray's object store in a cluster that is begun here: it holds names and records alone."""
 
 
 class OnRay(Crew):
-    """A Ray cluster that segments tiles; it is connected to as a context.
+    """A Ray cluster that segments tiles; the context is the connection to it.
 
-    `address` is as `on_cluster` takes it. `workers` predict, by default as many as there are
-    processors.
+    `address` is that of `on_cluster`. `workers` is the number of processes that predict, by default
+    that of the processors.
     """
 
     def __init__(self, address: str | None, workers: int | None) -> None:
@@ -47,7 +47,7 @@ class OnRay(Crew):
         logging.getLogger("ray.data").setLevel("ERROR")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # a file that takes its workers down costs no other file
+        context.max_errored_blocks = -1  # a file that ends its workers costs no other file
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +73,7 @@ class OnRay(Crew):
     ) -> Iterator[Outcome[Record]]:
         """Segment tiles beside their neighbours, and yield each outcome as soon as it is known.
 
-        A worker that dies is begun again, and so is the file that it was at.
+        A worker that ends is started again, and its file is begun anew.
         """
         workers = self._workers or int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
         rows = [{"packed": pickle.dumps(pair)} for pair in tiles]
@@ -105,7 +105,7 @@ class _Worker:
 
 
 def _outcomes(data: "ray.data.Dataset", names: Sequence[str]) -> Iterator[Outcome[Any]]:
-    """Yield what came of each file, and that nothing came of some."""
+    """Yield the outcome of each file, an error for each that has none."""
     missing = dict.fromkeys(names)
     for row in data.iter_rows():
         outcome: Outcome[Any] = pickle.loads(row["packed"])

@@ -24,7 +24,7 @@ class Outcome(Generic[_Result]):
 
 
 class Crew(AbstractContextManager["Crew"]):
-    """The processes that work on files, while their context lasts: here this one, file by file."""
+    """The processes that work on files within a context: here this process, file by file."""
 
     def __exit__(self, *_: object) -> None:
         """Nothing was opened."""
@@ -46,10 +46,7 @@ class Crew(AbstractContextManager["Crew"]):
 
 
 def attempt(name: str, do: Callable[..., _Result], *arguments: Any) -> Outcome[_Result]:
-    """Do something with the file of this name.
-
-    An error becomes its outcome, a fault of Rooftrace too, and ends nothing.
-    """
+    """Call `do` for the file of this name. Any error becomes its outcome, so other files go on."""
     try:
         return Outcome(name, do(*arguments))
     except Exception as error:

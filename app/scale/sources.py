@@ -1,4 +1,4 @@
-"""Which files a run over many reads: those that a bucket's folder or a STAC catalogue lists."""
+"""List the files of a bucket's folder or of a STAC catalogue."""
 
 import fnmatch
 import hashlib
@@ -22,8 +22,8 @@ _NAMES = ("visual", "image", "data")
 class File:
     """A file as its user or a catalogue named it.
 
-    `path` is a path, or GDAL's name where `named`. `version` tells a file from what later lies in
-    its place. `taken` is when the imagery was taken, as its catalogue says: RFC 3339.
+    `path` is a path, or GDAL's name if `named`. `version` is its size and time of change, empty if
+    they are not known. `taken` is when the imagery was taken, from its catalogue: RFC 3339.
     """
 
     name: str
@@ -34,16 +34,16 @@ class File:
 
     @cached_property
     def id(self) -> str:
-        """Name its results: legible, and of this file alone."""
+        """Name of its results: legible, and different for each file."""
         stem = PurePosixPath(self.name.split("?")[0]).stem
         legible = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in stem)
         return f"{legible[:80]}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
 
 def list_bucket(folder: str, pattern: str) -> list[str]:
-    """Return the images below a folder of GDAL's (/vsis3/…) whose path in it fits, sorted.
+    """Return the images below a folder (/vsis3/…) whose path in it matches `pattern`, sorted.
 
-    Without `pattern`, all images fit.
+    An empty pattern matches all images.
 
     Raises:
         InvalidOption: there are none, or the bucket can't be listed.
@@ -100,7 +100,7 @@ def list_catalogue(href: str, asset: str | None) -> Iterator[tuple[str, str | No
 
 
 def _imagery(item: "pystac.Item") -> str:
-    """Return the name of the asset that is the imagery, or nothing where that is not plain."""
+    """Return the name of the asset that is the imagery, empty if it is not clear which."""
     assets = item.assets
     if named := [name for name in _NAMES if name in assets]:
         return named[0]
@@ -118,7 +118,7 @@ def _imagery(item: "pystac.Item") -> str:
 
 
 def _fits(path: str, pattern: str) -> bool:
-    """Tell whether a path fits a pattern in which `**/` stands for any folders, also none."""
+    """Tell whether a path matches a pattern in which `**/` stands for any folders, even none."""
     if "**/" not in pattern:
         return path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern)
     alone = pattern.replace("**/", "", 1)

@@ -12,15 +12,15 @@ from ..imaging.georeference import GeoReference
 from .sources import File
 
 _OFF_GRID = 0.01
-"""Pixels by which an image may lie beside a grid and still be on it."""
+"""Pixels by which an image may lie off a grid and still count as on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile(File):
     """A file and its place on a map.
 
-    `mosaic` is the number of its grid; `row` and `col` are where its first pixel lies on that, and
-    are known once the tiles are laid out.
+    `mosaic` is the number of its grid, `row` and `col` are the place of its first pixel there.
+    `lay_out` sets all three.
     """
 
     georeference: GeoReference
@@ -39,9 +39,9 @@ class Tile(File):
 
 
 def lay_out(tiles: Iterable[Tile]) -> list[Tile]:
-    """Give each tile its place on a grid; those that fit on no other's begin one of their own.
+    """Give each tile its place on a grid. A tile that is on no other's grid begins a new one.
 
-    They come in the order of their ids. Where tiles overlap, a pixel belongs to the first of them
+    The result is in the order of the tiles' ids. Where tiles overlap, a pixel belongs to the first
     in which it is valid.
     """
     laid: list[Tile] = []
@@ -58,14 +58,14 @@ def lay_out(tiles: Iterable[Tile]) -> list[Tile]:
 
 
 def moved(grid: GeoReference, row: int, col: int) -> GeoReference:
-    """Return the grid counted from another pixel: (row, col) of `grid` is its (0, 0)."""
+    """Return the same grid with its origin moved to the pixel (row, col) of `grid`."""
     a, b, _, d, e, _ = grid.transform
     x, y = grid.to_map(row, col)
     return replace(grid, transform=(a, b, float(x), d, e, float(y)))
 
 
 def place_on(grid: GeoReference, image: GeoReference) -> tuple[int, int] | None:
-    """Return the row and column of an image's first pixel on a grid; None if it lies beside it."""
+    """Return the row and column of an image's first pixel on a grid; None if it is not on it."""
     a, b, c, d, e, f = grid.transform
     sides = zip((a, b, d, e), (*image.transform[:2], *image.transform[3:5]), strict=True)
     if not all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in sides):

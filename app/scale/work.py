@@ -1,4 +1,4 @@
-"""The work on one tile, wherever it is done: probe its file, segment it, and keep what came out."""
+"""The work on one tile in any process: probe its file, segment it, and keep the results."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,17 +33,17 @@ _RECORD, _PARTS = "record.json", "parts.npz"
 BUILDINGS = "buildings.parquet"
 """The table of the buildings that end inside a tile."""
 ERASED = "erased.json"
-"""Where `finish` notes what a tile's mask shows no more."""
+"""The file in which `finish` notes the parts that it erased from a tile's mask."""
 _LEAST_MARGIN = 0.25
-"""Share of a patch that a margin has at least, however little windows overlap."""
+"""Share of a patch that a margin has at least, even if windows overlap less."""
 
 
 @dataclass(frozen=True)
 class Work:
     """The decisions that hold for all tiles.
 
-    `work` is a folder for what is not finished, `masks` the one of the masks; all who work see
-    both. `zoom` is that of the quadkeys.
+    `work` is the folder of unfinished results, `masks` that of the masks; all processes see both.
+    `zoom` is that of the quadkeys.
     """
 
     options: Options
@@ -52,14 +52,14 @@ class Work:
     masks: Path
     zoom: int
     named: bool = False
-    """Some files are named to GDAL, so that every process must let it open such names."""
+    """Whether GDAL opens some files by its own names, which every process must allow."""
 
     def folder(self, tile: str) -> Path:
-        """Return where what is known of a tile is kept."""
+        """Return the folder of a tile's results other than its mask."""
         return self.work / tile
 
     def mask(self, tile: str) -> Path:
-        """Return where a tile's mask lies."""
+        """Return the path of a tile's mask."""
         return self.masks / f"{tile}.tif"
 
     def open(self, file: File) -> AbstractContextManager[RowSource]:
@@ -82,10 +82,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Record:
-    """The record of a segmented tile; its `Drawing` and its minimums are those of its plan.
+    """The record of a segmented tile. It is a `Drawing`, with the values of the tile's plan.
 
-    `made_of` names all that decided it. `buildings` are those that end inside, `parts` those that
-    are on a seam.
+    `made_of` names everything that decided it. `buildings` counts those inside the tile, `parts`
+    those on a seam.
     """
 
     id: str
@@ -104,7 +104,7 @@ class Record:
 
 
 def probe(file: File, work: Work) -> Tile:
-    """Look at a file's size and place.
+    """Read a file's size and place.
 
     Raises:
         ImpossibleOutput: it has no place on a map.
@@ -131,8 +131,9 @@ def probe(file: File, work: Work) -> Tile:
 def margin_of(tile: Tile, options: Options, reference: float | None, patch: int) -> int:
     """Return how many pixels of its neighbours a tile is seen with.
 
-    So its own first and last pixels lie where windows overlap, as those in its middle do.
-    `reference` is the GSD at which the models see, if they have one; `patch` theirs, in pixels.
+    With this margin a tile's outermost pixels lie where windows overlap, as those in its middle do.
+    `reference` is the GSD at which the models see imagery, if there is one; `patch` is the side of
+    their patches in pixels.
     """
     gsd = tile.georeference.gsd(tile.height, tile.width)
     shown = max(options.overlap, _LEAST_MARGIN) * patch
@@ -142,7 +143,7 @@ def margin_of(tile: Tile, options: Options, reference: float | None, patch: int)
 
 
 def made_of(tile: Tile, neighbours: Sequence[Tile], options: Options, model: str) -> dict[str, str]:
-    """Name everything that decides what comes of a tile."""
+    """Name everything that decides a tile's results."""
     return {
         "input": f"{tile.name}, {tile.version}",
         "neighbours": json.dumps([(near.name, near.version) for near in neighbours]),
@@ -167,10 +168,10 @@ def segment_tile(
 ) -> Record:
     """Segment a tile with its margin; write its mask, its buildings, its parts and, last, a record.
 
-    A neighbour that can't be read is left out, which a notice says.
+    A neighbour that can't be read is left out, and a notice says so.
 
     Raises:
-        OSError, InputError, InferenceError: what is wrong with the tile.
+        OSError, InputError, InferenceError: the tile can't be read or segmented.
     """
     left_out: dict[str, str] = {}
     while True:
@@ -204,9 +205,9 @@ def _segment(
                 raise NeighbourAtFault(other, error) from error
         mosaic = Mosaic(tile, image, others, margin)
         seen = segmenter.plan(mosaic, work.options, buildings=True, notices=notices)
-        assert seen.row_areas is not None, "probe saw to it"
+        assert seen.row_areas is not None, "probe has checked it"
         areas = seen.row_areas[mosaic.core_rows]
-        # For components and writers: of the tile without its margin.
+        # Components and writers see the tile without its margin.
         plan = replace(seen, height=tile.height, width=tile.width, row_areas=areas)
         bands = mosaic.crop(segmenter.bands(seen, mosaic, count=seen.count()))
         found: list[Building] = []
@@ -217,7 +218,7 @@ def _segment(
     save_buildings(folder / BUILDINGS, ((one, [tile.id]) for one in drawn), work.zoom)
     parts = [building for building in found if building.is_part]
     _save_parts(folder / _PARTS, parts, areas)
-    assert plan.gsd is not None, "probe saw to it"
+    assert plan.gsd is not None, "probe has checked it"
     record = Record(
         id=tile.id,
         made_of=made_of(tile, neighbours, work.options, plan.model),
@@ -270,6 +271,6 @@ def read_parts(work: Work, tile: str) -> tuple[list[Building], list[float]]:
 
 
 def described(records: Mapping[str, Record]) -> dict[str, object]:
-    """Return the provenance of all tiles, which is that of the first but for its GSD."""
+    """Return the provenance of all tiles: that of the first, without its GSD."""
     first = next(iter(records.values()))
     return {name: value for name, value in first.provenance.items() if name != "gsd"}
