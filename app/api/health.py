@@ -19,7 +19,9 @@ async def health() -> RedirectResponse:
     return RedirectResponse("health/ready")
 
 
-@router.get("/health/live", summary="Is the process alive?")
+@router.get(
+    "/health/live", summary="Is the process alive?", response_description="The process lives"
+)
 async def live() -> Health:
     """Answer 200 while the process lives."""
     return Health(status="live")
@@ -28,6 +30,7 @@ async def live() -> Health:
 @router.get(
     "/health/ready",
     summary="Does the service take work?",
+    response_description="It does",
     responses=responses(errors.QueueFull, errors.NotReady),
 )
 async def ready(service: Running) -> Readiness:
@@ -44,7 +47,7 @@ async def ready(service: Running) -> Readiness:
     )
 
 
-@checked.get("/models", summary="The loaded ensemble")
+@checked.get("/models", summary="The loaded ensemble", response_description="The ensemble")
 async def models(service: Running) -> ModelsInfo:
     """Describe the members, their weights and what each really runs on."""
     manifest, predictor = service.segmenter.manifest, service.segmenter.predictor
@@ -60,7 +63,12 @@ async def models(service: Running) -> ModelsInfo:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "description": "The metrics",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    },
 )
 async def metrics(service: Running) -> Response:
     """Return counters, gauges and histograms in Prometheus' text format."""

@@ -37,6 +37,7 @@ _LONGEST = 2048
 @router.get(
     "/jobs",
     summary="The jobs of this client",
+    response_description="The jobs, with a link to further ones",
     responses=responses(errors.InvalidOption, errors.JobsAway),
 )
 async def jobs(
@@ -58,13 +59,23 @@ async def jobs(
     return JobList(jobs=[status_info(job, "") for job in found[:limit]], links=links)
 
 
-@router.get("/jobs/{jobID}", summary="The state of a job", responses=responses(*_JOB_FAILURES))
+@router.get(
+    "/jobs/{jobID}",
+    summary="The state of a job",
+    response_description="The job",
+    responses=responses(*_JOB_FAILURES),
+)
 async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
-    """Tell how far a job has come."""
+    """Return a job's status, progress and times, its image and, once it is done, its totals."""
     return status_info(await _job(request, jobID, service), "../")
 
 
-@router.delete("/jobs/{jobID}", summary="Dismiss a job", responses=responses(*_JOB_FAILURES))
+@router.delete(
+    "/jobs/{jobID}",
+    summary="Dismiss a job",
+    response_description="The dismissed job",
+    responses=responses(*_JOB_FAILURES),
+)
 async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
     """Cancel a job, or remove its results. Nothing of it is kept."""
     job = await asyncio.to_thread(service.jobs.dismiss, jobID, request.state.owner)
@@ -128,7 +139,7 @@ async def results(
     summary="The upload of a job as a picture",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {"schema": BINARY}}},
+        200: {"description": "The picture", "content": {"image/png": {"schema": BINARY}}},
         **responses(*_JOB_FAILURES, errors.QueueFull, errors.DeadlineExceeded),
     },
 )

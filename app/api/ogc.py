@@ -120,7 +120,7 @@ def execute_schema() -> dict[str, Any]:
     return whole
 
 
-def _later(description: str | None = None) -> Any:  # noqa: ANN401
+def _later(description: str) -> Any:  # noqa: ANN401
     """Describe a field that a job has only from some point of its progress on."""
     return Field(None, exclude_if=_is_none, description=description)
 
@@ -136,9 +136,9 @@ Moment = Annotated[datetime, BeforeValidator(_in_milliseconds)]
 class ImageInfo(BaseModel):
     """The upload of a job."""
 
-    filename: str = Field(examples=["tile.tif"])
-    width: int = Field(examples=[2048])
-    height: int = Field(examples=[2048])
+    filename: str = Field(description="as the client sent it", examples=["tile.tif"])
+    width: int = Field(description="pixels of a row", examples=[2048])
+    height: int = Field(description="number of rows", examples=[2048])
     gsd: float | None = Field(description="metres per pixel, where the file says", examples=[0.3])
     crs: str | None = Field(
         description="coordinate reference system, where the file names one", examples=["EPSG:32615"]
@@ -160,19 +160,21 @@ class StatusInfo(BaseModel):
     processID: str = Field(PROCESS, examples=[PROCESS])  # noqa: N815
     type: Literal["process"] = "process"
     jobID: str = Field(examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])  # noqa: N815
-    status: Status = Field(examples=["running"])
-    message: str = Field(examples=["The image is being segmented."])
-    created: Moment
-    started: Moment | None = _later()
-    finished: Moment | None = _later()
-    updated: Moment
+    status: Status = Field(description="state of the job", examples=["running"])
+    message: str = Field(
+        description="the state in a sentence", examples=["The image is being segmented."]
+    )
+    created: Moment = Field(description="when the client created it")
+    started: Moment | None = _later("when the work began")
+    finished: Moment | None = _later("when the work ended")
+    updated: Moment = Field(description="when the job changed last")
     progress: int = Field(ge=0, le=100, description="per cent", examples=[42])
     links: list[Link]
     image: ImageInfo
     model: str | None = _later("version of the bundle")
-    building_count: int | None = _later("with the job's own parameters")
-    building_fraction: float | None = _later("of the valid pixels")
-    building_area_m2: float | None = _later("where the GSD is known")
+    building_count: int | None = _later("number of buildings, with the job's own parameters")
+    building_fraction: float | None = _later("share of building among the valid pixels")
+    building_area_m2: float | None = _later("area of the building pixels; null without a GSD")
     notices: list[str] | None = _later("what to know about the image")
 
 

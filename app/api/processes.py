@@ -41,13 +41,22 @@ _ASYNC = re.compile(r"(^|[\s,])respond-async([\s,;]|$)")
 ProcessId = Annotated[str, Path(description="Id of the process.", examples=[PROCESS])]
 
 
-@router.get("/conformance", summary="The standards that the service follows")
+@router.get(
+    "/conformance",
+    summary="The standards that the service follows",
+    response_description="The conformance classes",
+)
 async def conformance() -> Conformance:
     """List the conformance classes of OGC API - Processes that the service implements."""
     return Conformance(conformsTo=CONFORMS_TO)
 
 
-@router.get("/processes", summary="The processes", responses=responses(errors.InvalidOption))
+@router.get(
+    "/processes",
+    summary="The processes",
+    response_description="The list of processes",
+    responses=responses(errors.InvalidOption),
+)
 async def processes(
     limit: Annotated[
         int, Query(ge=1, description="Largest number of processes to list.", examples=[10])
@@ -62,6 +71,7 @@ async def processes(
 @router.get(
     "/processes/{processID}",
     summary="A process",
+    response_description="The process, with its inputs and outputs",
     responses=responses(errors.NoSuchProcess, errors.InvalidOption),
 )
 async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803

@@ -15,7 +15,7 @@ class Problem(BaseModel):
         description="names the kind of problem", examples=["urn:rooftrace:damaged-image"]
     )
     title: str = Field(description="the kind of problem in words", examples=["Damaged image"])
-    status: int = Field(examples=[422])
+    status: int = Field(description="the response's HTTP status", examples=[422])
     detail: str = Field(
         description="what was wrong, and what would be right",
         examples=["The PNG ends before its pixels do. Send the whole file."],
@@ -29,44 +29,47 @@ class Problem(BaseModel):
 class FileProblem(BaseModel):
     """A file of a batch that could not be segmented; the others are not affected."""
 
-    filename: str = Field(examples=["broken.png"])
-    error: Problem
+    filename: str = Field(description="as the client sent it", examples=["broken.png"])
+    error: Problem = Field(description="why it was not segmented")
 
 
 class BatchResult(BaseModel):
     """The results of a batch, in upload order."""
 
     model: str = Field(description="version of the bundle", examples=["rooftrace-9-0123456789ab"])
-    results: list[RleResult | FileProblem]
+    results: list[RleResult | FileProblem] = Field(description="a result or a problem for each")
 
 
 class MemberInfo(BaseModel):
     """One network of the loaded ensemble."""
 
-    name: str = Field(examples=["unet"])
-    architecture: str = Field(examples=["Unet"])
-    encoder: str = Field(examples=["resnet50"])
+    name: str = Field(description="as the parameter `models` takes it", examples=["unet"])
+    architecture: str = Field(description="kind of the network", examples=["Unet"])
+    encoder: str = Field(description="the network's feature extractor", examples=["resnet50"])
     weight: float = Field(description="share in the weighted mean", examples=[0.5])
     sha256: str = Field(
-        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
+        description="digest of the ONNX file",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
     )
     execution_provider: str = Field(
-        description="what it really runs on", examples=["CPUExecutionProvider"]
+        description="runtime and precision that it really runs in", examples=["OpenVINO CPU int8"]
     )
 
 
 class ModelsInfo(BaseModel):
     """The loaded ensemble."""
 
-    name: str = Field(examples=["rooftrace-9"])
-    version: str = Field(examples=["rooftrace-9-0123456789ab"])
-    patch_size: int = Field(examples=[224])
-    threshold: Threshold
-    gsd: GsdRange
+    name: str = Field(description="name of the bundle", examples=["rooftrace-9"])
+    version: str = Field(
+        description="the name and a digest of the manifest", examples=["rooftrace-9-0123456789ab"]
+    )
+    patch_size: int = Field(description="side of a patch in pixels", examples=[224])
+    threshold: Threshold = Field(description="defaults of `threshold` and `min_confidence`")
+    gsd: GsdRange = Field(description="GSD that the members were trained at")
     cascade: Cascade | None = Field(
         description="when a member decides a patch alone; null without a cascade"
     )
-    members: list[MemberInfo]
+    members: list[MemberInfo] = Field(description="the networks of the ensemble")
     fallback: str | None = Field(
         description="why the CPU is used although there is a GPU; null when nothing fell back"
     )
@@ -75,31 +78,31 @@ class ModelsInfo(BaseModel):
 class TileSourceInfo(BaseModel):
     """A source of live tiles."""
 
-    name: str = Field(examples=["city"])
-    attribution: str = Field(description="whom maps must name", examples=["City of Joplin"])
+    name: str = Field(description="as in the addresses of its tiles", examples=["city"])
+    attribution: str = Field(description="text that maps must show", examples=["City of Joplin"])
     tilejson: str = Field(description="relative reference to its TileJSON", examples=["tiles/city"])
 
 
 class TileSources(BaseModel):
     """The sources that the operator has named."""
 
-    sources: list[TileSourceInfo]
+    sources: list[TileSourceInfo] = Field(description="empty without the setting `tile_sources`")
 
 
 class TileJson(BaseModel):
     """A source for map clients. Source: TileJSON 3.0.0 of Mapbox."""
 
     tilejson: Literal["3.0.0"] = "3.0.0"
-    name: str = Field(examples=["Buildings in city"])
-    attribution: str = Field(examples=["City of Joplin"])
+    name: str = Field(description="title of the layer", examples=["Buildings in city"])
+    attribution: str = Field(description="text that maps must show", examples=["City of Joplin"])
     scheme: Literal["xyz"] = "xyz"
     tiles: list[str] = Field(
-        description="absolute, as TileJSON asks for: of the setting `public_url`, else of the "
-        "request's own address",
+        description="absolute addresses, below the setting `public_url`, else below the address "
+        "of the request",
         examples=[["https://example.org/tiles/city/{z}/{x}/{y}.png"]],
     )
-    minzoom: int = Field(examples=[17])
-    maxzoom: int = Field(examples=[19])
+    minzoom: int = Field(description="lowest zoom that works", examples=[17])
+    maxzoom: int = Field(description="highest zoom that works", examples=[19])
     bounds: tuple[float, float, float, float] = Field(
         description="west, south, east, north in degrees",
         examples=[(-94.5003, 37.0663, -94.4862, 37.0776)],
@@ -112,14 +115,18 @@ class TileJson(BaseModel):
 class Health(BaseModel):
     """The state of the service."""
 
-    status: Literal["live", "ready"]
+    status: Literal["live", "ready"] = Field(
+        description="live: the process lives; ready: it takes work"
+    )
 
 
 class Readiness(Health):
     """The state of a service that is ready."""
 
-    model: str = Field(examples=["rooftrace-9-0123456789ab"])
-    execution_providers: list[str] = Field(examples=[["CPUExecutionProvider"]])
+    model: str = Field(description="version of the bundle", examples=["rooftrace-9-0123456789ab"])
+    execution_providers: list[str] = Field(
+        description="runtimes and precisions in use", examples=[["OpenVINO CPU int8"]]
+    )
     fallback: str | None = Field(
         description="why the CPU is used although there is a GPU; null when nothing fell back"
     )

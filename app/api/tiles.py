@@ -46,7 +46,7 @@ _TILE_HEADERS = {
 }
 
 
-@router.get("/tiles", summary="The sources of live tiles")
+@router.get("/tiles", summary="The sources of live tiles", response_description="The sources")
 async def tile_sources(service: Running) -> TileSources:
     """List the sources that the operator has named, without a request to any of them."""
     sources = service.settings.tile_sources
@@ -58,7 +58,12 @@ async def tile_sources(service: Running) -> TileSources:
     )
 
 
-@router.get("/tiles/{source}", summary="A source as TileJSON", responses=responses(*_FAILURES))
+@router.get(
+    "/tiles/{source}",
+    summary="A source as TileJSON",
+    response_description="The TileJSON",
+    responses=responses(*_FAILURES),
+)
 async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> TileJson:
     """Describe a source: where it lies, which zooms work, and the addresses of its tiles."""
     request, service = call.request, call.service

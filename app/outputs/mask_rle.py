@@ -15,13 +15,17 @@ class RleResult(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     filename: str = Field(examples=["tile_0001.png"])
+    """as the client sent it"""
     width: int = Field(examples=[224])
+    """pixels of a row"""
     height: int = Field(examples=[224])
+    """number of rows"""
     rle: str = Field(examples=["1026 12 1250 14"])
     """`start length` pairs, starts counted from 1; empty without a building"""
     order: PixelOrder
     """`row`: along rows; `column`: down columns"""
     building_pixels: int = Field(examples=[26])
+    """number of building pixels"""
     building_fraction: float = Field(examples=[0.0005])
     """share of building among the valid pixels"""
     building_count: int = Field(examples=[1])
