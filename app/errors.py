@@ -158,7 +158,7 @@ class DeviceError(StartupError):
     """The device that was asked for is not really in use."""
 
 
-def told(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """Return the message of an error for the command line.
 
     The message of an unforeseen error says where it arose and asks for a report.

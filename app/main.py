@@ -74,16 +74,16 @@ def create_app(
             concurrency=concurrency, max_waiting=settings.max_waiting, memory=memory
         )
         app.state.service = service = Service(
-            settings,
-            segmenter,
-            open_engine(admission),
-            admission,
-            metrics,
-            concurrency,
-            access,
-            traces,
-            jobs,
-            live,
+            settings=settings,
+            segmenter=segmenter,
+            engine=open_engine(admission),
+            admission=admission,
+            metrics=metrics,
+            concurrency=concurrency,
+            access=access,
+            traces=traces,
+            jobs=jobs,
+            tiles=live,
         )
         jobs.start()
         service.engine.start()

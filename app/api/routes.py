@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
@@ -29,8 +29,6 @@ from .stages import Stages
 from .submission import image_ids, submission
 from .uploads import Upload, read_upload, read_uploads, unless_gone
 from .work import Work
-
-T = TypeVar("T")
 
 router = checked_router("segmentation", RoomFirst)
 
@@ -111,7 +109,7 @@ async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Qu
         running = map(one, uploads)
         if format == "ndjson":
             return _AdmittedStream(admitted.pop_all(), _lines(running), headers)
-        results = await unless_gone(request, _all(running))
+        results = await unless_gone(request, asyncio.gather(*running))
     if format == "csv":
         response = Response(
             submission(ids, results), media_type=BATCH_TYPES["csv"], headers=headers
@@ -145,7 +143,3 @@ async def _lines(work: Iterable[Coroutine[None, None, BaseModel]]) -> AsyncItera
     finally:
         for task in tasks:  # the client may have left
             task.cancel()
-
-
-async def _all(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    return await asyncio.gather(*work)

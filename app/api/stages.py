@@ -47,8 +47,8 @@ class Stages:
     def add_remote(self, seconds: Mapping[str, float], began: float) -> None:
         """Add stages that another process measured, and the rest of the time to `queue`."""
         rest = perf_counter() - began - sum(seconds.values())
-        for stage, spent in {"queue": 0.0, **seconds}.items():
-            self.seconds[stage] = spent + max(0.0, rest) * (stage == "queue")
+        self.seconds |= {"queue": 0.0, **seconds}
+        self.seconds["queue"] += max(0.0, rest)
         self.spans.append(("remote", began, perf_counter()))
 
     def _add(self, stage: str, seconds: float, began: float) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers, UploadFile
@@ -226,7 +226,7 @@ def announced_length(request: Request, settings: Settings) -> int:
     return length
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Await `work` for as long as the client is there, and cancel it when it is not.
 
     Raises:
@@ -237,7 +237,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working = asyncio.create_task(work)
+    working = asyncio.ensure_future(work)
     tasks = working, asyncio.create_task(leave())
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

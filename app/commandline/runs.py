@@ -10,7 +10,7 @@ from time import perf_counter
 from tqdm import tqdm
 
 from .. import __version__
-from ..errors import told
+from ..errors import message_of
 from ..imaging.image import RowSource
 from ..jobs.bands import KeptBands
 from ..outputs.formats import Format
@@ -62,7 +62,7 @@ class Run:
                 raise
             except Exception as error:  # whatever it is, the other files go on
                 self.summary.failed += 1
-                tqdm.write(f"error: {source}: {told(error)}", file=sys.stderr)
+                tqdm.write(f"error: {source}: {message_of(error)}", file=sys.stderr)
         if not self.quiet:
             print(self.summary, file=sys.stderr)
         return self.summary.failed
@@ -177,7 +177,7 @@ def dry_run(
             raise
         except Exception as error:
             failed += 1
-            print(f"error: {source}: {told(error)}", file=sys.stderr)
+            print(f"error: {source}: {message_of(error)}", file=sys.stderr)
     print(f"{counted(len(targets), 'file')}, {failed} can't be segmented; nothing was written")
     return failed
 

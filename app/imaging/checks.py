@@ -35,7 +35,7 @@ _COMPRESSIONS = {
 
 
 @contextmanager
-def damage_told(data: bytes | mmap | None = None) -> Iterator[None]:
+def translate_errors(data: bytes | mmap | None = None) -> Iterator[None]:
     """Turn GDAL's errors while it opens and reads a TIFF into domain errors.
 
     `data` is the file, to look up how it is compressed.

@@ -19,8 +19,8 @@ from .checks import (
     check_directories,
     check_first_page,
     check_samples,
-    damage_told,
     is_interleaved,
+    translate_errors,
 )
 from .choices import Decoding
 from .gdal import open_in_memory, open_path
@@ -58,7 +58,7 @@ def decode_raster(data: bytes, wanted: Decoding, *, max_pixels: int, grey: bool 
     """
     check_directories(data)
     check_first_page(data)
-    with damage_told(data), open_in_memory(data, "GTiff") as source:
+    with translate_errors(data), open_in_memory(data, "GTiff") as source:
         check_pixel_count(source.height, source.width, max_pixels)
         check_blocks(source, max(4 * max_pixels, _TILE), _MAX_BLOCKS)
         raster = Raster(source, data, wanted, grey=grey)
@@ -86,7 +86,7 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
         with (
             path.open("rb") as file,
             mmap(file.fileno(), 0, access=ACCESS_READ) as data,
-            damage_told(data),
+            translate_errors(data),
         ):
             check_directories(data)
             check_first_page(data)
@@ -94,7 +94,7 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
             check_blocks(source, MAX_BLOCK_SAMPLES, None)
             raster = Raster(source, data, wanted)
             raster.correct(wanted.get("sharpen"))
-        yield raster  # outside of `damage_told`: the caller's errors are no fault of the file
+        yield raster  # outside of `translate_errors`: the caller's errors are no fault of the file
 
 
 class Raster:
@@ -195,7 +195,7 @@ class Raster:
 
     def _read(self, start: int, stop: int) -> NDArray[np.uint8]:
         pixels = np.empty((stop - start, self.width, 3), np.uint8)
-        with damage_told():
+        with translate_errors():
             if self.limits is None and len(self._bands) == 3:
                 out = np.moveaxis(pixels, 2, 0)
                 self._source.read(self._bands, out=out, window=self._window(start, stop))
@@ -221,7 +221,7 @@ class Raster:
         if not (self._masked or self._alpha or floats or self._unwritten is not None):
             return None
         valid = np.ones((stop - start, self.width), np.bool_)
-        with damage_told():
+        with translate_errors():
             for top, end in self._strips(start, stop):
                 rows, window = valid[top - start : end - start], self._window(top, end)
                 if self._masked:
@@ -259,7 +259,7 @@ class Raster:
     def _sampled(self, band: int) -> NDArray[np.generic]:
         """Return stored samples of one band, (N,), valid or not: of every n-th row and column."""
         step = sampling_step(self.height, self.width)
-        with damage_told():
+        with translate_errors():
             rows = [
                 self._source.read(band, window=self._window(row, row + 1))[0, ::step]
                 for row in range(0, self.height, step)

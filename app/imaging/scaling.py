@@ -97,9 +97,9 @@ def light_limits(samples: NDArray[np.uint8], step: int) -> tuple[Limits, str] | 
         red = green = blue = _limits(low, high)
     else:
         return None
-    told = format_rescale([red, green, blue] if cast else [red])
+    rescale = format_rescale([red, green, blue] if cast else [red])
     return (red, green, blue), (
-        f"The image has {found}, corrected with rescale={told}: "
+        f"The image has {found}, corrected with rescale={rescale}: "
         "rescale=0,255 takes its samples as they are."
     )
 

@@ -11,7 +11,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from ..errors import UnsupportedImage
-from .checks import check_samples, damage_told
+from .checks import check_samples, translate_errors
 from .choices import Limits, Rgb
 from .georeference import GeoReference
 from .image import Image
@@ -41,7 +41,7 @@ def look_of(source: DatasetReader, rescale: Limits | None, rgb: Rgb | None) -> L
         InvalidOption, DamagedImage, UnsupportedImage: as `Raster`.
         UnsupportedImage: it has no coordinate reference system, or no place on earth.
     """
-    with damage_told():
+    with translate_errors():
         if source.crs is None or source.transform.is_identity:
             raise UnsupportedImage("The raster has no georeference: it has no place on a map.")
         check_samples(source)
@@ -64,7 +64,10 @@ def read_on_grid(
     Raises:
         DamagedImage: it can't be read.
     """
-    with damage_told(), _warped(source, place.crs, Affine(*place.transform), height, width) as grid:
+    with (
+        translate_errors(),
+        _warped(source, place.crs, Affine(*place.transform), height, width) as grid,
+    ):
         raster = Raster(grid, None, {"rescale": look.limits, "rgb": look.rgb})
         return Image(raster.read_pixels(0, height), raster.read_valid(0, height), place)
 
@@ -98,7 +101,7 @@ def _overview(source: DatasetReader) -> Iterator[DatasetReader]:
     height, width = (max(1, round(side / factor)) for side in (source.height, source.width))
     scale = Affine.scale(source.width / width, source.height / height)
     with (
-        damage_told(),
+        translate_errors(),
         _warped(source, source.crs, source.transform @ scale, height, width) as small,
     ):
         yield small

@@ -28,7 +28,7 @@ def is_id(name: str) -> bool:
 
 
 def _now() -> float:
-    return round(time.time(), 3)  # as clients are told
+    return round(time.time(), 3)  # milliseconds, as clients get it
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def encode_coco_rle(building: Building, height: int, width: int) -> str:
 def _text_of(lengths: list[int]) -> str:
     """Write numbers as groups of 5 bits, the lowest first, with a sixth that says more follow.
 
-    From the fourth number on, each is told by its difference from the one before the last.
+    From the fourth number on, each is written as its difference from the one before the last.
     """
     text = []
     for index, length in enumerate(lengths):

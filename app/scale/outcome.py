@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..errors import told
+from ..errors import message_of
 from ..segmentation.segmenter import Segmenter
 from .sources import File
 from .tiles import Tile
@@ -50,4 +50,4 @@ def attempt(name: str, do: Callable[..., _Result], *arguments: Any) -> Outcome[_
     try:
         return Outcome(name, do(*arguments))
     except Exception as error:
-        return Outcome(name, error=told(error))
+        return Outcome(name, error=message_of(error))

@@ -72,13 +72,13 @@ class RemoteFile:
         Source: RFC 9110, section 14.
         """
         response = self._web.get(self._url, {"Range": f"bytes={start}-{stop - 1}"})
-        told = _RANGE.fullmatch(response.headers.get("content-range", ""))
-        if response.status_code != 206 or not told or int(told[1]) != start:
+        sent = _RANGE.fullmatch(response.headers.get("content-range", ""))
+        if response.status_code != 206 or not sent or int(sent[1]) != start:
             raise self._web.failed(
                 f"answered with status {response.status_code}; a COG needs a server that answers "
                 "range requests with 206"
             )
-        data, size = response.content, int(told[3])
+        data, size = response.content, int(sent[3])
         if len(data) != min(stop, size) - start:
             raise self._web.failed("sent fewer bytes than it announced")
         return data, size, response.headers.get("etag", "")
