@@ -69,7 +69,7 @@ class Memory:
         """Wait in a thread until `size` bytes are free, and hold them while inside.
 
         Raises:
-            Exception: whatever `check` raises.
+            Exception: any that `check` raises.
         """
         size = min(size, self._largest_image)
         with self._changed:
@@ -103,7 +103,7 @@ class Memory:
         for it.
 
         Raises:
-            Exception: whatever `check` raises.
+            Exception: any that `check` raises.
         """
         while True:
             check()

@@ -85,7 +85,7 @@ def problem_of(error: Exception, request_id: str) -> Problem:
 
 
 def problem_of_job(ended_with: Mapping[str, str], request_id: str) -> Problem:
-    """Describe the error that a job ended with: its class, and what it said."""
+    """Describe the error that a job ended with; `ended_with` has its class and its message."""
     kind = getattr(errors, ended_with["kind"], None)
     if kind not in STATUS:
         return _internal_error(request_id)

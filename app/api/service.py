@@ -118,7 +118,7 @@ class Service:
                 self.metrics.reloads.labels(outcome).inc()
 
     def _announce(self) -> None:
-        """Say in the log and in the metrics what is served, and on what."""
+        """Write the bundle and its runtimes to the log and to the metrics."""
         manifest, predictor = self.segmenter.manifest, self.segmenter.predictor
         providers = ", ".join(predictor.providers_in_use)
         self.metrics.model.info({"version": manifest.version, "execution_providers": providers})

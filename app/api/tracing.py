@@ -58,7 +58,7 @@ class Traces:
             span.end(_nanoseconds(since_1970 + ended))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         if self._provider is not None:
             self._provider.shutdown()
 

@@ -267,7 +267,7 @@ class Manifest(_Model):
 
     @property
     def version(self) -> str:
-        """Name these very contents: `<name>-<12 hex digits>`, the start of a SHA-256.
+        """Identify these contents: `<name>-<12 hex digits>`, the start of a SHA-256.
 
         The digest runs over the manifest's canonical JSON (keys sorted, no spaces), and so, by
         way of their own digests, over the weights. How the file is indented does not count, nor

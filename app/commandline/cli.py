@@ -35,7 +35,7 @@ def _run(arguments: Sequence[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), "")
     args = build_parser(command).parse_args(arguments)
     try:
-        # The doctor must run where what the others import is broken.
+        # The doctor must run even where a library that the other commands import is broken.
         module = import_module(f"{__package__}.{'doctor' if command == 'doctor' else 'commands'}")
         status: int = getattr(module, args.command)(args)
     except (StartupError, InvalidOption) as error:

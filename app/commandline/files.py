@@ -167,7 +167,11 @@ def check_output(output: str) -> None:
 
 
 def choose_format(output: str, name: str | None) -> Format:
-    """Return the format that is named, else the one of the output file's ending, else PNG."""
+    """Return the format that is named, else the one of the output file's ending, else PNG.
+
+    Raises:
+        InvalidOption: no format has this ending.
+    """
     if name is not None:
         return FORMATS[name]
     if _is_folder(output) or Path(output) == STANDARD:

@@ -1,4 +1,4 @@
-"""What a client may choose about the decoding of an image, and how its text is read.
+"""A client's choices about the decoding of an image, and the parsers of their text.
 
 It imports no library, so that the command line shows its help at once.
 """
@@ -23,7 +23,7 @@ Limits = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
 class Decoding(TypedDict, total=False):
-    """What a client chooses; without a key, or with None, the image decides."""
+    """The client's choices. Without a key, or with None, the image decides."""
 
     rescale: Limits | None
     """Limits that take the place of percentiles."""

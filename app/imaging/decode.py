@@ -26,8 +26,8 @@ lies on them.
 | TIFF bands                | red, green and blue by their colour interpretation; else by their |
 |                           | descriptions, and a notice; else, of three or four whose          |
 |                           | descriptions name no colour, the first three, and a notice; alpha |
-|                           | is what the file calls so, with a notice where it takes pixels    |
-|                           | away and looks like a picture; a notice for each band left out    |
+|                           | is the band that is called so, with a notice where it hides       |
+|                           | pixels but looks like a picture; a notice for each band left out  |
 | TIFF blocks never written | `valid` False there, and a notice                                 |
 | a transform               | `georeference`, with the CRS if it is named; a notice where the   |
 |                           | transform is of no use; and the GSD on the ground                 |

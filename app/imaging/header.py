@@ -30,7 +30,7 @@ def announced_pixels(data: bytes, max_pixels: int) -> int:
 
 
 def tiff_size(path: Path) -> Size | None:
-    """Return the size that a TIFF on disk announces, of whatever size; None for any other file.
+    """Return the size that a TIFF on disk announces; None for any other file.
 
     Raises:
         OSError: it can't be read.

@@ -1,4 +1,4 @@
-"""What the checks of all containers share: how many pixels one may hold, and what is left of it."""
+"""Shared by the checks of all containers: the limit of pixels, and the part that holds them."""
 
 from typing import NamedTuple
 

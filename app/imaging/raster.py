@@ -74,7 +74,7 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
 
     Its pixels, its valid ones, its georeference and its notices are those that `decode_raster`
     finds, but for the sidecars that a file on disk may have. Memory grows with its width. Without
-    `rescale` and `sharpen`, some rows are read at once, to see what the image calls for.
+    `rescale` and `sharpen`, some rows are read at once, to see which corrections the image needs.
 
     Raises:
         OSError: the file can't be read.

@@ -82,7 +82,7 @@ def light_limits(samples: NDArray[np.uint8], step: int) -> tuple[Limits, str] | 
         return None
     flat = high - low < ordinary
     lit = highs - low if flat else highs  # a veil hides a cast
-    cast = lit.min() >= least and _has_cast(*lit)  # what is darker has no light to judge
+    cast = lit.min() >= least and _has_cast(*lit)  # a darker band can't be judged
     if cast:
         gains = highs.mean() / highs
         flat = flat or (highs * gains - lows * gains).max() < ordinary

@@ -211,7 +211,7 @@ def open_store(place: Path | str) -> Blobs:
     """Open the store of the files of jobs: a folder, or `s3://bucket/prefix`.
 
     Raises:
-        SettingsError: a package is not installed, or the environment has what it can't read.
+        SettingsError: the package for buckets is not installed.
     """
     if isinstance(place, Path):
         return Folder(place / "files")

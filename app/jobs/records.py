@@ -46,7 +46,7 @@ class Job:
     options: dict[str, Any]
     image: dict[str, Any]
     bytes: int
-    """Bytes on disk; until the job is finished, the most that it may come to."""
+    """Bytes on disk; until the job is finished, the most that it may need."""
     format: str | None = None
     """Format of the results that the client asked for as it created the job."""
     document: bool = False

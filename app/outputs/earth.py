@@ -109,7 +109,7 @@ def _cut_at_pole(polygon: shapely.Polygon, pole: float) -> Polygon:
 
 
 def _valid(polygon: shapely.Polygon) -> shapely.Geometry:
-    """Make a polygon valid: holes are what is left out, even where they meet its edge."""
+    """Make a polygon valid: holes are cut out of it, even where they meet its edge."""
     return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
 
 

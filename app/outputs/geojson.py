@@ -42,7 +42,7 @@ def _feature(footprint: Footprint, stream: SegmentedStream) -> dict[str, object]
         polygon: Polygon = _rounded(footprint.on_image, decimals=2)
         area = footprint.area
     else:
-        # To about a centimetre, which is much of a small outline: its area is of what is written.
+        # Rounded to about a centimetre. That is much for a small outline, so it is measured after.
         polygon = _rounded(footprint.on_earth, decimals=7)
         area = area_on_earth(polygon)
     return {

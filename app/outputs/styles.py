@@ -1,6 +1,6 @@
 """How QGIS draws results: buildings in our colour, and the imagery shown beneath.
 
-Source: a QGIS style (QML) as QGIS 3.22 writes it, cut to what it needs to be read.
+Source: a QGIS style (QML) as QGIS 3.22 writes it, cut to the parts that QGIS needs.
 """
 
 from ..imaging.encode import ACCENT

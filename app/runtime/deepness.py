@@ -94,7 +94,7 @@ def _average(size: int, weights: Sequence[float]) -> str:
 
 
 def _metadata(manifest: Manifest) -> dict[str, object]:
-    """Return what the plugin reads, by its names: its form is filled in with that."""
+    """Return the metadata by which the plugin fills in its form, under the plugin's names."""
     gsd = manifest.gsd
     metres = gsd.reference or math.sqrt(gsd.min * gsd.max)
     return {

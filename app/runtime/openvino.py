@@ -85,7 +85,7 @@ class OpenvinoPredictor(Predictor):
                 rearrange(graph)  # not in bf16, which would round its sums before they are used
             return compile_graph(core, name, graph, rest, workers)
 
-        # Compiling lets go of the interpreter: a second core takes a third off the time.
+        # Compiling releases the interpreter: a second core takes a third off the time.
         with ThreadPoolExecutor(workers) as threads:
             loaded = threads.map(load, manifest.members)
             names = (member.name for member in manifest.members)

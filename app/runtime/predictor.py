@@ -1,4 +1,4 @@
-"""What every runtime promises: a predictor, whose threads all callers share."""
+"""The interface of every runtime: a predictor, whose threads all callers share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

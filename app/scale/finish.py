@@ -1,6 +1,6 @@
 """The end of a run over many files: buildings across tiles, one table, one STAC collection.
 
-All of it is made from what the tiles have left in the folder of the work, so it can be made again.
+All of it is made from the tiles' results in the folder of the work, so it can be made again.
 """
 
 import json
