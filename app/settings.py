@@ -91,14 +91,14 @@ class Settings(BaseSettings):
     concurrency: PositiveInt | None = None
     """requests that are worked on at once; unset: one more than `workers`"""
     engine: Literal["local", "ray"] = "local"
-    """who predicts. local: this process; ray: replicas on a Ray cluster"""
+    """where models run. local: in this process; ray: in replicas on a Ray cluster"""
     ray_address: str | None = None
     """the Ray cluster, such as 10.0.0.5:6379, that has the application already; unset: begin
     one on this machine, and end it with the service"""
     replicas: PositiveInt = 2
     """least number of model replicas on Ray"""
     max_replicas: PositiveInt | None = None
-    """most of them, while requests wait; unset: always `replicas`"""
+    """most model replicas, while requests wait; unset: always `replicas`"""
     max_waiting: int = Field(32, ge=0)
     """requests that may wait for their turn"""
     max_upload_bytes: PositiveInt = 64 * 2**20
@@ -106,19 +106,19 @@ class Settings(BaseSettings):
     max_pixels: PositiveInt = 100_000_000
     """pixels of one image"""
     memory_budget: PositiveInt = 6 * 2**30
-    """bytes that bodies and images may take at once, models not counted"""
+    """bytes that bodies, images and jobs may take at once, models not counted"""
     max_batch_files: PositiveInt = 64
     """files of one batch"""
     api_keys: Path | None = None
-    """file with a key on each line, read again at SIGHUP; unset: none is asked"""
+    """file with a key on each line, read again at SIGHUP; unset: no key is needed"""
     rate_limit: PositiveFloat | None = None
     """requests a minute of one client (key, else address); unset: any number"""
     jobs: Path | str = Path("rooftrace-jobs")
     """folder where jobs are kept, which is made with the first job; or s3://BUCKET/PREFIX, with
     a database beside it"""
     database: SecretStr | None = None
-    """postgresql://USER:PASSWORD@HOST/NAME: where jobs are noted, for several processes that
-    share the folder of jobs; unset: SQLite in that folder, for one process"""
+    """postgresql://USER:PASSWORD@HOST/NAME: the table of jobs, for several processes that share
+    the folder or bucket of jobs; unset: SQLite in the folder, for one process"""
     job_budget: PositiveInt = 20 * 2**30
     """bytes on disk that jobs may take"""
     job_retention: PositiveFloat = 7 * 86400.0
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """text: a line for a person; json: an object on a line for a machine"""
     traces: bool = False
-    """send OpenTelemetry traces to where OTEL_EXPORTER_OTLP_ENDPOINT says"""
+    """send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT"""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """least severe kind of log line that is written"""
 
