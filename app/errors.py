@@ -57,7 +57,7 @@ class ImpossibleOutput(InputError):
 
 
 class InvalidInputs(InputError):
-    """Inputs of a job that are missing, unknown or out of range."""
+    """Inputs of a process that are missing, unknown or out of range."""
 
 
 class NoSuchProcess(InputError):

@@ -49,7 +49,7 @@ class Bulk:
     """Error messages of files, by the files' names."""
 
     def run(self, files: Sequence[File]) -> int:
-        """Segment what is not there yet, finish the map, and return how many files failed.
+        """Segment the files that have no mask yet, finish the map; return how many files failed.
 
         Raises:
             InvalidOption: as `Plan.check`; `dest` holds something else, or another run is at work

@@ -46,13 +46,13 @@ def tiff_size(path: Path) -> Size | None:
 
 
 def _png(data: bytes) -> Size:
-    """Source: Portable Network Graphics, third edition, section 11.2.1."""
+    """Read the image header. Source: Portable Network Graphics, third edition, section 11.2.1."""
     width, height = struct.unpack_from(">II", data, 16)
     return height, width
 
 
 def _webp(data: bytes) -> Size:
-    """Source: RFC 9649, WebP Image Format, sections 2.5 to 2.7; RFC 6386, section 9.1."""
+    """Read the first chunk. Source: RFC 9649, sections 2.5 to 2.7; RFC 6386, section 9.1."""
     match data[12:16]:
         case b"VP8X":
             width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))

@@ -257,7 +257,7 @@ class Raster:
         return 255 - samples if self._inverted else samples
 
     def _sampled(self, band: int) -> NDArray[np.generic]:
-        """Return stored samples of one band, (N,), valid or not: of every n-th row and column."""
+        """Return one band's stored samples in every n-th row and column, (N,), valid or not."""
         step = sampling_step(self.height, self.width)
         with translate_errors():
             rows = [

@@ -237,7 +237,7 @@ class JobTable(_Database):
         return self._write(held.values({"updated": time.time(), **values})) > 0
 
     def renew(self, id: str, worker: str, lease: float) -> bool:
-        """Renew the lease of a process on a job for so many seconds; False if it has none."""
+        """Renew the lease of a process on a job for `lease` seconds; False if it has none."""
         held = update(_JOBS).where(_JOBS.c.id == id, _JOBS.c.worker == worker)
         return self._write(held.values(lease_until=time.time() + lease)) > 0
 

@@ -119,7 +119,7 @@ class Plan:
 
     @classmethod
     def check(cls, manifest: Manifest, options: Options) -> None:
-        """Check what can be checked before there is an image.
+        """Check the options that need no image.
 
         Raises:
             InvalidOption: a member that the bundle does not have.
