@@ -6,7 +6,7 @@ from threading import Condition
 
 from .errors import QueueFull, SettingsError
 from .imaging.header import announced_pixels
-from .outputs.formats import BYTES_PER_PIXEL
+from .imaging.limits import BYTES_PER_PIXEL
 from .segmentation.stream import Cancelled
 from .settings import Settings
 

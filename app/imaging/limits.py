@@ -4,6 +4,10 @@ from typing import NamedTuple
 
 from ..errors import DamagedImage, UploadTooLarge
 
+BYTES_PER_PIXEL = 60
+"""Most memory that an image takes from decoding to its written result, or a block of map tiles.
+tests/hostile/test_memory.py measures every format on noise, the worst image."""
+
 ANY_SIZE = "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
 """Ends the message that refuses an upload which is too large."""
 

@@ -112,16 +112,15 @@ class Crew:
         try:
             if self._stopping.is_set():
                 raise Stopped
-            segmenter = self.models()
             Work(
-                job,
-                self.name,
-                self.table,
-                self.blobs,
-                self.scratch,
-                segmenter,
-                self.memory,
-                stopped,
+                job=job,
+                worker=self.name,
+                table=self.table,
+                blobs=self.blobs,
+                scratch=self.scratch,
+                segmenter=self.models(),
+                memory=self.memory,
+                stopped=stopped,
             ).run()
             self.ended("successful")
             logger.info("job %s is finished", job.id)

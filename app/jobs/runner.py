@@ -14,8 +14,8 @@ from .. import __version__
 from ..errors import JobsAway, RooftraceError, StorageFull, UploadTooLarge
 from ..imaging.decode import decode_image
 from ..imaging.image import Image
+from ..imaging.limits import BYTES_PER_PIXEL
 from ..memory import Memory
-from ..outputs.formats import BYTES_PER_PIXEL
 from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.resampling import first_needed

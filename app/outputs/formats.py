@@ -18,10 +18,6 @@ from .pictures import write_disagreement, write_mask, write_overlay, write_proba
 from .styles import RASTER_QML
 from .tables import check_table, save_flatgeobuf, save_geopackage, save_geoparquet
 
-BYTES_PER_PIXEL = 60
-"""Most memory that an image takes from decoding to writing. tests/hostile/test_memory.py measures
-every format on noise, the worst image."""
-
 
 @dataclass(frozen=True)
 class Format:

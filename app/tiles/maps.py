@@ -11,6 +11,7 @@ from ..bundle.manifest import GsdRange
 from ..errors import InvalidOption, NoSuchTile
 from ..imaging.encode import write_tile_png
 from ..imaging.image import Image
+from ..imaging.limits import BYTES_PER_PIXEL
 from ..imaging.resample import resample_box
 from ..imaging.sharpness import sharpen_soft, sharpening_for
 from ..segmentation.options import Options, TileOptions
@@ -33,8 +34,6 @@ from .grid import (
 from .sources import Bounds, Cog, Source, Xyz
 from .spec import TileSource
 
-BYTES_PER_PIXEL = 60
-"""Most memory that a block takes from reading to drawing; as in `app.outputs.formats`."""
 _REACH = 8
 """Pixels around what is read, for sharpening and for the kernel that resamples."""
 _SAMPLE = 512

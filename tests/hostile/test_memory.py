@@ -15,7 +15,7 @@ import pytest
 from app.api.stages import Stages
 from app.api.uploads import Upload
 from app.api.work import Work
-from app.outputs.formats import BYTES_PER_PIXEL
+from app.imaging.limits import BYTES_PER_PIXEL
 from app.segmentation.options import Options
 from app.segmentation.segmenter import load_segmenter
 from app.segmentation.stream import never

@@ -14,9 +14,9 @@ from fastapi import FastAPI
 
 from app.api.admission import Admission, Deadline
 from app.errors import ClientGone, DeadlineExceeded, QueueFull, SettingsError
+from app.imaging.limits import BYTES_PER_PIXEL
 from app.main import create_app
 from app.memory import Memory
-from app.outputs.formats import BYTES_PER_PIXEL
 from app.segmentation.stream import never
 from tests.factories import scene
 from tests.serving import (
