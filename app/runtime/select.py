@@ -100,11 +100,11 @@ def _check_combination(device: Device, backend: Backend, precision: Precision) -
 def _why_onnxruntime(device: Device, backend: Backend) -> str | None:
     """Say why ONNX Runtime computes, in fp32 unless asked; None where OpenVINO does."""
     if backend == "onnxruntime":
-        return "ONNX Runtime has no other here"
+        return "ONNX Runtime computes in no other precision here"
     if backend == "openvino":
         return None
     if device == "cuda" or (device == "auto" and gpu_expected()):
-        return "GPUs are ONNX Runtime's"
+        return "ONNX Runtime serves GPUs, in fp32 unless fp16 is asked for"
     return openvino_problem()
 
 
