@@ -290,7 +290,7 @@ class TestRefusals:
             (["--workers", "2"], "those of --engine ray"),
             (["--engine", "ray", "--workers", "0"], "--workers must be 1 or more, got 0"),
             (["--zoom", "19"], "argument --zoom"),
-            (["--bands", "mask"], "unrecognized arguments"),
+            (["--bands", "mask"], "--bands is no option"),
         ],
     )
     def test_flags(self, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -246,6 +246,28 @@ def test_what_is_no_command_shows_how(
     assert error.count("\n") == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("segment a.tif -o out --thresh .4", "--thresh is no option: did you mean --threshold?"),
+        ("segment a.tif -o out --thresh=.4", "--thresh is no option: did you mean --threshold?"),
+        ("segment a.tif -o out --treshold 1", "--treshold is no option: did you mean --threshold?"),
+        ("serve --ho ::1", "--ho is no option: did you mean --host?"),
+        ("bulk a -o b --min 3", "--min is no option: did you mean --min-confidence or --min-area?"),
+        ("doctor --jso", "--jso is no option: did you mean --json?"),
+        ("models --zzz", "--zzz is no option"),
+        ("settings workers", "'workers' is one argument too many"),
+        ("--vers settings", "--vers is no option: did you mean --version?"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_what_was_meant(
+    arguments: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(*arguments.split())
+    assert capsys.readouterr().err.startswith(f"error: {error}\nusage: rooftrace")
+
+
 COMMANDS = [["serve"], ["models"], ["segment", "in/tile.png", "-o", "out"]]
 
 
