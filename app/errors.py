@@ -191,6 +191,12 @@ _EXPECTED = {
     "string_type": "must be text",
     "model_type": "must be an object",
     "dict_type": "must be an object",
+    "tuple_type": "must be a list",
+    "too_short": "must have {min_length} or more",
+    "string_pattern_mismatch": "must match {pattern}",
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "json_invalid": "is not JSON: {error}",
 }
 """Plain words for the types of pydantic's errors, filled with their context."""
 
@@ -201,3 +207,19 @@ def expectation(refused: Mapping[str, Any]) -> str:
         bounds = {name: str(of).removesuffix(".0") for name, of in refused.get("ctx", {}).items()}
         return _EXPECTED[refused["type"]].format(**bounds)
     return str(refused["msg"]).replace("Input should", "must").replace("Value error, ", "")
+
+
+def refusal(name: str, refused: Mapping[str, Any]) -> str:
+    """Say what pydantic refused, such as "overlap must be at most 0.75, got 2"."""
+    expected = expectation(refused)
+    if refused["type"] == "value_error":  # a sentence of ours, which says what came
+        return f"{name}: {expected}" if name else expected
+    if refused["type"] in ("missing", "extra_forbidden", "json_invalid"):
+        return f"{name} {expected}"
+    return f"{name} {expected}, got {brief(refused['input'])}"
+
+
+def brief(value: object) -> str:
+    """Quote what came, but not at any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"

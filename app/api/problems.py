@@ -163,18 +163,12 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
                 "another job"
             )
         elif item["type"] == "extra_forbidden":
-            details.append(f"{_brief(name)} is not a parameter of {request.url.path}")
+            details.append(f"{errors.brief(name)} is not a parameter of {request.url.path}")
         else:
-            details.append(f"{name} {errors.expectation(item)}, got {_brief(item['input'])}")
+            details.append(errors.refusal(name, item))
     detail = "; ".join(details)[:1000] + ". /docs lists every parameter and its values."
     problem = _problem(422, "Invalid option", detail, request.state.request_id)
     return problem_response(request, problem)
-
-
-def _brief(value: object) -> str:
-    """Quote what a client sent, in at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -193,7 +187,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         detail = f"{path} takes {allowed}, not {request.method}. /docs lists what there is."
     if error.status_code == 405 and "access-control-request-method" in request.headers:
         detail = (
-            f"A page of {_brief(request.headers.get('origin'))} asks whether it may use this "
+            f"A page of {errors.brief(request.headers.get('origin'))} asks whether it may use this "
             "service. It may not, unless its operator names the page's origin in the setting "
             "ROOFTRACE_CORS_ORIGINS."
         )

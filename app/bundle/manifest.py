@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..errors import BundleError
+from ..errors import BundleError, refusal
 
 FILE_NAME = "manifest.json"
 
@@ -295,8 +295,10 @@ def load_manifest(bundle: Path) -> Manifest:
         ) from error
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
-        where = ".".join(map(str, first["loc"])) or "the document"
-        more = f", and {len(others)} more" if others else ""
+        name = ".".join(map(str, first["loc"]))
+        if not name and first["type"] != "value_error":
+            name = "the document"
+        more = f"; and {len(others)} more" if others else ""
         raise BundleError(
-            f"{path} is not a valid manifest: {where}: {first['msg']}{more}"
+            f"{path} is not a valid manifest: {refusal(name, first)}{more}"
         ) from error

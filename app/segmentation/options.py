@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..errors import InvalidOption, expectation
+from ..errors import InvalidOption, refusal
 from ..imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, Decoding, parse_rescale, parse_rgb
 
 MAX_OVERLAP = 0.75
@@ -91,7 +91,7 @@ class _Parsed(BaseModel):
             if first["type"] == "extra_forbidden":
                 known = ", ".join(cls.model_fields)
                 raise InvalidOption(f"{name} is not an option; there are {known}.") from error
-            raise InvalidOption(f"{name} {expectation(first)}, got {first['input']!r}.") from error
+            raise InvalidOption(f"{refusal(name, first)}.") from error
 
 
 class InferenceOptions(_Parsed):

@@ -298,7 +298,7 @@ class TestJson:
         [
             (b"{", ["is not JSON"]),
             (b"[]", ["The body must be an object"]),
-            ({}, ["inputs", "required"]),
+            ({}, ["inputs is missing"]),
             ({"inputs": {}}, ["inputs.image is missing"]),
             ({"inputs": {"image": 3}}, ["inputs.image holds no text"]),
             ({"inputs": {"image": {"value": "?"}}}, ["inputs.image is not base64"]),

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,31 @@ def test_a_wrong_field_is_named_in_one_sentence(bundle: Path, change: Change, wh
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m.update(schema_version=2), "schema_version must be 1, got 2"),
+        (lambda m: m.update(patch_size="big"), "patch_size must be a whole number, got 'big'"),
+        (lambda m: m.update(patch_size=0), "patch_size must be more than 0, got 0"),
+        (lambda m: m.update(colour="red"), "colour is unknown"),
+        (lambda m: m.pop("git_commit"), "git_commit is missing"),
+        (lambda m: m.update(git_commit=1), "git_commit must be text, got 1"),
+        (lambda m: m.update(members=[]), "members must have 1 or more, got []"),
+        (lambda m: m.update(members=3), "members must be a list, got 3"),
+        (lambda m: m["members"][0].update(sha256="abc"), "sha256 must match ^[0-9a-f]{64}$, got"),
+        (lambda m: m["threshold"].update(value=1), "threshold.value must be less than 1, got 1"),
+        (lambda m: m["gsd"].update(min=0.7), "manifest: gsd: min 0.7 exceeds max 0.6"),
+        (lambda m: m["members"][0].update(weight=0.6), "manifest: the weights of the members must"),
+    ],
+)
+def test_a_wrong_field_is_told_as_every_refused_value(
+    bundle: Path, change: Change, told: str
+) -> None:
+    edit(bundle, change)
+    with pytest.raises(BundleError, match=re.escape(told)):
+        load_manifest(bundle)
+
+
+@pytest.mark.parametrize(
     "name",
     ["../red.onnx", "/etc/red.onnx", "a/b.onnx", "a\\b.onnx", "..", ".onnx", "", "red.onnx\n", "x"],
 )
@@ -110,10 +136,19 @@ def test_a_file_name_is_never_a_path(bundle: Path, name: str) -> None:
         load_manifest(bundle)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe{}"])
-def test_what_is_no_manifest_is_refused(bundle: Path, text: bytes) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        (b"[]", r"must be an object, got \[\]"),
+        (b"null", "must be an object, got None"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(bundle: Path, text: bytes, told: str) -> None:
     (bundle / "manifest.json").write_bytes(text)
-    with pytest.raises(BundleError, match="not a valid manifest"):
+    with pytest.raises(BundleError, match=f"not a valid manifest: the document {told}"):
         load_manifest(bundle)
 
 
