@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 class Parser(argparse.ArgumentParser):
     """A parser that takes whole names alone, and does not print all flags when one is wrong."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -24,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
 from .cors import ANY_ORIGIN
+from .listening import address_refused
 from .problems import MEDIA_TYPE, unreadable_request
 from .service import Service
 
@@ -83,13 +84,22 @@ class Server(uvicorn.Server):
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and handle SIGHUP where the system has it."""
+        """Start, and handle SIGHUP where the system has it.
+
+        Raises:
+            StartupError: another process that was started just now listens on the address.
+        """
         sys.setswitchinterval(_SWITCH)
         # Imported objects stay. A garbage collection that looks through them takes 70 ms.
         gc.collect()
         gc.freeze()
-        await super().startup(sockets)
-        if self.started and hasattr(signal, "SIGHUP"):
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            await self.lifespan.shutdown()
+            raise address_refused(self._settings, error) from error
+        self._log_started_message(sockets or ())
+        if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

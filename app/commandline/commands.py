@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import logs
 from ..bundle.manifest import load_manifest
 from ..bundle.verification import read_model
-from ..errors import InvalidOption, StartupError
+from ..errors import InvalidOption
 from ..extras import check_extra
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
@@ -41,11 +41,13 @@ def serve(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     from ..api.admission import Admission
     from ..api.engine import Engine
+    from ..api.listening import bound
     from ..api.server import Server
     from ..main import create_app
 
     settings = _settings_of(args)
     with ExitStack() as ended:
+        sockets = ended.enter_context(bound(settings))  # before models, which take long to load
         load = load_models
         open_engine: Callable[[Admission], Engine] = Engine
         if settings.engine == "ray":
@@ -56,16 +58,10 @@ def serve(args: argparse.Namespace) -> int:
             load, open_engine = models.load, models.engine
         elif settings.ray_address:
             raise InvalidOption("--address and ROOFTRACE_RAY_ADDRESS are those of --engine ray")
+        app = create_app(settings, load=lambda _: loaded.pop(), open_engine=open_engine)
         # Loaded here rather than by the server, which would answer a refusal with a traceback.
         loaded = [load(settings)]
-        app = create_app(settings, load=lambda _: loaded.pop(), open_engine=open_engine)
-        try:
-            Server(app, lambda: app.state.service, settings, load).run()
-        except SystemExit:  # an address that can't be listened on; the log says why
-            raise StartupError(
-                f"can't listen on {settings.host}:{settings.port}: choose another --port or "
-                "--host, or stop what listens there; `rooftrace doctor` looks at the port"
-            ) from None
+        Server(app, lambda: app.state.service, settings, load).run(sockets)
     return _OK
 
 

@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 
 from app import __version__
+from app.api.listening import bound
+from app.api.server import Server
 from app.bundle.manifest import load_manifest
 from app.commandline.cli import main
 from app.commandline.commands import interruptible
+from app.errors import StartupError
+from app.loading import load_models
+from app.main import create_app
 from app.outputs.rle import decode_rle
-from app.settings import Settings
+from app.settings import Settings, load_settings
 from tests.factories import scene, write_toy_bundle
 from tests.serving import decoded, encoded, toy_mask, toy_probability
 
@@ -321,15 +326,41 @@ class TestRefusals:
         assert done.stderr.startswith(f"error: {bundle}/blue.onnx has 0 bytes")
         assert done.stderr.count("\n") == 1
 
-    def test_a_port_that_is_taken(self, bundle: Path) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            done = rooftrace("serve", "--port", str(taken.getsockname()[1]))
-        assert done.returncode == 2
-        assert "address already in use" in done.stderr
-        assert "choose another --port or --host" in done.stderr
-        assert "Traceback" not in done.stderr
+    def test_a_port_that_is_taken_is_found_before_models_are_loaded(
+        self, bundle: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (bundle / "blue.onnx").unlink()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            assert run("serve", "--port", port) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: can't listen on 127.0.0.1:{port} (address already in use)")
+        assert "choose another --port or --host" in error
+        assert error.count("\n") == 1
+
+    def test_a_host_that_is_none(self, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("serve", "--host", "no.such.host.invalid") == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: can't listen on no.such.host.invalid:8000 (")
+
+    def test_keys_that_are_not_there_are_found_before_models_are_loaded(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (bundle / "blue.onnx").unlink()
+        monkeypatch.setenv("ROOFTRACE_API_KEYS", "no.keys")
+        assert run("serve", "--port", "0") == 2
+        assert "no.keys" in capsys.readouterr().err
+
+
+def test_a_port_that_another_process_was_first_to_listen_on(bundle: Path) -> None:
+    settings = load_settings(port=0, jobs=bundle / "jobs")
+    app = create_app(settings)
+    with bound(settings) as sockets, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(sockets[0].getsockname())
+        other.listen()
+        with pytest.raises(StartupError, match="address already in use"):
+            Server(app, lambda: app.state.service, settings, load_models).run(sockets)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
