@@ -89,11 +89,14 @@ class Bulk:
         save_files(self.dest / "files.parquet", tiles, records, self.failed)
         if not self.quiet:
             area = sum(tile.area for tile in tiles if tile.id in records) / 1e6
-            parts = [counted(len(records), "file"), f"{area:.3g} km²"]
-            parts += [counted(buildings, "building")]
-            parts += [f"{perf_counter() - began:.1f} s"]
-            parts += [f"{left} left as they were"] if left else []
-            print(", ".join([*parts, f"{len(self.failed)} failed"]), file=sys.stderr)
+            done = [f"{counted(len(records) - left, 'file')} segmented"]
+            done += [f"{left} already there"] if left else []
+            done += [f"{len(self.failed)} failed", f"{perf_counter() - began:.1f} s"]
+            told = ", ".join(done)
+            if records:
+                told += f"; the map has {counted(len(records), 'file')}, {area:.3g} km²"
+                told += f" and {counted(buildings, 'building')}"
+            print(told, file=sys.stderr)
 
     def _probed(self, files: Sequence[File], work: Work) -> Iterator[Tile]:
         """Yield the files as tiles, and note the errors of those that can't be read."""

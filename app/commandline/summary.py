@@ -31,12 +31,12 @@ class Summary:
             self.area += stream.building_area
 
     def __str__(self) -> str:
-        parts = [counted(self.files, "file"), counted(self.buildings, "building")]
+        parts = [f"{counted(self.files, 'file')} segmented", counted(self.buildings, "building")]
         if self.without_gsd < self.files:
             unknown = f" ({counted(self.without_gsd, 'file')} without a GSD not counted)"
             parts.append(f"{self.area:.0f} m²{unknown if self.without_gsd else ''}")
         parts.append(f"{perf_counter() - self.started:.1f} s")
         if self.left:
-            parts.append(f"{self.left} left as they were")
+            parts.append(f"{self.left} already there")
         parts.append(f"{self.failed} failed")
         return ", ".join(parts)

@@ -93,7 +93,7 @@ class TestFolders:
         assert written == {"a.png", "deep/a.png"}
         assert all(map(is_exact, Path("in/out").rglob("*.png")))
         summary = capsys.readouterr().err.splitlines()[-1]
-        assert summary.startswith("2 files, ")
+        assert summary.startswith("2 files segmented, ")
         assert summary.endswith(" s, 0 failed")
         # The results of the first run are no inputs of a second.
         assert run("segment", "in", "-o", "in/out", "--overwrite", "--quiet") == 0
@@ -226,7 +226,8 @@ class TestSummary:
         summary = capsys.readouterr().err.splitlines()[-1]
         area = round(found["building_area_m2"])
         assert summary.startswith(
-            f"2 files, {buildings} buildings, {area} m² (1 file without a GSD not counted), "
+            f"2 files segmented, {buildings} buildings, {area} m² "
+            "(1 file without a GSD not counted), "
         )
         assert summary.endswith(", 1 failed")
 
