@@ -56,13 +56,13 @@ def allow_named() -> None:
 
 @contextmanager
 def open_name(name: str, drivers: list[str]) -> Iterator[DatasetReader]:
-    """Open what GDAL has a name for, with one of these drivers.
+    """Open what GDAL has a name for, or the XML of a VRT, with one of these drivers.
 
     Raises:
         OSError: none of them can open it; GDAL's own reason is in it.
     """
     # Over the network, looking for sidecars would be a request for each.
-    alone = _ALONE if name.startswith("/vsi") else {}
+    alone = _ALONE if name.startswith(("/vsi", "<")) else {}
     with rasterio.Env(**{**_ENVIRONMENT, **alone}):
         try:
             source = DatasetReader(name, driver=drivers)

@@ -6,14 +6,16 @@ Such a name comes from the user of this machine. No client of the service gets a
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Unpack
+from xml.sax.saxutils import escape
 
 import rasterio.shutil
+from rasterio.io import DatasetReader
 
 from ..errors import DamagedImage
-from .checks import check_blocks
+from .checks import check_blocks, translate_errors
 from .choices import Decoding
 from .files import open_image
 from .gdal import GDAL_ERRORS, open_name
@@ -37,11 +39,15 @@ def open_named(name: str, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Ite
     path = re.split(r"[?#]", name)[0] if name.startswith("/vsi") else name
     vrt = path.lower().endswith(".vrt")
     try:
-        with open_name(name, ["VRT"] if vrt else list(_DRIVERS)) as source:
+        with ExitStack() as opened:
+            source = opened.enter_context(open_name(name, ["VRT"] if vrt else list(_DRIVERS)))
+            if vrt and (whole := _with_query(source, name)):
+                source = opened.enter_context(open_name(whole, ["VRT"]))
             if vrt or source.driver == "GTiff":
-                check_blocks(source, MAX_BLOCK_SAMPLES, None)
-                raster = Raster(source, None, wanted)
-                raster.correct(wanted.get("sharpen"))
+                with translate_errors():
+                    check_blocks(source, MAX_BLOCK_SAMPLES, None)
+                    raster = Raster(source, None, wanted)
+                    raster.correct(wanted.get("sharpen"))
                 yield raster
                 return
             with tempfile.TemporaryDirectory() as folder:
@@ -54,6 +60,22 @@ def open_named(name: str, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Ite
             # A connection that fails is no damage: what is finished is worth keeping.
             raise OSError(f"GDAL can't read it: {_reason(error.__cause__)}") from error
         raise
+
+
+def _with_query(source: DatasetReader, name: str) -> str | None:
+    """Return the XML of a VRT whose address has a query, with the query after each relative name.
+
+    GDAL 3.10 has it before these names. None if there is no query.
+    """
+    address, _, query = name.partition("?")
+    if not query or not name.startswith("/vsicurl/"):
+        return None
+    folder = escape(address.rpartition("/")[0])
+    return re.sub(
+        r'relativeToVRT="1"([^>]*)>([^<]+)<',
+        lambda found: f'relativeToVRT="0"{found[1]}>{folder}/{found[2]}?{escape(query)}<',
+        source.tags(ns="xml:VRT")["xml:VRT"],
+    )
 
 
 def _reason(error: BaseException) -> str:

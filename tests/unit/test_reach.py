@@ -164,6 +164,28 @@ class TestNetwork:
         assert (done.returncode, done.stderr) == (0, "")
         assert len(list((tmp_path / "out" / "masks").glob("*.tif"))) == 1
 
+    @pytest.mark.parametrize("query", ["", "?key=v&sig=%2B"])
+    def test_a_vrt_behind_an_address(
+        self, bundle: Path, tmp_path: Path, served: str, query: str
+    ) -> None:
+        """The query of the VRT is that of its files, and `&` in it stays whole."""
+        write_map(tmp_path / "map.tif")
+        bands = [BAND.format(n, colour) for n, colour in enumerate(("Red", "Green", "Blue"), 1)]
+        (tmp_path / "all.vrt").write_text(VRT.format("".join(bands)))
+        done = rooftrace("segment", f"{served}/all.vrt{query}", "-o", "mask.png", "--quiet")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert is_exact(tmp_path / "mask.png")
+
+    def test_a_vrt_without_its_files(self, bundle: Path, tmp_path: Path) -> None:
+        """GDAL's own reason is told, and not that there is one."""
+        bands = [BAND.format(n, colour) for n, colour in enumerate(("Red", "Green", "Blue"), 1)]
+        (tmp_path / "all.vrt").write_text(VRT.format("".join(bands)))
+        done = rooftrace("segment", "all.vrt", "-o", "mask.png", "--quiet")
+        assert done.returncode == 1
+        assert "GDAL can't read it: " in done.stderr
+        assert "map.tif" in done.stderr
+        assert "See previous exception" not in done.stderr
+
     def test_a_vrt_that_is_named_otherwise_stays_refused(
         self, bundle: Path, tmp_path: Path
     ) -> None:
