@@ -81,7 +81,10 @@ async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Qu
     segmenter, work = call.segmenter, Work(parameters.options(), ["rle"])
     Plan.check(segmenter.manifest, work.options)
     version, totals = segmenter.manifest.version, call.stages.seconds
-    turns = asyncio.Semaphore(service.concurrency)  # so that other requests come in between
+
+    # Others' requests come in between. Replicas elsewhere are shared with the requests inside.
+    share = service.admission.concurrency // (service.admission.inside + 1)
+    turns = asyncio.Semaphore(max(service.concurrency, share))
 
     async def one(upload: Upload) -> RleResult | FileProblem:
         stages = Stages()

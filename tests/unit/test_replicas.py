@@ -116,6 +116,36 @@ def test_readiness_follows_the_replicas(client: TestClient, cluster: Cluster) ->
     assert service.admission.concurrency == 2
 
 
+@pytest.mark.parametrize(("running", "most"), [(1, 2), (3, 6)])
+def test_a_batch_has_the_room_of_the_replicas(
+    client: TestClient,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    running: int,
+    most: int,
+) -> None:
+    """This process has two threads, whatever replicas do the work."""
+    service = client.app.state.service  # type: ignore[attr-defined]
+    cluster.running = running
+    wait_for(lambda: service.admission.concurrency == 2 * running)
+    segment, inside, seen = service.engine.segment, 0, [0]
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal inside
+        inside += 1
+        seen.append(inside)
+        try:
+            return await segment(*arguments)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(service.engine, "segment", counted)
+    body = part("files") * 8 + END
+    batch = client.post("/segment/rle", headers=FORM, content=body).json()
+    assert all("rle" in result for result in batch["results"])
+    assert max(seen) == most
+
+
 def test_other_models_are_noticed(
     client: TestClient, cluster: Cluster, bundle: Path, tmp_path: Path
 ) -> None:
