@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import InputError, InvalidOption
-from ..jobs.bands import KeptBands
 from ..jobs.blobs import Folder
 
 logger = logging.getLogger(__name__)
@@ -35,8 +34,8 @@ def partial_folder(target: Path) -> Path:
 @contextmanager
 def partial_run(
     target: Path, made_of: Mapping[str, str], *, resume: bool
-) -> Iterator[tuple[KeptBands, Path]]:
-    """Open the unfinished run of an output, and yield its bands and the path to write to.
+) -> Iterator[tuple[Folder, Path]]:
+    """Open the unfinished run of an output; yield the folder of its bands, and where to write.
 
     At the end, the output is moved into place.
 
@@ -64,7 +63,7 @@ def partial_run(
             )
         result = folder / target.name
         try:
-            yield KeptBands(Folder(folder), "."), result
+            yield Folder(folder), result
         except InputError:
             _remove(folder)
             raise

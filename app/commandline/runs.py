@@ -14,6 +14,7 @@ from ..errors import message_of
 from ..imaging.image import RowSource
 from ..jobs.bands import KeptBands
 from ..outputs.formats import Format
+from ..segmentation.cascade import CascadeCount
 from ..segmentation.options import Options, ResultOptions
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter, stream
@@ -82,16 +83,18 @@ class Run:
             plan = self.segmenter.plan(
                 image, self.options, buildings=self.format.buildings, notices=notices
             )
+            count = plan.count()
             if target == STANDARD:
-                bands = self.segmenter.bands(plan, image, self.cancelled)
-                segmented = self._stream(plan, image, bands, 0, source)
+                bands = self.segmenter.bands(plan, image, self.cancelled, count=count)
+                segmented = self._stream(plan, image, bands, 0, source, count)
                 sys.stdout.buffer.write(self.format.encode(segmented))
                 sys.stdout.buffer.flush()
             else:
                 made_of = self._made_of(plan, fingerprint)
-                with partial_run(target, made_of, resume=self.resume) as (kept, result):
-                    bands = self._bands(plan, image, kept)
-                    segmented = self._stream(plan, image, bands, kept.rows, source)
+                with partial_run(target, made_of, resume=self.resume) as (folder, result):
+                    kept = KeptBands(folder, ".", count)
+                    bands = self._bands(plan, image, kept, count)
+                    segmented = self._stream(plan, image, bands, kept.rows, source, count)
                     self.format.save(segmented, result)
                 if self.styled:
                     self._write_style(source, target)
@@ -109,17 +112,27 @@ class Run:
             style.write_text(self.format.style)
 
     def _stream(
-        self, plan: Plan, image: RowSource, bands: Iterable[Band], done: int, source: Source
+        self,
+        plan: Plan,
+        image: RowSource,
+        bands: Iterable[Band],
+        done: int,
+        source: Source,
+        count: CascadeCount | None,
     ) -> SegmentedStream:
         name = os.fsencode(source.file_name).decode(errors="replace")
         shown = self._with_bar(bands, plan, done, name)
-        return stream(plan, image, shown, self.cancelled, name=name)
+        return stream(plan, image, shown, self.cancelled, name=name, cascade_count=count)
 
-    def _bands(self, plan: Plan, image: RowSource, kept: KeptBands) -> Iterator[Band]:
+    def _bands(
+        self, plan: Plan, image: RowSource, kept: KeptBands, count: CascadeCount | None
+    ) -> Iterator[Band]:
         """Yield the bands that are kept, then those that are not."""
         yield from kept.read(plan, image)
         if kept.rows < image.height:
-            following = self.segmenter.bands(plan, image, self.cancelled, first=kept.rows)
+            following = self.segmenter.bands(
+                plan, image, self.cancelled, first=kept.rows, count=count
+            )
             yield from kept.save(following)
 
     def _made_of(self, plan: Plan, fingerprint: str) -> dict[str, str]:

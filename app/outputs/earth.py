@@ -4,6 +4,7 @@ A polygon has straight edges on its map. In longitude and latitude an edge that 
 is a curve, and a polygon that crosses the antimeridian or holds a pole has to be cut.
 """
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from shapely import affinity
 
 from ..errors import ImpossibleOutput
 from ..imaging.georeference import WGS84, is_on_earth
@@ -151,18 +153,19 @@ def _unrolled(
 def _cut_at_antimeridian(polygon: shapely.Polygon) -> Polygon:
     """Bring longitudes to -180 to 180 degrees, and cut a polygon that crosses that line in two.
 
-    No building spans half the earth, so a polygon that seems to crosses the line.
+    No building spans half the earth, so a polygon that seems to crosses the line. Others may be
+    whole turns away, as where longitudes are counted to 360 degrees and on.
     """
     west, _, east, _ = polygon.bounds
-    if west >= -180 and east <= 180 and east - west <= 180:
+    if east - west > 180:
+        polygon = shapely.transform(polygon, _eastward)
+    turns = math.floor((polygon.bounds[0] + 180) / 360)
+    polygon = affinity.translate(polygon, -360 * turns)
+    if polygon.bounds[2] <= 180:
         return polygon
-    joined = shapely.transform(polygon, _eastward)  # 0 to 360 degrees
     halves = [
-        shapely.intersection(joined, shapely.box(0, -90, 180, 90)),
-        shapely.transform(
-            shapely.intersection(joined, shapely.box(180, -90, 360, 90)),
-            lambda points: points - (360, 0),
-        ),
+        shapely.intersection(polygon, shapely.box(-180, -90, 180, 90)),
+        affinity.translate(shapely.intersection(polygon, shapely.box(180, -90, 540, 90)), -360),
     ]
     parts = [part for half in halves for part in shapely.get_parts(half) if part.area]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

@@ -62,9 +62,9 @@ class Rule:
 
     @property
     def least(self) -> float:
-        """Return `min_area` in these steps."""
+        """Return `min_area` in whole steps too: 100 pixels of 0.3 m are 9 m², and no less."""
         mean = 1.0 if self.row_areas is None else float(self.row_areas.mean())
-        return self.min_area * (_STEPS / mean)
+        return float(np.rint(self.min_area * (_STEPS / mean)))
 
 
 def find_buildings(bands: Iterable[Band], rule: Rule, *, each: bool = False) -> Iterator[Band]:

@@ -1,6 +1,7 @@
 """One image's plan: everything that is decided before its first patch is predicted."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +19,10 @@ from .tta import ORIENTATIONS, Orientation
 from .windows import WindowGrid, plan_windows
 
 _GSD_MARGIN = 1.01  # a grid of 0.6 m in its projection may be 0.6002 m on the ground
+_GSD_DIFFERS = 1.05
+"""Ratio of a client's GSD and the file's from which on their areas differ by a tenth."""
+_LEAST_THRESHOLD = float(np.finfo(np.float32).tiny)
+"""Probabilities are float32: a lower threshold would be 0, which invalid pixels reach."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +90,7 @@ class Plan:
         if options.combine == "vote":
             chosen = [1.0] * len(chosen)
         threshold = manifest.threshold.value if options.threshold is None else options.threshold
+        threshold = max(threshold, _LEAST_THRESHOLD)
         gsd = image.gsd if options.gsd is None else (options.gsd, options.gsd)
         row_areas, area_notices = _areas(options, image, gsd)
         seen = seen_size(image.height, image.width, _scale(manifest.gsd, gsd, options))
@@ -111,7 +117,7 @@ class Plan:
             transparent=options.background == "transparent",
             notices=(
                 *image.notices,
-                *_gsd_notices(manifest.gsd, gsd),
+                *_gsd_notices(manifest.gsd, gsd, image.gsd),
                 *area_notices,
                 *notices,
             ),
@@ -200,13 +206,18 @@ def _areas(
     return areas, () if notice is None else (notice,)
 
 
-def _gsd_notices(trained: GsdRange, gsd: Gsd | None) -> tuple[str, ...]:
+def _gsd_notices(trained: GsdRange, gsd: Gsd | None, of_file: Gsd | None) -> Iterator[str]:
     if gsd is None:
-        return ()
+        return
     mean = math.sqrt(math.prod(gsd))
-    if trained.min / _GSD_MARGIN <= mean <= trained.max * _GSD_MARGIN:
-        return ()
-    return (
-        f"The GSD of {mean:.3g} m lies outside the {trained.min:g} to {trained.max:g} m "
-        "that the models were trained at: expect a poorer mask.",
-    )
+    if not trained.min / _GSD_MARGIN <= mean <= trained.max * _GSD_MARGIN:
+        yield (
+            f"The GSD of {mean:.3g} m lies outside the {trained.min:g} to {trained.max:g} m "
+            "that the models were trained at: expect a poorer mask."
+        )
+    own = math.sqrt(math.prod(of_file or gsd))
+    if not 1 / _GSD_DIFFERS <= mean / own <= _GSD_DIFFERS:
+        yield (
+            f"gsd={mean:.3g} was used, but the georeference says {own:.3g} m per pixel: min_area, "
+            "simplify and total areas follow gsd, and the areas of outlines the georeference."
+        )

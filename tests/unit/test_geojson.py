@@ -228,6 +228,22 @@ def test_a_building_on_the_antimeridian_is_cut(
         assert feature["properties"]["area_m2"] == pytest.approx(parts, rel=0.005)
 
 
+@pytest.mark.parametrize("west", [8, -85e-5])
+def test_longitudes_may_be_counted_to_360_and_on(small_toy: Segmenter, west: float) -> None:
+    here, a_turn_on = (
+        polygons(
+            collection(
+                small_toy,
+                geotiff(picture(MASK), "EPSG:4326", Affine(1e-5, 0, x, 0, -1e-5, 50)),
+            )
+        )
+        for x in (west, west + 360)
+    )
+    assert shapely.equals_exact(
+        shapely.normalize(here), shapely.normalize(a_turn_on), tolerance=2e-7
+    ).all()
+
+
 class TestShaping:
     def test_simpler_outlines_drop_no_building(self, small_toy: Segmenter) -> None:
         pixels = np.random.default_rng(1).integers(0, 256, (80, 80, 3), np.uint8)

@@ -134,10 +134,13 @@ class TestCombining:
 
 class TestInvalidPixels:
     @pytest.mark.parametrize("combine", ["average", "vote"])
-    def test_they_are_never_building(self, small_toy: Segmenter, combine: Combine) -> None:
+    @pytest.mark.parametrize("threshold", [1e-6, 1e-300])  # which float32 does not hold
+    def test_they_are_never_building(
+        self, small_toy: Segmenter, combine: Combine, threshold: float
+    ) -> None:
         pixels = np.full((70, 50, 3), 255, np.uint8)
         valid = np.random.default_rng(1).random((70, 50)) < 0.5
-        options = Options(threshold=1e-6, combine=combine)
+        options = Options(threshold=threshold, combine=combine)
         assert small_toy.segment_image(image_of(pixels), options).mask.all()
         found = small_toy.segment_image(image_of(pixels, valid), options)
         np.testing.assert_array_equal(found.mask, valid)
@@ -238,6 +241,13 @@ class TestGsd:
             (notice,) = small_toy.plan(image, Options(gsd=gsd)).notices
             assert f"The GSD of {gsd} m lies outside the 0.3 to 0.6 m" in notice
 
+    def test_a_gsd_that_is_not_the_files_is_noticed(self, small_toy: Segmenter) -> None:
+        image = Image(scene(8, 8), gsd=(0.5, 0.5))
+        for gsd in (None, 0.48, 0.52):
+            assert small_toy.plan(image, Options(gsd=gsd)).notices == ()
+        (notice,) = small_toy.plan(image, Options(gsd=0.4)).notices
+        assert notice.startswith("gsd=0.4 was used, but the georeference says 0.5 m per pixel")
+
     def test_areas_that_differ_along_a_row_are_noticed_once(self, small_toy: Segmenter) -> None:
         wide = Affine(9000, 0, -3e6, 0, -9000, 8e6)
         image = decode_image(geotiff(scene(100, 100), transform=wide), max_pixels=10_000)
@@ -251,6 +261,13 @@ class TestGsd:
         for min_area, expected in ((0.95, 6), (0.97, 0)):
             options = Options(gsd=0.4, min_area=min_area)
             assert small_toy.segment_image(image_of(pixels), options).mask.sum() == expected
+
+    @pytest.mark.parametrize("gsd", [0.1, 0.15, 0.3, 0.5, 0.6, 1.2])
+    def test_a_building_of_that_very_area_is_one(self, small_toy: Segmenter, gsd: float) -> None:
+        pixels = np.zeros((12, 12, 3), np.uint8)
+        pixels[1:11, 1:11] = 255
+        options = Options(gsd=gsd, resample="off", min_area=round(100 * gsd**2, 2))
+        assert small_toy.segment_image(image_of(pixels), options).mask.sum() == 100
 
 
 class TestTestTimeAugmentation:
