@@ -150,7 +150,7 @@ class ImageInfo(BaseModel):
     )
     formats: dict[str, str | None] = Field(
         description="each format of results, with null, or with why it is not possible",
-        examples=[{"png": None, "geotiff": "A GeoTIFF needs the grid of a georeferenced image."}],
+        examples=[{"png": None, "geotiff": "The image has no georeference."}],
     )
 
 

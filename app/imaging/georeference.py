@@ -49,6 +49,20 @@ class GeoReference:
         identity = (a, b, c, d, e, f) == (1, 0, 0, 0, 1, 0)
         return all(map(math.isfinite, self.transform)) and a * e != b * d and not identity
 
+    @staticmethod
+    def required(georeference: "GeoReference | None") -> "GeoReference":
+        """Return a georeference, for a format that can't do without.
+
+        Raises:
+            ImpossibleOutput: the image has none.
+        """
+        if georeference is None:
+            raise ImpossibleOutput(
+                "The image has no georeference, which this format needs. Send a GeoTIFF, or choose "
+                "PNG or GeoJSON, which need none."
+            )
+        return georeference
+
     def check_grid(self) -> None:
         """Check that a map can be drawn on the transform.
 

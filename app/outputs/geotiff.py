@@ -16,8 +16,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImpossibleOutput
 from ..imaging.cog import Profile, change_cog, encode_cog, write_cog
+from ..imaging.georeference import GeoReference
 from ..imaging.image import RowSource
 from ..segmentation.options import RasterBand
 from ..segmentation.stream import Band, SegmentedStream
@@ -42,12 +42,7 @@ def check_grid(image: RowSource) -> tuple[str, ...]:
     Raises:
         ImpossibleOutput: it has none.
     """
-    if image.georeference is None:
-        raise ImpossibleOutput(
-            "A GeoTIFF needs the grid of a georeferenced image, and this image has no "
-            "georeference. Send a GeoTIFF, or ask for format=png."
-        )
-    image.georeference.check_grid()
+    GeoReference.required(image.georeference).check_grid()
     return ()
 
 

@@ -18,8 +18,9 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from ..errors import ImpossibleOutput, InvalidOption
+from ..errors import InvalidOption
 from ..extras import check_extra
+from ..imaging.georeference import GeoReference
 from ..imaging.image import RowSource
 from ..segmentation.stream import SegmentedStream
 from .footprints import Footprint, check_place, footprints
@@ -50,11 +51,7 @@ def check_table(image: RowSource) -> tuple[str, ...]:
         "pyogrio",
         error=InvalidOption,
     )
-    if image.georeference is None:
-        raise ImpossibleOutput(
-            "GeoPackage, FlatGeobuf and GeoParquet need a georeferenced image, and this image has "
-            "no georeference. Give a GeoTIFF, or ask for geojson, which can hold pixel coordinates."
-        )
+    GeoReference.required(image.georeference)
     check_place(image)
     return ()
 

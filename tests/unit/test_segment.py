@@ -249,7 +249,7 @@ class TestAccept:
         assert response.headers["content-type"] == media_type
         notice = response.headers.get_list("x-notice")[0]
         assert notice.startswith("The result is ")
-        assert "not geotiff: A GeoTIFF needs the grid of a georeferenced image" in notice
+        assert "not geotiff: The image has no georeference, which this format needs" in notice
 
     @pytest.mark.parametrize(
         "accept", ["image/tiff", "image/tiff, text/html", "image/tiff, */*;q=0"]
