@@ -20,16 +20,13 @@ from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
 from training.data import Label, Tile
 from training.evaluate import from_members
-from training.metrics import Counts, count, match_objects
+from training.metrics import JUDGING_BUILDINGS, Counts, count, match_objects
 from training.patches import predict_tile
 
 SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
 OBJECT_LIMIT = 0.01
 """How much object F1 may fall on a split. A small building hardly counts in micro Dice."""
-JUDGING_BUILDINGS = 20
-"""Labelled buildings without which a source does not judge a rule: one of them is worth more than
-`SOURCE_LIMIT` by far."""
 LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
 SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15)
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""

@@ -45,7 +45,7 @@ from training.evaluate import examine
 from training.fit import WEIGHT_STEPS, Fit, fit, held_out, tally_sources
 from training.graph import to_onnx
 from training.metrics import summarise
-from training.min_confidence import fit_min_confidence
+from training.min_confidence import COST, fit_min_confidence
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.patches import milliseconds
@@ -411,7 +411,7 @@ def _with_min_confidence(
     bound = fit_min_confidence(segmenter, tiles, progress=progress)
     chosen_by = manifest.threshold.chosen_by.partition("; min_confidence")[0]
     if bound:
-        chosen_by += "; min_confidence: the highest that costs none"
+        chosen_by += f"; min_confidence: the highest that costs at most {COST}"
     threshold = Threshold(value=manifest.threshold.value, min_confidence=bound, chosen_by=chosen_by)
     return manifest.model_copy(update={"threshold": threshold})
 

@@ -19,6 +19,9 @@ BOUNDARY_PIXELS = 3
 """How far a boundary may lie from the labelled one, in pixels."""
 FEW_PIXELS = 20
 """A patch with fewer labelled pixels is empty, and one with fewer found pixels is left alone."""
+JUDGING_BUILDINGS = 20
+"""Labelled buildings without which a source does not judge a cascade or a minimum confidence: one
+of them would be worth more than either may cost."""
 CALIBRATION_BINS = 20
 """Bins of equal width into which probabilities are sorted."""
 

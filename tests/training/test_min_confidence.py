@@ -15,7 +15,7 @@ from app.segmentation.segmenter import Segmenter, load_segmenter
 from tests.factories import EXACTLY, write_toy_bundle
 from training.data import Tile, list_tiles
 from training.metrics import count
-from training.min_confidence import HIGHEST, fit_min_confidence
+from training.min_confidence import COST, HIGHEST, fit_min_confidence
 
 THRESHOLD = 0.5
 BOUNDS = [round(THRESHOLD + step / 100, 2) for step in range(1, 41)]
@@ -83,7 +83,7 @@ def test_it_is_that_of_a_plain_search_over_served_masks(
         b_1=blobs(100, 92, seed + 20),
     )
     without = dice_with(segmenter, tiles, 0)
-    good = [b for b in BOUNDS if dice_with(segmenter, tiles, b) >= without - 1e-12]
+    good = [b for b in BOUNDS if dice_with(segmenter, tiles, b) >= without - COST]
 
     found = fit_min_confidence(segmenter, tiles)
 
@@ -111,6 +111,21 @@ def test_each_source_counts_alike(segmenter: Segmenter, tmp_path: Path) -> None:
 
     assert fit_min_confidence(segmenter, apart) == HIGHEST
     assert fit_min_confidence(segmenter, together) == 0
+
+
+def test_a_source_of_few_buildings_does_not_judge(segmenter: Segmenter, tmp_path: Path) -> None:
+    """A roof of two that is in doubt counts where no source has more, and not beside a village."""
+    two = np.zeros((40, 40)), np.zeros((40, 40), np.bool_)
+    two[0][:10, :10], two[0][20:30, :10] = 0.9, 0.6
+    two[1][:] = two[0] > 0
+    village = np.kron(np.full((5, 5), 0.9), np.pad(np.ones((6, 6)), (0, 2)))
+    village = np.concatenate([village, np.pad(np.full((6, 6), 0.6), ((0, 2), (0, 34)))])
+    label = village > 0.8
+    alone = write_tiles(tmp_path / "alone", a_1=two)
+    beside = write_tiles(tmp_path / "beside", a_1=two, b_1=(village, label))
+
+    assert fit_min_confidence(segmenter, alone) == 0
+    assert fit_min_confidence(segmenter, beside) == HIGHEST
 
 
 def test_tall_components_are_always_buildings(segmenter: Segmenter, tmp_path: Path) -> None:
