@@ -93,6 +93,26 @@ class TestCalibrate:
         monkeypatch.setattr(quantize, "LEAST_IOU", 0.9999)
         assert chosen(calibrated(bundle, tiles)) == {"convolved"}
 
+    def test_the_input_that_harms_most_is_left_out(
+        self, bundle: Path, tiles: list[Tile], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That of the last convolution of four, whose weights are the largest."""
+        ranges = {}
+        for least in (0.9, 0.97):
+            monkeypatch.setattr(quantize, "LEAST_IOU", least)
+            int8 = calibrated(bundle, tiles).members[0].int8
+            assert int8 is not None
+            ranges[least] = int8.ranges
+        assert ranges[0.9].keys() == {"pixels", "r1", "sum", "both"}
+        assert ranges[0.97] == {of: ends for of, ends in ranges[0.9].items() if of != "both"}
+
+    def test_no_more_are_left_out_than_pay(
+        self, bundle: Path, tiles: list[Tile], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(quantize, "LEAST_IOU", 0.97)
+        monkeypatch.setattr(quantize, "MOST_LEFT_OUT", 0)
+        assert chosen(calibrated(bundle, tiles)) == {"convolved"}
+
     def test_not_where_nothing_is_gained(
         self, bundle: Path, tiles: list[Tile], monkeypatch: pytest.MonkeyPatch
     ) -> None:
