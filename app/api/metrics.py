@@ -67,7 +67,7 @@ class Metrics:
         )
         self.tiles = counter(
             "rooftrace_tiles",
-            "Live tiles, by where they came from: kept, drawn of what is kept, or predicted",
+            "Live tiles, by origin: kept, drawn from kept probabilities, or predicted",
             ("origin",),
         )
         self.jobs_ended = counter(
