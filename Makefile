@@ -18,13 +18,9 @@ EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)$(comma)map
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
 
-# The runs of `make train` in order, each of which some later one goes on from or learns from; and
-# the networks that ship the mean of the weights that their last run began and ended with.
-RUNS := unet_lite_labels unet_lite unet_lite1_native unet_lite1 \
-  pspnet_scratch pspnet deeplabv3plus_scratch deeplabv3plus unet_scratch unet
-AVERAGED := deeplabv3plus unet
-MEMBERS := runs/pspnet/best.ckpt $(AVERAGED:%=runs/%/mean.ckpt) \
-  runs/unet_lite/best.ckpt runs/unet_lite1/best.ckpt
+# What `make train` exports, and before it the runs that some of it goes on from.
+MEMBERS := pspnet deeplabv3plus unet unet_lite unet_lite1
+RUNS := unet_lite_labels unet_lite unet_lite1_native unet_lite1 pspnet deeplabv3plus unet
 
 .PHONY: serve test check docs hostile soak fuzz qgis-plugin sbom train bench bench-gpu clean
 
@@ -72,11 +68,7 @@ train: $(VENV)/.dev-$(DEVICE)
 	for run in $(RUNS); do \
 	  $(TRAIN_ENV) $(BIN)/python -m training train training/configs/$$run.toml --resume || exit; \
 	done
-	for run in $(AVERAGED); do \
-	  $(BIN)/python -m training average runs/$${run}_scratch/best.ckpt runs/$$run/last.ckpt \
-	    --out runs/$$run/mean.ckpt || exit; \
-	done
-	$(BIN)/python -m training export $(MEMBERS) --out runs/bundle \
+	$(BIN)/python -m training export $(MEMBERS:%=runs/%/best.ckpt) --out runs/bundle \
 	  --validation ../shared/data/val ../shared/data/val_abroad
 
 bench: $(VENV)/.bench-$(DEVICE)

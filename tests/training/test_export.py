@@ -523,7 +523,7 @@ def test_pools_average_the_windows_that_torch_does(size: int, parts: int) -> Non
 def test_every_architecture_exports_and_serves(
     member: str, megabytes: float, tmp_path: Path
 ) -> None:
-    config = load_config(CONFIGS / f"{member}_scratch.toml", [f"member={member}"])
+    config = load_config(CONFIGS / f"{member}.toml")
     untrained = Trained(TrainingRun(config).network.eval(), config, "last.ckpt")
 
     manifest = export([untrained], tmp_path / "bundle")
