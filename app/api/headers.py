@@ -26,7 +26,7 @@ RESULT_HEADERS = {
         "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
         "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
     ),
-    "X-Model-Version": header("version of the bundle", "rooftrace-9-0123456789ab"),
+    "X-Model-Version": header("version of the bundle", "rooftrace-10-0123456789ab"),
     "X-Execution-Provider": header("runtime and precision", "OpenVINO CPU int8"),
     "X-Building-Fraction": header("share of building among the valid pixels", 0.123456, "number"),
     "X-Building-Count": header(
