@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
 
 
 class _Turns:
-    """Lets connections with refused bodies read in turns, a few at a time.
+    """Reads the bodies of refused requests to their end, a few connections at a time.
 
     asyncio reads whatever is readable before it does anything else. Hundreds of refused bodies
     would keep the event loop from the requests that were admitted.
@@ -162,7 +162,7 @@ class _Lingering:
 
     def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
         self._transport = transport
-        # Weak: in a circle, a closed connection would stay until the garbage collector runs.
+        # A weak reference: two objects that hold each other stay until the garbage collector runs.
         self._linger = WeakMethod(linger)
         self._lingers = False
 

@@ -176,7 +176,7 @@ class Checked(APIRoute):
 
 
 class RoomFirst(Checked):
-    """A route that refuses a request before anything else if the queue is full.
+    """A route that looks at the queue first, and refuses the request if it is full.
 
     FastAPI resolves all dependencies of a route first. That was nearly half the cost of a refusal,
     and a burst brings hundreds. So this check is no dependency, and comes before keys and rates.

@@ -49,7 +49,7 @@ _PATIENCE = 60.0
 _LOOK = 1.0
 """Seconds between two counts of the replicas."""
 _NOTICE = 5.0
-"""Least seconds between two calls of `redeployed`."""
+"""`redeployed` is called at most once in so many seconds."""
 _OBJECTS = 500_000_000
 """Bytes of Ray's object store in a cluster that is begun here: it holds uploads and results."""
 _CHUNK, _AT_ONCE = 8, 4

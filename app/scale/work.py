@@ -82,7 +82,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Record:
-    """The record of a segmented tile. It is a `Drawing`, with the values of the tile's plan.
+    """The record of a segmented tile: what a `Drawing` needs, from the tile's plan.
 
     `made_of` names everything that decided it. `buildings` counts those inside the tile, `parts`
     those on a seam.
