@@ -1,6 +1,7 @@
 """API keys and a rate of requests for each client; both are off by default."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
@@ -40,7 +41,7 @@ class Rate:
     def __init__(self, per_minute: float) -> None:
         self._interval = 60 / per_minute
         self._burst = max(60.0, self._interval)
-        self._free_at: dict[bytes, float] = {}
+        self._free_at = OrderedDict[bytes, float]()  # the client of the last request is last
 
     def check(self, client: bytes) -> None:
         """Count a request of `client`.
@@ -56,11 +57,10 @@ class Rate:
                 f"Wait {early:.0f} seconds.",
                 early,
             )
-        if len(self._free_at) >= _MAX_CLIENTS:
-            # Forget clients whose count is at zero again. If none is, forget the longest known.
-            busy = {c: at for c, at in self._free_at.items() if at > now}
-            self._free_at = dict(list(busy.items())[-_MAX_CLIENTS + 1 :])
         self._free_at[client] = due
+        self._free_at.move_to_end(client)
+        if len(self._free_at) > _MAX_CLIENTS:
+            self._free_at.popitem(last=False)
 
 
 class Access:

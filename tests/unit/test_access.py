@@ -139,6 +139,17 @@ class TestRate:
         with pytest.raises(RateExceeded):
             rate.check(str(2 * _MAX_CLIENTS - 1).encode())
 
+    def test_it_forgets_the_client_that_was_silent_longest(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.api.access._MAX_CLIENTS", 3)
+        rate = Rate(2)
+        for client in (b"busy", b"silent", b"busy", b"other", b"new"):
+            rate.check(client)
+        with pytest.raises(RateExceeded):
+            rate.check(b"busy")
+        assert set(rate._free_at) == {b"busy", b"other", b"new"}
+
 
 def test_nothing_is_asked_unless_the_operator_wants_it() -> None:
     fields = Settings.model_fields
