@@ -5,6 +5,7 @@ All of these tests pass on the copy as it is, which is seen first. `docs/reliabi
 table.
 """
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from tests.e2e.conftest import ROOT
 
@@ -203,11 +205,15 @@ GUARDS = (
 
 
 def copied(folder: Path) -> Path:
-    """Copy what the tests need, and return the copy's root."""
+    """Copy what the tests need, compiled, and return the copy's root.
+
+    A changed file is known by its hash: its size and its second may be those of before.
+    """
     for name in ("app", "tests", "training", "docker"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "openapi.json"):
         shutil.copy(ROOT / name, folder)
+    compileall.compile_dir(folder, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
     return folder
 
 

@@ -60,6 +60,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_bundle(tmp_path_factory.mktemp("benchmarks") / "toy", threshold=0.6)
 
 
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ceiling from small matrices: the large ones keep a core busy for half a minute."""
+    monkeypatch.setitem(ceiling._SIDES, "cpu", (256,))
+
+
 def test_patches_have_their_labels(imagery: Imagery) -> None:
     patches, labels = imagery.patches(6, 224)
     assert patches.shape == (6, 224, 224, 3)
