@@ -84,7 +84,7 @@ def _is_closed(connection: socket.socket, drip: bytes) -> bool:
 
 def metric(server: Server, name: str) -> float:
     """Read one sample of the server's metrics, 0 if there is none."""
-    text = httpx2.get(f"{server.url}/metrics").text
+    text = httpx2.get(f"{server.url}/metrics", verify=False).text
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
