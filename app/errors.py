@@ -212,7 +212,8 @@ def expectation(refused: Mapping[str, Any]) -> str:
 def refusal(name: str, refused: Mapping[str, Any]) -> str:
     """Say what pydantic refused, such as "overlap must be at most 0.75, got 2"."""
     expected = expectation(refused)
-    if refused["type"] == "value_error":  # a sentence of ours, which says what came
+    if refused["type"] == "value_error" and not expected.startswith("must "):
+        # A sentence of ours, which says what came.
         return f"{name}: {expected}" if name else expected
     if refused["type"] in ("missing", "extra_forbidden", "json_invalid"):
         return f"{name} {expected}"

@@ -28,7 +28,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .errors import SettingsError, expectation
+from .errors import SettingsError, refusal
 from .runtime.choices import Backend, Device, Precision
 from .tiles.spec import TileSource, parse_sources
 
@@ -47,9 +47,9 @@ _BUCKET = re.compile(r"s3://[^/\s?#]+/[^\s?#]*[^/\s?#]/?")
 
 def _template(address: str) -> str:
     if missing := [name for name in ("{z}", "{x}", "{y}") if name not in address]:
-        raise ValueError(f"{', '.join(missing)} is missing: tiles are asked for by z, x and y")
+        raise ValueError(f"must have {', '.join(missing)} too: tiles are asked for by z, x and y")
     if not re.fullmatch(r"(https?://[^\s/;,'\"]+)?/?[^\s:;,'\"]+", address):
-        raise ValueError("it must be an https:// address or a path of this service")
+        raise ValueError("must be an https:// address or a path of this service")
     return address
 
 
@@ -176,21 +176,21 @@ class Settings(BaseSettings):
         if "://" not in address:
             return Path(address)
         if not _BUCKET.fullmatch(address):
-            raise ValueError("it must be a folder or s3://BUCKET/PREFIX")
+            raise ValueError("must be a folder or s3://BUCKET/PREFIX")
         return address
 
     @field_validator("database")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith("postgresql://"):
-            raise ValueError("it must begin with postgresql://")
+            raise ValueError("must begin with postgresql://")
         return value
 
     @field_validator("public_url")
     @classmethod
     def _is_an_address(cls, address: str | None) -> str | None:
         if address is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", address):
-            raise ValueError(f"{address!r} is no address: write https://host[:port][/path]")
+            raise ValueError("must be an address, https://host[:port][/path]")
         return address
 
     @field_validator("cors_origins", mode="before")
@@ -229,5 +229,5 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name, *inside = map(str, first["loc"])
         variable = ".".join([PREFIX + name.upper(), *inside])
-        came = "…" if name == "database" else repr(first["input"])  # it has a password
-        raise SettingsError(f"{variable}={came}: {expectation(first)}") from error
+        came = "…" if name == "database" else first["input"]  # it has a password
+        raise SettingsError(refusal(variable, {**first, "input": came})) from error

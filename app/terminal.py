@@ -2,12 +2,26 @@
 
 import argparse
 import difflib
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
+
+from .errors import refusal
+
+_FLAG = re.compile(r"-[^\d. ][^ ]*$|-[^\d. ][^ =]*=")
+"""A word that argparse takes for a flag. Others that begin with - are numbers, texts with a space,
+or standard input."""
+_KINDS: dict[object, str] = {int: "int_parsing", float: "float_parsing"}
+"""Pydantic's names for what is refused, by the type of a flag."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes whole names alone, and does not print all flags when one is wrong."""
+    """A parser that takes whole names alone, and refuses as the service does, in two lines.
+
+    What is unknown is refused before argparse asks for what is missing: `--out` may be meant for
+    `--output`, and `--log-level debug settings` names its command too late.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -16,22 +30,62 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse, and refuse what is unknown here, where it is known what would be right."""
-        parsed, unknown = super().parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        for word in self._own(words):
+            if refused := self._refused(word.partition("=")[0]):
+                self.error(refused)
+        parsed, unknown = super().parse_known_args(words, namespace)
         if unknown:
-            self.error(self._refused(unknown[0].partition("=")[0]))
+            self.error(f"{unknown[0]!r} is one argument too many")
         return parsed, unknown
 
+    def _own(self, words: Sequence[str]) -> Iterator[str]:
+        """Yield the words that argparse takes for flags of this parser, and not of a command."""
+        for word in words:
+            if word == "--" or (self._subparsers and not word.startswith("-")):
+                return
+            if _FLAG.match(word):
+                yield word
+
     def _refused(self, name: str) -> str:
-        if not name.startswith("-"):
-            return f"{name!r} is one argument too many"
-        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        meant = [flag for flag in known if flag.startswith(name)]
+        """Say why there is no such flag; nothing if there is. `-oFILE` is `-o FILE`."""
+        flags = self._option_string_actions
+        known = [flag for flag in flags if flag.startswith("--")]
+        meant = [flag for flag in known if flag.startswith(f"--{name.lstrip('-')}")]
+        if name in flags or (name[:2] in flags and not meant):
+            return ""
         meant = meant or difflib.get_close_matches(name, known, n=1)
-        return f"{name} is no option" + (f": did you mean {' or '.join(meant)}?" if meant else "")
+        if meant:
+            return f"{name} is no option: did you mean {' or '.join(meant)}?"
+        if self._subparsers:
+            return f"{name} comes too early: the command comes first, then its options"
+        return f"{name} is no option"
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        kind = _KINDS.get(action.type)
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError:
+            if kind is None:
+                raise
+            raise _refusal(action, {"type": kind, "input": arg_string}) from None
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            *others, last = [repr(choice) for choice in action.choices]
+            expected = f"{', '.join(others)} or {last}" if others else last
+            if isinstance(action.choices, range):
+                expected = f"from {action.choices[0]} to {action.choices[-1]}"
+            context = {"expected": expected}
+            raise _refusal(action, {"type": "literal_error", "ctx": context, "input": value})
 
     def error(self, message: str) -> NoReturn:
         """End with status 2, a message, and a pointer to --help."""
         self.exit(2, f"error: {message}\nusage: {self.prog} --help lists what there is\n")
+
+
+def _refusal(action: argparse.Action, refused: Mapping[str, Any]) -> argparse.ArgumentError:
+    return argparse.ArgumentError(None, refusal(action.dest, refused))
 
 
 def counted(number: int, noun: str) -> str:

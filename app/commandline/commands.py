@@ -124,7 +124,7 @@ def bulk(args: argparse.Namespace) -> int:
         from ..scale.onray import OnRay
 
         if args.workers is not None and args.workers < 1:
-            raise InvalidOption(f"--workers must be 1 or more, got {args.workers}")
+            raise InvalidOption(f"workers must be at least 1, got {args.workers}")
         crew = OnRay(args.address, args.workers)
         # Its workers are processes, with one thread each unless the settings say more.
         settings = settings.model_copy(update={"workers": settings.workers or 1})

@@ -2,25 +2,25 @@
 
 import argparse
 from collections.abc import Iterable
-from types import NoneType
-from typing import Any, get_args
+from typing import get_args
 
 from .options import Options
 
 
 def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
-    """Add a flag for each of these fields of `Options`; one that is left out is None."""
+    """Add a flag for each of these fields of `Options`; one that is left out is None.
+
+    `Options` reads their values, so that a refusal has the words that it has over HTTP.
+    """
     for name in names:
         field = Options.model_fields[name]
-        types = [kind for kind in (get_args(field.annotation) or [field.annotation]) if kind]
-        choices = types if all(isinstance(kind, str) for kind in types) else None
-        converter: Any = str if choices else next(kind for kind in types if kind is not NoneType)
+        kinds = get_args(field.annotation)
+        choices = kinds if kinds and all(isinstance(kind, str) for kind in kinds) else None
         help = " ".join((field.description or "").split()).replace("`", "").replace("%", "%%")
         if field.default is not None:
             help += f" Default: {field.default}."
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            type=converter,
             choices=choices,
             metavar=None if choices else name.upper(),
             help=help,

@@ -53,14 +53,14 @@ class TileSource(BaseModel):
     def _address(cls, url: str) -> str:
         names = sorted(_PLACEHOLDER.findall(url))
         if url.startswith("/vsi"):
-            raise ValueError("url must be a path or an http(s) address, not a name of GDAL's")
+            raise ValueError("must be a path or an http(s) address, not a name of GDAL's")
         if "://" in url or names:
             if not _HOST.match(url):
-                raise ValueError("url must begin with http:// or https:// and a host, or be a path")
+                raise ValueError("must begin with http:// or https:// and a host, or be a path")
             if names and names not in (["x", "y", "z"], ["-y", "x", "z"]):
-                raise ValueError("url must have each of {z}, {x} and {y} or {-y} once")
+                raise ValueError("must have each of {z}, {x} and {y} or {-y} once")
         elif not Path(url).is_file():
-            raise ValueError(f"there is no file {url!r}")
+            raise ValueError("must be a file that is there, or an address")
         return url
 
     @model_validator(mode="after")
@@ -93,7 +93,7 @@ def parse_sources(value: object) -> dict[str, object]:
         except ValueError as error:
             raise ValueError(f"it is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError('it must be an object of names, such as {"city": "/data/city.tif"}')
+        raise ValueError('must be an object of names, such as {"city": "/data/city.tif"}')
     for name in value:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} can't name a source: use up to 64 letters, digits, - and _")

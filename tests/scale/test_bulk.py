@@ -290,7 +290,7 @@ class TestRefusals:
         ("flags", "words"),
         [
             (["--workers", "2"], "those of --engine ray"),
-            (["--engine", "ray", "--workers", "0"], "--workers must be 1 or more, got 0"),
+            (["--engine", "ray", "--workers", "0"], "workers must be at least 1, got 0"),
             (["--zoom", "19"], "argument --zoom"),
             (["--bands", "mask"], "--bands is no option"),
         ],

@@ -213,9 +213,9 @@ def test_flags_are_those_of_a_client_who_posts_the_same_tiles(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["evaluate", "bundle", "tiles", "--tta", "all"], "argument --tta: invalid choice: 'all'"),
+        (["evaluate", "bundle", "tiles", "--tta", "all"], "tta must be 'none', 'flips' or 'd4', got 'all'"),
         (["evaluate", "bundle"], "the following arguments are required: data"),
-        (["evalute"], "invalid choice: 'evalute' (choose from 'train', 'evaluate'"),
+        (["evalute"], "command must be 'train', 'evaluate', "),
         ([], "the following arguments are required: COMMAND"),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_gate_fails_the_command_when_a_bound_is_broken(
     [
         (["nowhere", "{folder}"], "manifest.json can't be read"),
         (["{bundle}", "nowhere"], "holds no tiles"),
-        (["{bundle}", "{folder}", "--threshold", "2"], "threshold must be less than 1, got 2.0"),
+        (["{bundle}", "{folder}", "--threshold", "2"], "threshold must be less than 1, got '2'"),
         (
             ["{bundle}", "{folder}", "--models", "red,red"],
             "models must name each member once",

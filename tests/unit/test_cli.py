@@ -149,15 +149,15 @@ class TestSegment:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (["--threshold", "1.5"], "threshold must be less than 1, got 1.5"),
-            (["--overlap", "0.8"], "overlap must be at most 0.75, got 0.8"),
+            (["--threshold", "1.5"], "threshold must be less than 1, got '1.5'"),
+            (["--overlap", "0.8"], "overlap must be at most 0.75, got '0.8'"),
             (["--models", "pink"], "among red, green, blue, got pink"),
             (["--min-area", "nan"], "min_area"),
             (["--gsd", "-1"], "gsd"),
             (["--bands", "mask,nir"], "bands must be among mask, probability"),
-            (["--simplify", "-1"], "simplify must be at least 0, got -1.0"),
+            (["--simplify", "-1"], "simplify must be at least 0, got '-1'"),
             (["--rescale", "7"], "rescale must be LOW,HIGH"),
-            (["--sharpen", "501"], "sharpen must be at most 500, got 501"),
+            (["--sharpen", "501"], "sharpen must be at most 500, got '501'"),
         ],
     )
     def test_an_option_out_of_range(
@@ -263,6 +263,14 @@ def test_what_is_no_command_shows_how(
         ("models --zzz", "--zzz is no option"),
         ("settings workers", "'workers' is one argument too many"),
         ("--vers settings", "--vers is no option: did you mean --version?"),
+        ("segment a.tif --out out", "--out is no option: did you mean --output?"),
+        ("segment a.tif -out out", "-out is no option: did you mean --output?"),
+        ("bulk a --outptu b", "--outptu is no option: did you mean --output?"),
+        ("models export --fro deepness", "--fro is no option: did you mean --for?"),
+        (
+            "--log-level debug settings",
+            "--log-level comes too early: the command comes first, then its options",
+        ),
     ],
 )
 def test_an_unknown_option_is_refused_with_what_was_meant(
@@ -271,6 +279,39 @@ def test_an_unknown_option_is_refused_with_what_was_meant(
     with pytest.raises(SystemExit, match="2"):
         run(*arguments.split())
     assert capsys.readouterr().err.startswith(f"error: {error}\nusage: rooftrace")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("serve --port x", "port must be a whole number, got 'x'"),
+        ("serve --engine rays", "engine must be 'local' or 'ray', got 'rays'"),
+        ("bulk a -o b --zoom 33", "zoom must be from 1 to 18, got 33"),
+        ("bulk a -o b --zoom -1", "zoom must be from 1 to 18, got -1"),
+        ("models --for qgis", "program must be 'deepness', got 'qgis'"),
+        ("completion ksh", "shell must be 'bash', 'zsh', 'tcsh' or 'fish', got 'ksh'"),
+        ("sgment a.tif", "command must be 'serve', 'segment', "),
+        ("segment a.tif -o b --tta all", "tta must be 'none', 'flips' or 'd4', got 'all'"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_the_words_of_the_service(
+    arguments: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(*arguments.split())
+    assert capsys.readouterr().err.startswith(f"error: {error}")
+
+
+def test_a_name_that_begins_with_a_dash(
+    bundle: Path, tile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tile.parent)
+    tile.rename("-my tile.png")
+    Path("-tile.png").write_bytes(encoded(PIXELS))
+    assert run("segment", "-oout", "--", "-tile.png", "-my tile.png") == 0
+    assert run("segment", "-my tile.png", "--output=-masks/") == 0
+    assert {path.name for path in Path("out").iterdir()} == {"-tile.png", "-my tile.png"}
+    assert Path("-masks", "-my tile.png").exists()
 
 
 COMMANDS = [["serve"], ["models"], ["segment", "in/tile.png", "-o", "out"]]

@@ -1,5 +1,6 @@
 """Settings: three ways to set one, and none to misspell one without being told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_the_environment_goes_before_the_file(
 def test_what_the_command_line_says_goes_before_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOFTRACE_PORT", "4321")
     assert load_settings(port=1).port == 1
-    with pytest.raises(SettingsError, match="ROOFTRACE_PORT=70000"):
+    with pytest.raises(SettingsError, match="ROOFTRACE_PORT must be at most 65535, got 70000"):
         load_settings(port=70000)
 
 
@@ -100,9 +101,8 @@ def test_a_bad_value_is_named(
         (tmp_path / ".env").write_text(f"{variable}={value}\n")
     else:
         monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError, match=f"{variable}='{value}'") as refused:
+    with pytest.raises(SettingsError, match=f"^{variable} must .*, got '{re.escape(value)}'$"):
         load_settings()
-    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])
