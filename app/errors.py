@@ -57,7 +57,7 @@ class ImpossibleOutput(InputError):
 
 
 class InvalidInputs(InputError):
-    """Inputs of a process that are missing, unknown or out of range."""
+    """A body in JSON that can't be read as an execution: a part is missing, or of another type."""
 
 
 class NoSuchProcess(InputError):

@@ -18,7 +18,7 @@ from .api.admission import Admission
 from .api.cors import Cors
 from .api.engine import Engine
 from .api.metrics import Metrics
-from .api.middleware import Head, RequestLog
+from .api.middleware import Head, OriginForm, RequestLog
 from .api.service import Service
 from .api.tracing import Traces
 from .extras import check_extra
@@ -114,7 +114,8 @@ def create_app(
     app.add_middleware(Head)
     app.add_middleware(problems.Unforeseen)
     app.add_middleware(Cors, origins=settings.cors_origins)
-    app.add_middleware(RequestLog, metrics=metrics)  # the last is the outermost
+    app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(OriginForm)  # the last is the outermost
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(processes.router)

@@ -5,11 +5,11 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-import pydantic_core
 from fastapi import Request
 from pydantic import ValidationError
 
-from ..errors import InvalidInputs, InvalidOption, NotAcceptable, expectation
+from ..documents import read_json
+from ..errors import InvalidInputs, InvalidOption, NotAcceptable, brief, refusal
 from ..outputs.formats import FORMATS
 from ..segmentation.options import Options
 from ..settings import Settings
@@ -17,7 +17,7 @@ from .admission import Place
 from .answers import accepted
 from .engine import OUTPUT
 from .ogc import Execute
-from .parameters import RESULT_TYPES, SegmentParameters, choose_formats
+from .parameters import RESULT_TYPES, JobFormatName, SegmentParameters, choose_formats
 from .uploads import Upload, content_type, read_body, read_upload
 from .work import Work
 
@@ -38,7 +38,8 @@ async def read_execution(
     """Read the body of an execution, of either kind.
 
     Raises:
-        InvalidInputs: JSON with inputs that are missing, unknown or out of range.
+        InvalidInputs: JSON that can't be read as an execution.
+        InvalidOption: an input that is unknown or out of range, as a query parameter is refused.
         As `read_upload`.
     """
     if content_type(request) != "application/json":
@@ -55,44 +56,43 @@ async def read_execution(
     return await asyncio.to_thread(_execution, body, accepted(request))
 
 
+class _Inputs(Options):
+    """The inputs beside the image."""
+
+    format: JobFormatName | None = None
+    filename: str = "body"
+
+
 def _execution(body: bytes, accept: str) -> Execution:
     try:
-        asked = Execute.model_validate(pydantic_core.from_json(body))
+        asked = Execute.model_validate(read_json(body))
     except ValueError as error:
         raise InvalidInputs(_why(error)) from None
     if unknown := set(asked.outputs) - {OUTPUT}:
         names = ", ".join(repr(name[:40]) for name in sorted(unknown))
         raise InvalidInputs(f"outputs: there is no {names}; the one output is {OUTPUT}.")
-    inputs = dict(asked.inputs)
-    image = _image(inputs.pop("image", None))
-    filename = inputs.pop("filename", "body")
-    if not isinstance(filename, str):
-        raise InvalidInputs("inputs.filename must be text.")
-    named = _format(inputs.pop("format", None), asked)
-    try:
-        options = Options.parse(inputs)
-    except InvalidOption as error:
-        raise InvalidInputs(f"inputs: {error}") from None
+    image = _image(asked.inputs.pop("image", None))
+    inputs = _Inputs.parse(asked.inputs)
+    named = inputs.format or _format(asked)
+    options = Options(**inputs.model_dump(exclude={"format", "filename"}, exclude_unset=True))
     document = asked.response == "document"  # then `Accept` is about the document
     formats = choose_formats(named, "" if document else accept, RESULT_TYPES)
-    safe = filename.encode(errors="replace").decode()
+    safe = inputs.filename.encode(errors="replace").decode()
     return Execution(Upload(safe, image), Work(options, formats, document), named)
 
 
-def _format(name: object, asked: Execute) -> str | None:
-    """Return the format that the client names, by the input `format` or by a media type."""
+def _format(asked: Execute) -> str | None:
+    """Return the format that the client names by a media type."""
     media_type = asked.outputs[OUTPUT].format.mediaType if OUTPUT in asked.outputs else None
-    if name is not None:
-        if not isinstance(name, str) or name not in FORMATS:
-            raise InvalidInputs(f"inputs.format must be among {', '.join(FORMATS)}.")
-        return name
     if media_type is None:
         return None
     try:
         return choose_formats(None, media_type, {f.name: f.media_type for f in FORMATS.values()})[0]
     except NotAcceptable:
         offered = ", ".join(dict.fromkeys(f.media_type for f in FORMATS.values()))
-        raise InvalidInputs(f"outputs.{OUTPUT}.format.mediaType must be among {offered}.") from None
+        raise InvalidOption(
+            f"outputs.{OUTPUT}.format.mediaType must be among {offered}, got {brief(media_type)}."
+        ) from None
 
 
 def _image(given: object) -> bytes:
@@ -112,7 +112,7 @@ def _image(given: object) -> bytes:
 
 def _why(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
-        return f"The body is not JSON: {error}."
+        return f"The body is not JSON that can be read: {error}."
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"])) or "The body"
-    return f"{name} {expectation(first)}. /docs shows what an execution holds."
+    return f"{refusal(name, first)}. /docs shows what an execution holds."

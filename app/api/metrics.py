@@ -3,6 +3,7 @@
 import asyncio
 from functools import partial
 from time import perf_counter
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,12 +15,12 @@ from prometheus_client import (
     generate_latest,
 )
 
+from ..jobs.records import Kept
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 _PULSE = 0.25  # seconds between two looks at the event loop's lag
-
-JOB_STATUSES = "accepted", "running", "successful", "failed"
 
 
 class Metrics:
@@ -80,7 +81,7 @@ class Metrics:
             "Jobs that are kept, by status; of all processes that share them",
             ("status",),
         )
-        self.jobs = {status: jobs.labels(status) for status in JOB_STATUSES}
+        self.jobs = {status: jobs.labels(status) for status in get_args(Kept)}
         self.job_bytes = gauge(
             "rooftrace_job_bytes",
             "Bytes on disk of the jobs that are kept; of a running job, the most that it may need",

@@ -1,9 +1,10 @@
-"""Middleware: an id, a count and a log line for each request, and answers to HEAD."""
+"""Middleware: an id, a count and a log line for each request; absolute targets; answers to HEAD."""
 
 import logging
 import re
 import uuid
 from time import perf_counter
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from .tracing import name_request
 logger = logging.getLogger("rooftrace.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+_ABSOLUTE = re.compile(rb"https?://(?:[^/@]*@)?([^/@]+)", re.IGNORECASE)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -83,6 +85,26 @@ class RequestLog:
             line = "%s %s %d %.0f ms %s"
             values = method, path, status, 1000 * seconds, request_id
             logger.info(line, *values, extra={"fields": fields})
+
+
+class OriginForm:
+    """Take a target with scheme and host, as clients send it to a proxy, for its path and query.
+
+    Uvicorn takes it for a path. The target's host goes before `Host`.
+    Source: RFC 9112, section 3.2.2.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] == "http" and (target := _ABSOLUTE.match(scope.get("raw_path") or b"")):
+            path = scope["raw_path"][target.end() :] or b"/"
+            headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+            headers.append((b"host", target[1]))
+            scope.update(raw_path=path, path=unquote(path.decode("ascii")), headers=headers)
+        await self._app(scope, receive, send)
 
 
 class Head:

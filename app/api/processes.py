@@ -126,7 +126,8 @@ async def execute(
     """Segment an image: with `Prefer: respond-async` as a job, else at once.
 
     The body is that of the standard in JSON, or one that `POST /segment` takes, with its query
-    parameters.
+    parameters. JSON that can't be read as an execution is a 400. An option that is unknown or out
+    of range is a 422, in JSON as in the query.
     """
     _check_process(processID)
     async with call.admit() as place:

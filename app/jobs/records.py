@@ -3,11 +3,14 @@
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Status = Literal["accepted", "running", "successful", "failed", "dismissed"]
+Open = Literal["accepted", "running"]
+Finished = Literal["successful", "failed"]
+Kept = Literal[Open, Finished]
+Status = Literal[Kept, "dismissed"]
 
-FINISHED: tuple[Status, ...] = ("successful", "failed")
+FINISHED: tuple[Finished, ...] = get_args(Finished)
 
 UPLOAD = "upload"
 """Name of the file that a client sent."""

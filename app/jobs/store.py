@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import (
     JSON,
@@ -42,7 +42,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..errors import JobsAway, NoSuchJob, SettingsError, StorageFull
 from ..extras import check_extra
-from .records import FINISHED, Job
+from .records import FINISHED, Job, Open
 
 _METADATA = MetaData()
 
@@ -70,7 +70,7 @@ _JOBS = Table(
     Column("worker", String(64)),
     Column("lease_until", Float(53), nullable=False),
 )
-_IS_OPEN = _JOBS.c.status.in_(("accepted", "running"))
+_IS_OPEN = _JOBS.c.status.in_(get_args(Open))
 _AT_ONCE = 500
 """Names in one query."""
 _PATIENCE = 5

@@ -1,12 +1,12 @@
 """The operator's description of the imagery of live tiles."""
 
-import json
 import re
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..documents import read_json
 from ..errors import InvalidOption
 from ..imaging.choices import MAX_SHARPEN, parse_rescale, parse_rgb
 
@@ -89,9 +89,9 @@ def parse_sources(value: object) -> dict[str, object]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = read_json(value)
         except ValueError as error:
-            raise ValueError(f"it is not JSON: {error}") from error
+            raise ValueError(f"it is not JSON that can be read: {error}") from error
     if not isinstance(value, dict):
         raise ValueError('must be an object of names, such as {"city": "/data/city.tif"}')
     for name in value:

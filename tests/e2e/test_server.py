@@ -1,11 +1,13 @@
 """A real `rooftrace serve` over real HTTP."""
 
+import http.client
 import json
 import signal
 import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -37,6 +39,25 @@ def test_head_on_a_connection_that_goes_on(server: Server, path: str) -> None:
             head, whole = client.head(path), client.get(path)
             assert (head.status_code, head.content) == (whole.status_code, b"")
             assert head.headers["content-length"] == str(len(whole.content))
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://roofs.example.org/health/live", 200),
+        ("HTTPS://user@[::1]:8000/processes?limit=x", 422),
+        ("http://roofs.example.org", 200),
+        ("http://roofs.example.org/no%20where", 404),
+    ],
+)
+def test_a_target_may_have_scheme_and_host(server: Server, target: str, status: int) -> None:
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    with closing(connection):
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        assert answer.status == status
+        if status == 404:
+            assert "There is no '/no where' here" in json.load(answer)["detail"]
 
 
 def test_many_at_once_get_each_their_own(server: Server) -> None:

@@ -213,7 +213,10 @@ def test_flags_are_those_of_a_client_who_posts_the_same_tiles(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["evaluate", "bundle", "tiles", "--tta", "all"], "tta must be 'none', 'flips' or 'd4', got 'all'"),
+        (
+            ["evaluate", "bundle", "tiles", "--tta", "all"],
+            "tta must be 'none', 'flips' or 'd4', got 'all'",
+        ),
         (["evaluate", "bundle"], "the following arguments are required: data"),
         (["evalute"], "command must be 'train', 'evaluate', "),
         ([], "the following arguments are required: COMMAND"),

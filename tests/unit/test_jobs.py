@@ -297,37 +297,66 @@ class TestJson:
         ("body", "words"),
         [
             (b"{", ["is not JSON"]),
+            (b"[" * 10**5, ["is not JSON", "nested too deeply"]),
+            (
+                b'{"inputs": {"a": 1, "threshold": 2, "threshold": 3}}',
+                ["the key 'threshold' comes"],
+            ),
+            (
+                b'{"inputs": {}, "outputs": {"result": {}, "result": {}}}',
+                ["the key 'result' comes"],
+            ),
             (b"[]", ["The body must be an object"]),
             ({}, ["inputs is missing"]),
             ({"inputs": {}}, ["inputs.image is missing"]),
             ({"inputs": {"image": 3}}, ["inputs.image holds no text"]),
             ({"inputs": {"image": {"value": "?"}}}, ["inputs.image is not base64"]),
             ({"inputs": {"image": {"href": "http://h"}}}, ["inputs.image is a link"]),
-            ({"threshold": 7}, ["threshold must be less than 1"]),
-            ({"treshold": 0.5}, ["treshold is not an option"]),
-            ({"format": "gif"}, ["inputs.format must be among png"]),
-            ({"filename": 3}, ["inputs.filename"]),
         ],
         ids=str,
     )
     def test_wrong_inputs_are_named(
         self, client: TestClient, body: bytes | dict[str, Any], words: list[str]
     ) -> None:
-        if isinstance(body, dict) and body and "inputs" not in body:
-            body = self.body(**body)
         how: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
         headers = {"Content-Type": "application/json"}
         response = client.post(EXECUTION, headers=headers, **how)
         assert_problem(response, 400, "Invalid inputs", *words)
 
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("threshold", 7, "threshold must be less than 1, got 7"),
+            ("treshold", 0.5, "treshold is not an option"),
+            ("models", "pink", "models must be among red, green, blue, got pink"),
+            ("format", "gif", "format must be 'png', "),
+            ("rescale", "5", "rescale must be LOW,HIGH"),
+        ],
+    )
+    def test_a_wrong_option_is_refused_as_in_a_query(
+        self, client: TestClient, name: str, value: object, words: str
+    ) -> None:
+        response = client.post(EXECUTION, json=self.body(**{name: value}))
+        assert_problem(response, 422, "Invalid option", words)
+        image = {"Content-Type": "image/tiff"}
+        response = client.post(EXECUTION, params={name: str(value)}, content=MAP, headers=image)
+        assert_problem(response, 422, "Invalid option", words.split(",")[0].split(" is ")[0])
+
+    def test_a_name_that_is_no_text(self, client: TestClient) -> None:
+        response = client.post(EXECUTION, json=self.body(filename=3))
+        assert_problem(response, 422, "Invalid option", "filename must be text, got 3")
+
     def test_wrong_outputs_are_named(self, client: TestClient) -> None:
-        for outputs, word in (
-            ({"mask": {}}, "'mask'"),
-            ({"result": {"format": {"mediaType": "image/gif"}}}, "mediaType must be among"),
-            ({"result": {"transmissionMode": "reference"}}, "transmissionMode"),
+        for outputs, status, title, word in (
+            ({"mask": {}}, 400, "Invalid inputs", "'mask'"),
+            ({"result": {"transmissionMode": "reference"}}, 400, "Invalid inputs", "transmission"),
+            (
+                {"result": {"format": {"mediaType": "image/gif"}}},
+                *(422, "Invalid option", "mediaType must be among"),
+            ),
         ):
             response = client.post(EXECUTION, json=self.body() | {"outputs": outputs})
-            assert_problem(response, 400, "Invalid inputs", word)
+            assert_problem(response, status, title, word)
 
     def test_parameters_are_inputs(self, client: TestClient) -> None:
         response = client.post(f"{EXECUTION}?threshold=0.5", json=self.body())

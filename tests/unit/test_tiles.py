@@ -504,6 +504,7 @@ class TestSettings:
         ("value", "words"),
         [
             ("city.tif", "it is not JSON"),
+            ('{"city": "a.tif", "city": "b.tif"}', "the key 'city' comes more than once"),
             ("[]", "an object of names"),
             ('{"a/b": "x"}', "can't name a source"),
             ('{"city": "/nowhere.tif"}', "there is no file"),
