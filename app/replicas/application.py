@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 APPLICATION, DEPLOYMENT = "rooftrace", "models"
 
+CALLS = 4
+"""Calls that predict patches of jobs and tiles: so many at once from each service."""
+
 _LONGER, _SHORTER = 10, 300
 """Seconds for which the queue must be long or short before replicas are added or removed."""
 _CHECKED = 2
@@ -36,13 +39,17 @@ _CHECKED = 2
 
 @dataclass(frozen=True)
 class Description:
-    """The models that a replica has loaded, and how many images it works on at once."""
+    """The models that a replica has loaded, and how many images it works on at once.
+
+    `room`: how many images a service may have with the replicas, at work and waiting.
+    """
 
     manifest: Manifest
     providers: dict[str, str]
     choice: str
     fallback: str | None
     concurrency: int
+    room: int
 
 
 class Replica:
@@ -50,7 +57,7 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         self._segmenter = load_models(settings)
-        self._concurrency = concurrency_of(settings)
+        self._concurrency, self._room = concurrency_of(settings), room_of(settings)
         self._engine = Engine(
             Admission(concurrency=self._concurrency, max_waiting=0, memory=memory_of(settings))
         )
@@ -64,6 +71,7 @@ class Replica:
             predictor.choice,
             predictor.fallback,
             self._concurrency,
+            self._room,
         )
 
     async def segment(
@@ -103,6 +111,11 @@ def most_replicas(settings: Settings) -> int:
     return max(settings.replicas, settings.max_replicas or 0)
 
 
+def room_of(settings: Settings) -> int:
+    """Return how many images a service may have with the replicas, at work and waiting."""
+    return most_replicas(settings) * concurrency_of(settings) + settings.max_waiting
+
+
 def deploy(settings: Settings) -> None:
     """Run the application on the cluster that this process is connected to, without a port."""
     serve.start(proxy_location="Disabled")
@@ -122,19 +135,18 @@ def of_settings(settings: Settings) -> serve.Application:
             "database": None,  # replicas do not use it, and it holds a password
         }
     )
-    most = most_replicas(settings)
     resources: dict[str, Any] = {"num_cpus": settings.workers}
     if settings.device == "cuda":
         resources["num_gpus"] = 1
     deployment = serve.deployment(
         name=DEPLOYMENT,
         max_ongoing_requests=concurrency_of(settings),
-        # The service has a queue of its own. This one holds the images of replicas that ended.
-        max_queued_requests=most * concurrency_of(settings) + settings.max_waiting,
+        # Of each service. It has a queue of its own, and sends no more than this one takes.
+        max_queued_requests=room_of(settings) + 2 * CALLS,  # twice: a reload has two predictors
         autoscaling_config={
             "min_replicas": settings.replicas,
             "initial_replicas": settings.replicas,
-            "max_replicas": most,
+            "max_replicas": most_replicas(settings),
             "target_ongoing_requests": concurrency_of(settings),
             "upscale_delay_s": _LONGER,
             "downscale_delay_s": _SHORTER,

@@ -28,7 +28,15 @@ from ray import exceptions, serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from .application import APPLICATION, DEPLOYMENT, Description, deploy, most_replicas, workers_of
+from .application import (
+    APPLICATION,
+    CALLS,
+    DEPLOYMENT,
+    Description,
+    deploy,
+    most_replicas,
+    workers_of,
+)
 
 T = TypeVar("T")
 
@@ -52,8 +60,8 @@ _NOTICE = 5.0
 """`redeployed` is called at most once in so many seconds."""
 _OBJECTS = 500_000_000
 """Bytes of Ray's object store in a cluster that is begun here: it holds uploads and results."""
-_CHUNK, _AT_ONCE = 8, 4
-"""Patches of jobs and tiles that go to a replica in one call, and how many such calls at once."""
+_CHUNK = 8
+"""Patches of jobs and tiles that go to a replica in one call."""
 
 
 class RemoteModels:
@@ -67,6 +75,7 @@ class RemoteModels:
         self._redeployed = redeployed
         self._noticed = -_NOTICE
         self.concurrency = 1
+        self.room = asyncio.Semaphore(1)
 
     def load(self, settings: Settings) -> Segmenter:
         """Return a segmenter that has its patches predicted by the replicas.
@@ -79,6 +88,7 @@ class RemoteModels:
         except (RooftraceError, TimeoutError) as error:
             raise StartupError(f"no model replica on the Ray cluster answers: {error}") from error
         self.concurrency = described.concurrency
+        self.room = asyncio.Semaphore(described.room)
         return Segmenter(described.manifest, RemotePredictor(self, described, settings.deadline))
 
     def engine(self, admission: Admission) -> "RayEngine":
@@ -142,10 +152,14 @@ class RayEngine(Engine):
     async def segment(
         self, segmenter: Segmenter, work: Work, upload: Upload, stages: Stages, deadline: Deadline
     ) -> Answer:
-        """Have a replica segment an upload. The time that Ray itself takes counts as `queue`."""
+        """Have a replica segment an upload, once the replicas' queue has room for it.
+
+        All files of the batches inside may be more than that queue takes. The wait here, and the
+        time that Ray itself takes, count as `queue`.
+        """
         asked = work, upload, deadline.seconds, deadline.remaining
         began = perf_counter()
-        async with deadline.limit():
+        async with deadline.limit(), self._models.room:
             found = await self._models.ask("segment", *asked)
         answer, seconds = cast(tuple[Answer | RooftraceError, dict[str, float]], found)
         stages.add_remote(seconds, began)
@@ -196,7 +210,7 @@ class RemotePredictor(Predictor):
     """
 
     def __init__(self, models: RemoteModels, described: Description, seconds: float) -> None:
-        super().__init__(_AT_ONCE, _CHUNK)
+        super().__init__(CALLS, _CHUNK)
         self._models = models
         self._version = described.manifest.version
         self._seconds = seconds
@@ -204,7 +218,7 @@ class RemotePredictor(Predictor):
         self.providers = described.providers
         self.choice = described.choice
         self.fallback = described.fallback
-        self.batch_size = _AT_ONCE * _CHUNK
+        self.batch_size = CALLS * _CHUNK
 
     def _run(self, member: str, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:

@@ -220,6 +220,24 @@ def test_a_burst_is_shed_and_nothing_else(ray: Server) -> None:
         assert answer.status_code == 200 or int(answer.headers["Retry-After"]) > 0
 
 
+def test_no_file_of_an_accepted_batch_finds_the_queue_full(ray: Server) -> None:
+    """The replicas have room for 4 at work and 2 more; 6 batches at once bring 48 files."""
+    body = part("files", IMAGE) * 8 + END
+    path = f"{ray.url}/segment/rle?models=late"
+
+    def batch(_: int) -> list[str]:
+        answer = httpx2.post(path, headers=FORM, content=body, timeout=300)
+        assert answer.status_code == 200, answer.text
+        return [
+            "".join(result.get("error", {"title": ""})["title"])
+            for result in answer.json()["results"]
+        ]
+
+    with ThreadPoolExecutor(6) as clients:
+        titles = [title for titles in clients.map(batch, range(6)) for title in titles]
+    assert titles == [""] * 48
+
+
 def post(server: Server, member: str, image: bytes) -> httpx2.Response:
     path = f"{server.url}/segment?models={member}"
     return httpx2.post(path, headers=RAW, content=image, timeout=300)

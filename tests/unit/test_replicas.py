@@ -20,7 +20,7 @@ from app.bundle.manifest import load_manifest
 from app.errors import InferenceError, NotReady, QueueFull, StartupError
 from app.main import create_app
 from app.replicas import engine as module
-from app.replicas.application import APPLICATION, DEPLOYMENT, of_settings
+from app.replicas.application import APPLICATION, DEPLOYMENT, of_settings, room_of
 from app.replicas.engine import RemoteModels
 from app.settings import Settings
 from tests.factories import scene, write_toy_bundle
@@ -144,6 +144,33 @@ def test_a_batch_has_the_room_of_the_replicas(
     batch = client.post("/segment/rle", headers=FORM, content=body).json()
     assert all("rle" in result for result in batch["results"])
     assert max(seen) == most
+
+
+def test_a_batch_brings_no_more_images_than_the_queue_of_the_replicas_takes(
+    client: TestClient, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images at work in each of two replicas, and one that waits."""
+    service = client.app.state.service  # type: ignore[attr-defined]
+    cluster.running = 3  # by which a batch may bring six
+    wait_for(lambda: service.admission.concurrency == 6)
+    ask, inside, seen = service.engine._models.ask, 0, [0]
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal inside
+        inside += 1
+        seen.append(inside)
+        try:
+            return await ask(*arguments)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(service.engine._models, "ask", counted)
+    body = part("files") * 8 + END
+    batch = client.post("/segment/rle", headers=FORM, content=body).json()
+    assert all("rle" in result for result in batch["results"])
+    assert max(seen) == room_of(service.settings) == 5
+    options = of_settings(service.settings)._bound_deployment._deployment_config
+    assert max(seen) < options.max_queued_requests
 
 
 def test_other_models_are_noticed(
