@@ -54,8 +54,13 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     advice = "Change the variable, or the line in .env; `rooftrace settings` lists them all."
     yield from look("settings", partial(_read, args, settings), advice)
     for of_them in settings:
+        yield from look("limits", partial(_limits, of_them), advice)
         yield from look("machine", partial(_machine, of_them), _REPORT)
-        yield from look("models", partial(_files, of_them), "Restore the file, or use --bundle.")
+        advice = "Restore the bundle's files, or name another bundle with --bundle."
+        models = list(look("models", partial(_files, of_them), advice))
+        yield from models
+        if any(finding.state == "problem" for finding in models):
+            continue  # they can't be loaded, for the same reason
         advice = "Set ROOFTRACE_DEVICE, ROOFTRACE_BACKEND and ROOFTRACE_PRECISION to auto."
         yield from look("runtime", partial(_running, of_them), advice)
 
@@ -68,6 +73,15 @@ def _read(args: argparse.Namespace, read: "list[Settings]") -> Iterator[Finding]
     read.append(settings)
     changed = ", ".join(f"{PREFIX}{name.upper()}" for name in sorted(settings.model_fields_set))
     yield Finding("settings", "ok", changed or "all are the default ones")
+
+
+def _limits(settings: "Settings") -> Iterator[Finding]:
+    from ..api.access import access_of
+    from ..memory import memory_of
+
+    memory_of(settings)
+    access_of(settings)
+    yield Finding("limits", "ok", "the memory budget holds the largest request")
 
 
 def _machine(settings: "Settings") -> Iterator[Finding]:

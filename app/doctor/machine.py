@@ -1,5 +1,6 @@
 """Cores, memory, disk and port."""
 
+import errno
 import http.client
 import os
 import shutil
@@ -111,6 +112,10 @@ def _bucket(address: str) -> Finding:
 
 def try_folder(name: str, folder: Path) -> Finding:
     """Check that a folder can be written to and has room."""
+    if not folder.is_dir():
+        return Finding(
+            name, "problem", f"{folder} is no folder", f"Name one in {_VARIABLES[name]}."
+        )
     advice = f"Make room in {folder}, and let this user write there."
     advice += f" {_VARIABLES[name]} names another."
     try:
@@ -135,12 +140,19 @@ def port(settings: Settings) -> Iterator[Finding]:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((settings.host, settings.port))
     except OSError as error:
-        yield _taken(settings, address, error.strerror or str(error))
+        if error.errno == errno.EADDRINUSE:
+            yield _taken(settings, address)
+        else:
+            found = f"{address} can't be listened on: {error.strerror or error}"
+            advice = (
+                "Set ROOFTRACE_HOST to an address of this machine, and ROOFTRACE_PORT to a port "
+            )
+            yield Finding("port", "problem", found, f"{advice}that this user may have.")
     else:
         yield Finding("port", "ok", f"{address} is free: `rooftrace serve` can listen there")
 
 
-def _taken(settings: Settings, address: str, reason: str) -> Finding:
+def _taken(settings: Settings, address: str) -> Finding:
     """Return the finding for an address in use: Rooftrace itself, or another program."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     connection = http.client.HTTPConnection(host, settings.port, timeout=_PATIENCE)
@@ -154,7 +166,7 @@ def _taken(settings: Settings, address: str, reason: str) -> Finding:
         connection.close()
     if not ours:
         advice = "Stop the program that has it, or set ROOFTRACE_HOST and ROOFTRACE_PORT."
-        return Finding("port", "problem", f"{address} can't be listened on: {reason}", advice)
+        return Finding("port", "problem", f"another program listens on {address}", advice)
     if answer.status == http.client.OK:
         return Finding("port", "ok", f"a service answers on {address}, and is ready")
     found = f"a service answers on {address}, and is not ready: status {answer.status}"

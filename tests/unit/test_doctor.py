@@ -37,7 +37,12 @@ def port(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     port = free_port()
     monkeypatch.setenv("ROOFTRACE_PORT", str(port))
     monkeypatch.setenv("ROOFTRACE_BACKEND", "onnxruntime")
-    monkeypatch.setenv("ROOFTRACE_MEMORY_BUDGET", str(2**20))
+    for name, number in {
+        "MEMORY_BUDGET": 2**20,
+        "MAX_PIXELS": 1000,
+        "MAX_UPLOAD_BYTES": 1000,
+    }.items():
+        monkeypatch.setenv(f"ROOFTRACE_{name}", str(number))  # less than any machine has
     return port
 
 
@@ -104,10 +109,10 @@ class TestModels:
         model[len(model) // 2] ^= 1
         file.write_bytes(model)
         found = doctor(capsys, 1)
-        for name in ("models", "runtime"):
-            assert found[name]["state"] == "problem"
-            assert "green.onnx has SHA-256" in found[name]["found"]
-        assert "self-test" not in found
+        assert found["models"]["state"] == "problem"
+        assert "green.onnx has SHA-256" in found["models"]["found"]
+        assert "bundle" in found["models"]["advice"]
+        assert not found.keys() & {"runtime", "self-test"}, "one fault is one problem"
         assert found["GDAL and PROJ"]["state"] == "ok", "the rest is looked at all the same"
 
     def test_no_bundle(self, port: int, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,8 +196,8 @@ class TestMachine:
         (tmp_path / "file").touch()
         [found] = machine.jobs(settings_of(toy_bundle, jobs=tmp_path / "file"))
         assert found.state == "problem"
-        assert "Not a directory" in found.found
-        assert "ROOFTRACE_JOBS" in found.advice
+        assert found.found == f"{tmp_path / 'file'} is no folder"
+        assert found.advice == "Name one in ROOFTRACE_JOBS."
 
     def test_the_bucket_of_jobs_is_asked(
         self, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,7 +219,30 @@ class TestMachine:
             began = time.monotonic()
             found = doctor(capsys, 1)["port"]
         assert time.monotonic() - began < 30
-        assert f"127.0.0.1:{port} can't be listened on: Address already in use" in found["found"]
+        assert found["found"] == f"another program listens on 127.0.0.1:{port}"
+        assert found["advice"].startswith("Stop the program")
+
+    def test_an_address_of_another_machine(self, toy_bundle: Path) -> None:
+        [found] = machine.port(settings_of(toy_bundle, host="203.0.113.5"))
+        assert (found.state, "can't be listened on: " in found.found) == ("problem", True)
+        assert found.advice.startswith("Set ROOFTRACE_HOST to an address of this machine")
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("MEMORY_BUDGET", "1000"), ("API_KEYS", "/nowhere/keys")]
+    )
+    def test_a_setting_that_the_service_would_refuse(
+        self,
+        port: int,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        value: str,
+    ) -> None:
+        monkeypatch.setenv(f"ROOFTRACE_{name}", value)
+        found = doctor(capsys, 1)
+        assert found["limits"]["state"] == "problem"
+        assert f"ROOFTRACE_{name}" in found["limits"]["found"]
+        assert found["runtime"]["state"] == "ok"
 
     def test_a_port_that_the_service_itself_has(self, toy_bundle: Path, tmp_path: Path) -> None:
         with running_server(tmp_path, toy_bundle, backend="onnxruntime") as server:
