@@ -98,15 +98,19 @@ class Bulk:
                 told += f" and {counted(buildings, 'building')}"
             print(told, file=sys.stderr)
 
-    def _probed(self, files: Sequence[File], work: Work) -> Iterator[Tile]:
-        """Yield the files as tiles, and note the errors of those that can't be read."""
-        found = self.crew.probe(files, work)
-        bar = tqdm(found, "probing", len(files), unit="file", leave=False, disable=self.quiet)
-        for outcome in bar:
-            if outcome.result is not None:
-                yield outcome.result
-            else:
-                self._fail(outcome)
+    def _probed(self, files: Sequence[File], work: Work) -> list[Tile]:
+        """Return the files as tiles, and note the errors of those that can't be read."""
+        tiles, found = [], self.crew.probe(files, work)
+        # Closed whatever happens, so that a message that ends the run has a line of its own.
+        with tqdm(
+            found, "probing", len(files), unit="file", leave=False, disable=self.quiet
+        ) as bar:
+            for outcome in bar:
+                if outcome.result is not None:
+                    tiles.append(outcome.result)
+                else:
+                    self._fail(outcome)
+        return tiles
 
     def _segmented(self, todo: Sequence[tuple[Tile, list[Tile]]], work: Work) -> dict[str, Record]:
         """Segment tiles, and show how many km² are done, how fast, and what is left."""

@@ -10,6 +10,8 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from .. import logs
 from ..bundle.manifest import load_manifest
 from ..bundle.verification import read_model
@@ -89,7 +91,11 @@ def segment(args: argparse.Namespace) -> int:
         failed = dry_run(targets, options, format, settings.max_pixels)
         return _SOME_FAILED if failed else _OK
     make_folders(targets.values())
-    with closing(load_models(settings)) as segmenter, interruptible() as cancelled:
+    with (
+        closing(load_models(settings)) as segmenter,
+        interruptible() as cancelled,
+        logging_redirect_tqdm(),
+    ):
         Plan.check(segmenter.manifest, options)
         failed = Run(
             segmenter,
@@ -132,7 +138,8 @@ def bulk(args: argparse.Namespace) -> int:
         raise InvalidOption("--address and --workers are those of --engine ray")
     load = partial(load_models, settings)
     bulk = Bulk(Path(args.output), options, settings, load, crew, args.zoom, args.quiet)
-    return _SOME_FAILED if bulk.run(files) else _OK
+    with logging_redirect_tqdm():
+        return _SOME_FAILED if bulk.run(files) else _OK
 
 
 @contextmanager

@@ -53,20 +53,24 @@ class Run:
 
     def segment(self) -> int:
         """Segment file by file; say what is wrong with one, go on, and return how many failed."""
-        has_own_bar = len(self.targets) == 1
-        files = tqdm(self.targets.items(), unit="image", disable=self.quiet or has_own_bar)
-        for source, target in files:
-            try:
-                for notice in self._segment(source, target):
-                    tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
-            except BrokenPipeError:  # standard output was closed: no file can be written to it
-                raise
-            except Exception as error:  # whatever it is, the other files go on
-                self.summary.failed += 1
-                tqdm.write(f"error: {source}: {message_of(error)}", file=sys.stderr)
+        has_own_bar, files = len(self.targets) == 1, self.targets.items()
+        with tqdm(files, unit="image", disable=self.quiet or has_own_bar) as bar:
+            for source, target in bar:
+                self._try(source, target)
         if not self.quiet:
             print(self.summary, file=sys.stderr)
         return self.summary.failed
+
+    def _try(self, source: Source, target: Path) -> None:
+        """Segment one file, and say what there is to know about it, or what is wrong with it."""
+        try:
+            for notice in self._segment(source, target):
+                tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
+        except BrokenPipeError:  # standard output was closed: no file can be written to it
+            raise
+        except Exception as error:  # whatever it is, the other files go on
+            self.summary.failed += 1
+            tqdm.write(f"error: {source}: {message_of(error)}", file=sys.stderr)
 
     def _segment(self, source: Source, target: Path) -> tuple[str, ...]:
         """Segment one file, and return its notices."""

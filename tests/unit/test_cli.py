@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -312,6 +313,16 @@ def test_a_name_that_begins_with_a_dash(
     assert run("segment", "-my tile.png", "--output=-masks/") == 0
     assert {path.name for path in Path("out").iterdir()} == {"-tile.png", "-my tile.png"}
     assert Path("-masks", "-my tile.png").exists()
+
+
+def test_the_log_does_not_mix_with_a_bar(bundle: Path, tile: Path, tmp_path: Path) -> None:
+    shutil.copy(tile, tile.parent / "other.png")
+    done = rooftrace("segment", tile.parent, "-o", tmp_path / "out", "--log-level", "debug")
+    lines = done.stderr.splitlines()  # a bar ends with \r, which counts as the end of a line
+    logged = [line for line in lines if " DEBUG " in line]
+    assert logged
+    assert any("image/s" in line for line in lines)
+    assert not [line for line in logged if not re.match(r"20\d\d-", line)]
 
 
 COMMANDS = [["serve"], ["models"], ["segment", "in/tile.png", "-o", "out"]]
