@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyproj
@@ -299,8 +298,8 @@ class TestStreaming:
     ) -> None:
         def piped(*arguments: str) -> bytes:
             out = io.BytesIO()
-            stdin = SimpleNamespace(buffer=io.BytesIO(map_file.read_bytes()))
-            stdout = SimpleNamespace(buffer=out, flush=lambda: None)
+            stdin = io.TextIOWrapper(io.BytesIO(map_file.read_bytes()))
+            stdout = io.TextIOWrapper(out)
             with monkeypatch.context() as patch:
                 patch.setattr(sys, "stdin", stdin)
                 patch.setattr(sys, "stdout", stdout)

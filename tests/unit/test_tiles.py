@@ -497,7 +497,9 @@ class TestSettings:
         self, monkeypatch: pytest.MonkeyPatch, value: str
     ) -> None:
         monkeypatch.setenv("ROOFTRACE_PUBLIC_URL", value)
-        with pytest.raises(SettingsError, match=r"write https://host\[:port\]\[/path\]"):
+        with pytest.raises(
+            SettingsError, match=r"must be an address, https://host\[:port\]\[/path\]"
+        ):
             load_settings()
 
     @pytest.mark.parametrize(
@@ -507,7 +509,7 @@ class TestSettings:
             ('{"city": "a.tif", "city": "b.tif"}', "the key 'city' comes more than once"),
             ("[]", "an object of names"),
             ('{"a/b": "x"}', "can't name a source"),
-            ('{"city": "/nowhere.tif"}', "there is no file"),
+            ('{"city": "/nowhere.tif"}', "must be a file that is there, or an address"),
             ('{"city": "/vsicurl/http://host/a.tif"}', "not a name of GDAL's"),
             ('{"city": "ftp://host/a.tif"}', "http:// or https://"),
             ('{"city": "{z}/{x}/{y}.png"}', "http:// or https://"),
