@@ -386,11 +386,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)  # libraries speak up from warnings on
     try:
+        _check_numbers(args)
         status: int | None = args.run_command(args)
-    except (OSError, ValueError, RooftraceError) as error:
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except (ValueError, RooftraceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return status or 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Check the numbers that are not options of the masks, before any work.
+
+    Raises:
+        ValueError: one that is out of range.
+    """
+    for name, least in {"count": 1, "size": 1, "seed": 0, "seams": 0}.items():
+        value = getattr(args, name, None)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    for name in ("at_gsd", "gsd", "enlarge_from"):
+        values = getattr(args, name, None)
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, float) and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be more than 0 metres per pixel, got {value:g}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Checkpoints of our runs: weights, and the configuration they were trained with."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,10 +14,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU, executing nothing that it holds.
 
     Raises:
-        ValueError: no configuration inside, so it is not a checkpoint of `training`.
+        ValueError: it can't be read; or it holds no configuration, so it is not of `training`.
+        OSError: the file can't be read.
     """
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if "config" not in checkpoint:
+    try:
+        checkpoint: object = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:  # torch has no class of its own
+        # Its messages advise to execute what the file holds.
+        raise ValueError(
+            f"{path} can't be loaded as a checkpoint: it is damaged, or none"
+        ) from error
+    if not (isinstance(checkpoint, dict) and "config" in checkpoint):
         raise ValueError(f"{path} carries no configuration: it was not written by this package")
     return checkpoint
 

@@ -8,9 +8,13 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.errors import refusal
+
+S = TypeVar("S", bound="Section")
 
 PATCH_SIZE = 224
 """Side of a patch in pixels: what the networks train on and what the service cuts images into."""
@@ -194,11 +198,10 @@ def load_config(
 
     Raises:
         ValueError: an override without `=`, or a value that the configuration does not allow
-            (pydantic's error names the field).
+            (the message names the field).
         OSError: the file can't be read.
     """
-    with path.open("rb") as file:
-        document: dict[str, Any] = tomllib.load(file)
+    document = read_toml(path)
     for table in tables:
         for section, values in table.items():
             document[section] = {**document.get(section, {}), **deepcopy(dict(values))}
@@ -213,7 +216,35 @@ def load_config(
         for section in sections:
             table = table.setdefault(section, {})
         table[name] = _toml_value(text.strip())
-    return RunConfig.model_validate(document)
+    return validated(RunConfig, document, path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ValueError: it is not TOML.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        try:
+            return tomllib.load(file)
+        except ValueError as error:  # not TOML, or not UTF-8
+            raise ValueError(f"{path} is not TOML: {error}") from error
+
+
+def validated(model: type[S], document: Mapping[str, Any], path: Path) -> S:
+    """Return what a TOML file configures.
+
+    Raises:
+        ValueError: a value that the configuration does not allow, with its name.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {refusal(name, first)}") from error
 
 
 def _toml_value(text: str) -> object:

@@ -134,12 +134,15 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     csv.field_size_limit(_MAX_RLE)
     with path.open(newline="") as file:
         rows = csv.DictReader(file)
-        if not set(columns) <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path} has columns {rows.fieldnames}; expected {list(columns)}")
-        for row in rows:
-            if any(row[column] is None for column in columns):
-                raise ValueError(f"{path}, line {rows.line_num}: expected {list(columns)}")
-            yield row
+        try:
+            if not set(columns) <= set(found := rows.fieldnames or ()):
+                raise ValueError(f"{path} has columns {list(found)}; expected {list(columns)}")
+            for row in rows:
+                if any(row[column] is None for column in columns):
+                    raise ValueError(f"{path}, line {rows.line_num}: expected {list(columns)}")
+                yield row
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
 
 
 def described(path: Path) -> dict[str, dict[str, str]]:
@@ -150,8 +153,7 @@ def described(path: Path) -> dict[str, dict[str, str]]:
     file_path = path.parent / SOURCES_CSV
     if not file_path.exists():
         return {}
-    with file_path.open(newline="") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
+    return {row["name"]: row for row in read_rows(file_path, ("name",))}
 
 
 def stated_gsd(path: Path) -> dict[str, float]:

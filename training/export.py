@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import cast
 
@@ -78,7 +77,7 @@ def load_trained(path: Path) -> Trained:
     """
     try:
         return Trained(*load_network(path), path.name)
-    except (RuntimeError, UnpicklingError) as error:  # torch has no class of its own for either
+    except RuntimeError as error:  # torch's, of weights that do not fit
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} can't be loaded as a checkpoint: {reason}") from error
 

@@ -4,7 +4,6 @@ Arms are laid over the same base and train from the same seeds on as many sample
 compared is refused before anything is trained.
 """
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from app.segmentation.options import Combine, Options, Tta
-from training.config import RunConfig, Section, load_config
+from training.config import RunConfig, Section, load_config, read_toml, validated
 from training.data import Tile, list_tiles
 
 ArmName = Annotated[str, Field(pattern=r"^[\w.+% -]+$")]
@@ -124,8 +123,7 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
             of other budgets, seeds or validation tiles, or two that are the same.
         OSError: a file can't be read.
     """
-    with path.open("rb") as file:
-        config = ExperimentConfig.model_validate(tomllib.load(file))
+    config = validated(ExperimentConfig, read_toml(path), path)
     if len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"{path}: seeds must differ, got {list(config.seeds)}")
     overrides = list(overrides)
