@@ -1,10 +1,16 @@
-"""A tiny run, trained once, that the tests of training share."""
+"""A tiny run, trained once, that the tests of training share, and exports that are not repeated."""
 
+import io
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 
 from training.config import load_config
+from training.graph import to_onnx
+from training.network import SegmentationNetwork
 from training.scenes import write_scenes
 from training.train import train
 
@@ -53,3 +59,20 @@ def checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the tiny run ends with."""
     config = load_config(tiny, ['data.validation=["val"]'])
     return train(config, tmp_path_factory.mktemp("runs") / "tiny", progress=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exported_once() -> Iterator[None]:
+    """Each network becomes ONNX once: that takes ten seconds, and the file is the same again."""
+    files: dict[bytes, bytes] = {}
+
+    def to_onnx_once(network: SegmentationNetwork) -> bytes:
+        whole = io.BytesIO()
+        torch.save(network, whole)  # its class, its set-up and its weights
+        if (key := sha256(whole.getbuffer()).digest()) not in files:
+            files[key] = to_onnx(network)
+        return files[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.export.to_onnx", to_onnx_once)
+        yield
