@@ -24,7 +24,8 @@ from ..segmentation.stream import Band
 from .blobs import Blobs
 
 _ENDING = ".band"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, zlib.error)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, zlib.error)
+"""What reading a file raises that is gone or damaged."""
 _LEVEL = 1  # 6 takes three times as long, and leaves 2 % less
 
 
@@ -53,7 +54,7 @@ class KeptBands:
                 read, _ = _split(data)
                 if check:
                     _decode(data)
-            except _UNREADABLE:
+            except UNREADABLE:
                 break
             if read["row"] != self.rows:
                 break

@@ -75,6 +75,22 @@ class Crew:
         if (stopped := self._stops.get(id)) is not None:
             stopped.set()
 
+    def remove(self, id: str) -> None:
+        """Remove a job and its files; stop the work on it.
+
+        Raises:
+            JobsAway: the database can't be reached.
+            StorageFull: its disk is full, and the job's files made no room.
+        """
+        try:
+            self.table.remove(id)
+        except StorageFull:  # to remove a row takes room too, which the files may make
+            self.leave(id)
+            self.clear(id)
+            self.table.remove(id)
+        self.leave(id)
+        self.clear(id)
+
     def clear(self, id: str) -> None:
         """Remove the files of a job that is gone; later, if the store is away."""
         try:
@@ -183,8 +199,7 @@ class Crew:
                     if not self.table.renew(id, self.name, LEASE):
                         self.leave(id)
                 for id in self.table.expired(time.time() - self.retention):
-                    self.table.remove(id)
-                    self._left.add(id)
+                    self.remove(id)
                 self.totals, self.bytes = self.table.totals()
             with suppress(JobsAway):
                 self.blobs.check()

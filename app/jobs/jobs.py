@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -145,9 +146,7 @@ class Jobs:
             JobsAway, StorageFull: the database can't be reached, or the folder not be made.
         """
         job = self.get(id, owner)
-        self._table.remove(id)
-        self.crew.leave(id)
-        self.crew.clear(id)
+        self.crew.remove(id)
         self.crew.ended("dismissed")
         return job
 
@@ -181,8 +180,15 @@ class Jobs:
             JobsAway: the database can't be reached.
         """
         with self._opening:
-            if self._is_open:
+            was_open = self._is_open
+            if was_open and not self._is_replaced():
                 return
+            if was_open:
+                logger.error("%s was removed or replaced, with what was in it", self._folder)
+                self._table.reopen()
+                if self._shared is not None:
+                    self._shared.close()
+                    self._shared = None
             if self._folder is not None:
                 try:
                     (self._folder / "files").mkdir(parents=True, exist_ok=True)
@@ -193,7 +199,23 @@ class Jobs:
             if not self._is_shared:
                 self._take_over()
             self._is_open = True
-            self.crew.start()
+            if not was_open:
+                self.crew.start()
+
+    def _is_replaced(self) -> bool:
+        """Tell whether the folder was removed or replaced, such as by a cleaner or a mount.
+
+        The database would go on in files that have no name any more, and be lost at the next start.
+        """
+        if self._folder is None:
+            return False
+        if self._shared is None:  # to open it anew has failed
+            return True
+        try:
+            found = (self._folder / "lock").stat()
+        except OSError:
+            return True
+        return not os.path.samestat(found, os.fstat(self._shared.fileno()))
 
     def _take_over(self) -> None:
         """End the leases of processes that are gone, if this one is alone with its folder."""

@@ -1,19 +1,23 @@
 """The results of a finished job: any format, at any threshold, from the probabilities it keeps."""
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..bundle.manifest import Manifest
-from ..errors import ImpossibleOutput, InvalidOption
+from ..errors import ImpossibleOutput, InvalidOption, NoSuchJob
 from ..imaging.georeference import corners, crs_name
 from ..imaging.image import Image
 from ..outputs.formats import FORMATS, Format
 from ..segmentation.options import Options, ResultOptions
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import stream
-from ..segmentation.stream import Cancelled, SegmentedStream
-from .bands import KeptBands
+from ..segmentation.stream import Band, Cancelled, SegmentedStream
+from .bands import UNREADABLE, KeptBands
 from .blobs import Blobs
 from .records import MANIFEST, Job
+
+logger = logging.getLogger(__name__)
 
 _CASCADE_DIFFERS = (
     "The probabilities were made with the job's own threshold, at which the cascade was {was}; "
@@ -53,8 +57,11 @@ class Kept:
         """Return the stream of the image as `POST /segment` would, without asking a member.
 
         `notices` are those of the format.
+
+        Raises:
+            NoSuchJob: files of the job are gone or damaged. The stream may raise it too.
         """
-        manifest = Manifest.model_validate_json(self.blobs.read(self.job.file(MANIFEST)))
+        manifest = self._manifest()
         made = Plan.resolve(manifest, Options.parse(self.job.options), image)
         plan = Plan.resolve(manifest, options, image, buildings=format.buildings, notices=notices)
         if plan.cascade != made.cascade:
@@ -63,8 +70,30 @@ class Kept:
             plan = replace(plan, cascade=made.cascade, notices=(*plan.notices, differs))
         count = plan.count()
         kept = KeptBands(self.blobs, self.job.bands, count, check=False)
-        bands = kept.read(plan, image)
+        if kept.rows < image.height:
+            raise self._lost(f"its bands end at row {kept.rows} of {image.height}")
+        bands = self._read(kept, plan, image)
         return stream(plan, image, bands, cancelled, name=self.job.filename, cascade_count=count)
+
+    def _manifest(self) -> Manifest:
+        try:
+            return Manifest.model_validate_json(self.blobs.read(self.job.file(MANIFEST)))
+        except (OSError, ValueError) as error:
+            raise self._lost(error) from error
+
+    def _read(self, kept: KeptBands, plan: Plan, image: Image) -> Iterator[Band]:
+        try:
+            yield from kept.read(plan, image)
+        except UNREADABLE as error:
+            raise self._lost(error) from error
+
+    def _lost(self, reason: object) -> NoSuchJob:
+        """Return the error of a job whose files went while it was read, or failed with a disk."""
+        logger.warning("job %s has lost files: %s", self.job.id, reason)
+        return NoSuchJob(
+            f"The job {self.job.id} has lost its files: it was dismissed, has expired, or the "
+            "service's disk failed. Create it again."
+        )
 
 
 def describe(image: Image, filename: str) -> dict[str, object]:

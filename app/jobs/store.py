@@ -105,6 +105,11 @@ class _Database:
         """Close the connections."""
         self._engine.dispose()
 
+    def reopen(self) -> None:
+        """Connect anew, to the file that is there now; make the table if it lacks one."""
+        self._engine.dispose()
+        self._has_table = False
+
     def _make_table(self) -> None:
         try:
             _METADATA.create_all(self._engine)
@@ -134,7 +139,10 @@ class _Database:
             self.is_away = True
             reason = str(getattr(error, "orig", error)).strip()
             if "is full" in reason or "No space left" in reason:
-                raise StorageFull("The disk of the database of jobs is full.") from error
+                raise StorageFull(
+                    "The disk of the database of jobs is full. Delete jobs that are not needed, or "
+                    "try again later."
+                ) from error
             logger.warning("the database of jobs: %s", reason)
             raise JobsAway(
                 "The database of jobs can't be reached. Try again shortly; jobs that were accepted "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InferenceError
 from ..imaging.image import RowSource
 from .cascade import CascadeCount
 from .plan import Plan
@@ -116,6 +117,7 @@ class SegmentedStream:
     _area: float = field(default=0.0, init=False)
 
     def __iter__(self) -> Iterator[Band]:
+        ended = 0
         for band in self.bands:
             self.cancelled()
             valid = band.mask.size if band.valid is None else np.count_nonzero(band.valid)
@@ -125,7 +127,10 @@ class SegmentedStream:
             if self.plan.row_areas is not None:
                 self._area += float(pixels @ self.plan.row_areas[band.rows])
             self.building_count += band.building_count
+            ended = band.rows.stop
             yield band
+        if ended < self.image.height:  # else what a writer has not been given would be anything
+            raise InferenceError(f"the bands end at row {ended} of {self.image.height}")
 
     def buildings(self) -> Iterator[Building]:
         """Read the bands, and yield each building once its last row has come.

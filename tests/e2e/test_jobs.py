@@ -204,6 +204,27 @@ def test_a_full_disk_is_a_507_and_costs_nothing_else(serve: Serve, tmp_path: Pat
     assert httpx2.post(f"{server.url}/segment", files={"file": small}).status_code == 200
 
 
+def test_on_a_full_disk_jobs_can_be_dismissed(serve: Serve, tmp_path: Path) -> None:
+    """To note in the database that a job is gone takes room, which its own files make."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    bundle, folder = write_bundle(tmp_path / "bundle"), tmp_path / "jobs"
+    folder.mkdir()
+    script = f'mount -t tmpfs -o size=600k none {folder} && exec "$@"'
+    server = serve(bundle, jobs=folder, wrapper=["unshare", "--mount", "sh", "-c", script, "sh"])
+    small = encoded(PIXELS[:32, :32])
+    job = create(server, encoded(scene(100, 100)))
+    assert wait_for_end(server, job)["status"] == "successful"
+    inside = Path(f"/proc/{server.process.pid}/root{folder}")
+    with pytest.raises(OSError, match="No space left"):
+        (inside / "other").write_bytes(bytes(2**20))
+    assert try_to_create(server, small).status_code == 507
+    answer = httpx2.delete(f"{server.url}/{job}")
+    assert (answer.status_code, answer.json()["status"]) == (200, "dismissed")
+    fits = create(server, small)
+    assert wait_for_end(server, fits)["status"] == "successful"
+
+
 def test_owslib_finds_runs_and_follows(server: Server) -> None:
     """A client that knows OGC API alone."""
     client = Processes(server.url)

@@ -2,9 +2,10 @@
 
 import base64
 import re
+import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +433,51 @@ class TestFailures:
             assert "job" not in response.headers.get("location", "")
             assert client.get(f"/jobs/{id}/preview").status_code == 200
             assert 'rooftrace_jobs_ended_total{outcome="failed"} 1.0' in client.get("/metrics").text
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 255  # in the probabilities of a band
+    file.write_bytes(data)
+
+
+class TestLostFiles:
+    """A folder that something else writes to, or a job that is dismissed as its result is made."""
+
+    @pytest.mark.parametrize("harm", [_cut, _flip, Path.unlink])
+    @pytest.mark.parametrize("name", ["manifest.json", "bands/*"])
+    def test_no_result_is_made_of_what_is_left(
+        self, tmp_path: Path, bundle: Path, harm: Callable[[Path], None], name: str
+    ) -> None:
+        with serving(bundle, jobs=tmp_path) as client:
+            id = create(client, encoded(scene(300, 40)))
+            finished(client, id)
+            files = sorted((tmp_path / "files" / id).glob(name))
+            assert len(files) > 1 or name == "manifest.json"
+            harm(files[-1])
+            for format in ("png", "geojson", "rle", "coco"):
+                response = client.get(f"/jobs/{id}/results?format={format}")
+                assert response.status_code == 404, format
+                assert response.json()["type"] == f"{OGC}no-such-job"
+                assert "has lost its files" in response.json()["detail"]
+
+    def test_a_folder_that_is_removed_is_made_anew(self, tmp_path: Path, bundle: Path) -> None:
+        folder = tmp_path / "jobs"
+        with serving(bundle, jobs=folder) as client:
+            lost = create(client)
+            finished(client, lost)
+            shutil.rmtree(folder)
+            assert client.get("/jobs").json()["jobs"] == []
+            assert client.get(f"/jobs/{lost}").status_code == 404
+            id = create(client)
+            assert finished(client, id)["status"] == "successful"
+        with serving(bundle, jobs=folder) as client:
+            assert [job["jobID"] for job in client.get("/jobs").json()["jobs"]] == [id]
+            assert client.get(f"/jobs/{id}/results").status_code == 200
 
 
 class TestDismissal:

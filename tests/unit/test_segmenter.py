@@ -15,7 +15,7 @@ from app.imaging.decode import decode_image
 from app.imaging.image import Image
 from app.segmentation.options import Combine, Options, Tta
 from app.segmentation.plan import Plan
-from app.segmentation.segmenter import Segmenter, load_segmenter
+from app.segmentation.segmenter import Segmenter, load_segmenter, stream
 from app.segmentation.stream import collect
 from tests import factories
 from tests.factories import EXACTLY, TOY_WEIGHTS, scene, without_small, write_toy_bundle
@@ -367,6 +367,17 @@ class TestStopping:
             collect(small_toy.segment(small_toy.plan(image), image, cancelled))
         assert asked == 3
         assert small_toy.segment_image(image_of(scene(8, 8))).mask.shape == (8, 8)
+
+
+def test_a_stream_without_its_last_rows_is_no_result(small_toy: Segmenter) -> None:
+    """A writer would fill them with what its memory held before."""
+    image = image_of(scene(96, 96))
+    plan = small_toy.plan(image, Options(overlap=0.0))
+    *bands, _ = small_toy.bands(plan, image)
+    assert bands
+    for some in (bands, []):
+        with pytest.raises(InferenceError, match="of 96"):
+            collect(stream(plan, image, some))
 
 
 class TestLoading:
