@@ -46,6 +46,15 @@ _SWITCH = 0.0005
 after each read. With Python's 5 ms, the hundreds of reads of a burst would take seconds."""
 
 
+def hold_reloads() -> None:
+    """Hold a SIGHUP back until the server has started: it would end the process before that.
+
+    Threads that are started in between hold it too, so that the main thread gets it.
+    """
+    if hasattr(signal, "SIGHUP"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
 class Server(uvicorn.Server):
     """Uvicorn's server with an orderly stop, and a reload at SIGHUP.
 
@@ -101,6 +110,7 @@ class Server(uvicorn.Server):
         self._log_started_message(sockets or ())
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin an orderly stop; at the second signal, or before the start, end at once."""

@@ -44,10 +44,11 @@ def serve(args: argparse.Namespace) -> int:
     from ..api.admission import Admission
     from ..api.engine import Engine
     from ..api.listening import bound
-    from ..api.server import Server
+    from ..api.server import Server, hold_reloads
     from ..main import create_app
 
     settings = _settings_of(args)
+    hold_reloads()
     with ExitStack() as ended:
         sockets = ended.enter_context(bound(settings))  # before models, which take long to load
         load = load_models

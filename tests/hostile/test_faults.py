@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -23,7 +24,16 @@ import pytest
 from rasterio.transform import Affine
 
 from app.api.parameters import RESULT_TYPES
-from tests.e2e.conftest import Serve, Server, is_ready, running_server
+from tests.e2e.conftest import (
+    Serve,
+    Server,
+    command,
+    environment,
+    free_port,
+    is_ready,
+    running_server,
+    wait_until_ready,
+)
 from tests.e2e.following import wait_until
 from tests.e2e.gated import GATED, Gate
 from tests.factories import channel_graph, scene, write_toy_bundle
@@ -374,6 +384,37 @@ class TestReload:
         for _ in range(3):
             self.reload(server, "loaded")
         assert len(list(tasks.iterdir())) <= threads + 1
+
+    def test_one_that_is_asked_for_while_models_load_comes_after_the_start(
+        self, tmp_path: Path
+    ) -> None:
+        """It ended the process, without a word."""
+        bundle = exact_bundle(tmp_path / "bundle")
+        manifest, port, log = bundle / "manifest.json", free_port(), tmp_path / "log"
+        content = manifest.read_bytes()
+        manifest.unlink()
+        os.mkfifo(manifest)  # whoever reads it waits for what is written below
+        with log.open("w") as sink:
+            process = subprocess.Popen(
+                command("serve", "--port", str(port)),
+                cwd=tmp_path,
+                env=environment(bundle),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        try:
+            with manifest.open("wb") as fifo:
+                process.send_signal(signal.SIGHUP)
+                manifest.unlink()
+                manifest.write_bytes(content)
+                fifo.write(content)
+            server = Server(f"http://127.0.0.1:{port}", process, log)
+            wait_until_ready(server)
+            wait_until(lambda: metric(server, 'rooftrace_reloads_total{outcome="loaded"}') == 1)
+        finally:
+            process.kill()
+            process.wait()
 
     def test_a_damaged_one_is_refused_and_the_old_one_serves_on(
         self, serve: Serve, tmp_path: Path
