@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 
 from . import __version__
 from .api import health, page, problems, processes, routes, tiles
@@ -125,7 +124,7 @@ def create_app(
     app.include_router(health.checked)
     app.include_router(tiles.router)
     page.install(app, settings)
-    app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+    app.mount("/swagger", page.Files({}, packages=[("fastapi_swagger", "resources")]))
 
     # Relative addresses: a proxy may serve this under any path.
     @app.get("/docs", include_in_schema=False)

@@ -1,5 +1,6 @@
 """API keys and a rate of requests for each client; both are off by default."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -54,7 +55,7 @@ class Rate:
         if (early := due - now - self._burst) > 1e-9:
             raise RateExceeded(
                 f"This client may send {60 / self._interval:g} requests a minute. "
-                f"Wait {early:.0f} seconds.",
+                f"Try again in {math.ceil(early)} s.",
                 early,
             )
         self._free_at[client] = due
@@ -96,10 +97,11 @@ def read_keys(file: Path) -> Keys:
         SettingsError: it can't be read, holds no key, or one that is too easily guessed or sent.
     """
     try:
-        lines = file.read_text().splitlines()
+        text = file.read_text("utf-8-sig")  # Notepad begins a file with a byte order mark
     except (OSError, ValueError) as error:
         raise SettingsError(f"ROOFTRACE_API_KEYS={file} can't be read: {error}") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    lines = map(str.strip, text.splitlines())
+    keys = [line for line in lines if line and not line.startswith("#")]
     for number, key in enumerate(keys, 1):
         if len(key) < _SHORTEST_KEY or not key.isascii() or " " in key:
             raise SettingsError(  # without the key itself

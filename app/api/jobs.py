@@ -131,7 +131,10 @@ async def results(
 
     async with service.admission.admit(len(data)):
         providers = (job.outcome or {}).get("providers", [])
-        return await call.answer(data, begin, providers, document=document)
+        response = await call.answer(data, begin, providers, document=document)
+    if named is None:
+        response.headers["Vary"] = "Accept"
+    return response
 
 
 @router.get(

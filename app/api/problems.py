@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
-from starlette.routing import Match
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import errors
@@ -65,6 +65,8 @@ _TYPES = {
 
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses that come with Retry-After."""
+
+_METHODS = "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 RETRY_AFTER = 2
 """Seconds that a client is asked to wait after a 503: a few patches' time."""
@@ -181,8 +183,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
             return RedirectResponse(f"../{path.split('/')[-2]}{query}")
         detail = f"There is no {path!r} here. /docs lists what there is."
     if error.status_code == 405:
-        if headers.get("Allow") == "GET":
-            headers["Allow"] = "GET, HEAD"
+        headers["Allow"] = _methods(request) or headers.get("Allow", "")
         allowed = headers.get("Allow", "other methods")
         detail = f"{path} takes {allowed}, not {request.method}. /docs lists what there is."
     if error.status_code == 405 and "access-control-request-method" in request.headers:
@@ -194,6 +195,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     title = HTTPStatus(error.status_code).phrase
     problem = _problem(error.status_code, title, detail, request.state.request_id)
     return problem_response(request, problem, headers)
+
+
+def _methods(request: Request) -> str:
+    """Return the methods of a path. The framework's own 405 names those of one route alone."""
+    routes = [route for route in request.app.router.routes if not isinstance(route, Mount)]
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return ", ".join(filter(takes, _METHODS))
 
 
 def _has_a_slash_too_many(request: Request) -> bool:

@@ -130,6 +130,8 @@ class _AdmittedStream(StreamingResponse):
     def __init__(
         self, admitted: AsyncExitStack, lines: AsyncIterator[str], headers: dict[str, str]
     ) -> None:
+        # nginx would else hold lines back until they fill a buffer.
+        headers = {**headers, "X-Accel-Buffering": "no"}
         super().__init__(lines, media_type=BATCH_TYPES["ndjson"], headers=headers)
         self._admitted = admitted
 

@@ -1,8 +1,10 @@
 """Under a path prefix, behind a real nginx that takes it off."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -11,7 +13,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.browsing import choose, percent, wait_for_result
-from tests.e2e.conftest import CHROMIUM, Server, free_port, wait_until_ready
+from tests.e2e.conftest import CHROMIUM, Serve, Server, free_port, wait_until_ready
+from tests.e2e.following import wait_until
+from tests.e2e.gated import GATED, Gate
 from tests.factories import scene
 from tests.serving import assert_problem, decoded, encoded, toy_mask
 
@@ -54,7 +58,14 @@ PIXELS = scene(30, 50)
 @pytest.fixture(scope="module")
 def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The root of an nginx that has the service under two prefixes."""
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    with nginx_before(server, tmp_path_factory.mktemp("nginx")) as root:
+        yield root
+
+
+@contextmanager
+def nginx_before(server: Server, folder: Path) -> Iterator[str]:
+    """Run an nginx before a server, and yield its root."""
+    port = free_port()
     file = folder / "nginx.conf"
     file.write_text(CONFIGURATION.format(folder=folder, port=port, url=server.url))
     log = folder / "error.log"
@@ -93,6 +104,23 @@ def test_it_segments(root: str) -> None:
 def test_redirects_stay_under_it(root: str, path: str, meant: str) -> None:
     response = httpx2.get(f"{root}{path}", follow_redirects=True)
     assert (str(response.url), response.status_code) == (f"{root}{meant}", 200)
+
+
+def test_lines_of_a_batch_come_as_they_are_ready(serve: Serve, exact: Path, tmp_path: Path) -> None:
+    """By itself nginx holds back all that does not fill its buffer."""
+    server, gate = serve(exact, module=GATED), Gate(tmp_path, "requests")
+    gate.shut(1)  # an image of one band passes, and one of several waits
+    black = [np.zeros((rows, 30, 3), np.uint8) for rows in (50, 500)]
+    files = [("files", (f"{len(image)}.png", encoded(image))) for image in black]
+    (tmp_path / "nginx").mkdir()
+    with nginx_before(server, tmp_path / "nginx") as root:
+        url = f"{root}/rooftrace/segment/rle?format=ndjson"
+        with httpx2.stream("POST", url, files=files, timeout=60) as response:
+            lines = response.iter_lines()
+            assert json.loads(next(lines))["filename"] == "50.png"
+            wait_until(lambda: gate.is_reached)
+            gate.open()
+            assert json.loads(next(lines))["filename"] == "500.png"
 
 
 @in_chromium

@@ -216,7 +216,8 @@ class TestResults:
         assert client.get(f"/jobs/{id}/results").headers["content-type"] == "application/geo+json"
         wanted = {"Accept": "application/json"}
         assert client.get(f"/jobs/{free}/results", headers=wanted).json()["rle"] is not None
-        assert client.get(f"/jobs/{free}/results").headers["content-type"] == "image/png"
+        picture = client.get(f"/jobs/{free}/results")
+        assert (picture.headers["content-type"], picture.headers["vary"]) == ("image/png", "Accept")
 
     def test_an_unknown_format_is_refused_with_those_that_there_are(
         self, client: TestClient, done: str

@@ -131,6 +131,8 @@ class TestPathsAndMethods:
             ("POST", "/health/live", "GET, HEAD"),
             ("POST", "/", "GET, HEAD"),
             ("OPTIONS", "/models", "GET, HEAD"),
+            ("PUT", "/jobs/1", "GET, HEAD, DELETE"),
+            ("POST", "/page/page.js", "GET, HEAD"),
             ("BREW", "/segment", "POST"),
         ],
     )
@@ -331,6 +333,43 @@ class TestPage:
         assert {address.removeprefix("page/") for address in ours} <= names
         for label in re.findall(r'<input type="range" id="([\w-]+)"', html):
             assert f'<label for="{label}">' in html
+
+    @pytest.mark.parametrize(
+        ("accept", "media_type"),
+        [
+            ("text/html, application/xhtml+xml, */*", "text/html; charset=utf-8"),
+            ("application/json, text/html", "text/html; charset=utf-8"),
+            ("TEXT/HTML;q=0.5", "text/html; charset=utf-8"),
+            ("application/json, text/html;q=0.5", "application/json"),
+            ("application/json, text/html;q=0", "application/json"),
+            ("*/*", "application/json"),
+            ("image/png", "application/problem+json"),
+        ],
+    )
+    def test_accept_is_weighed(self, client: TestClient, accept: str, media_type: str) -> None:
+        """RFC 9110, section 12.5.1."""
+        response = client.get("/", headers={"Accept": accept})
+        assert response.headers["content-type"] == media_type
+
+    @pytest.mark.parametrize("path", ["/", "/page/page.js", "/swagger/swagger-ui.css"])
+    def test_a_copy_that_is_current_is_not_sent_again(self, client: TestClient, path: str) -> None:
+        first = client.get(path, headers=BROWSER)
+        again = client.get(path, headers={**BROWSER, "If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        for name in ("etag", "cache-control", "vary", "content-security-policy"):
+            assert again.headers.get(name) == first.headers.get(name)
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("wanted", ["bytes=0-9", "bytes=99999999-", "bytes=nonsense"])
+    @pytest.mark.parametrize("path", ["/", "/page/page.js", "/swagger/swagger-ui.css"])
+    def test_files_come_whole(
+        self, client: TestClient, method: str, wanted: str, path: str
+    ) -> None:
+        whole = client.get(path, headers=BROWSER)
+        response = client.request(method, path, headers={**BROWSER, "Range": wanted})
+        assert response.status_code == 200
+        assert response.headers["content-length"] == str(len(whole.content))
+        assert response.headers["accept-ranges"] == "none"
 
     @pytest.mark.parametrize("path", ["/", *(f"/page/{file.name}" for file in FILES)])
     def test_the_browser_is_held_to_this_service(self, client: TestClient, path: str) -> None:
