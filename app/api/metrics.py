@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 
 from ..jobs.records import Kept
+from .problems import STATUS
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -94,6 +95,14 @@ class Metrics:
             "Reloads of the bundle, by whether it was loaded or refused",
             ("outcome",),
         )
+        # A series that begins at 1 has not risen for Prometheus, so an alert would miss its first.
+        for counted, labels in (
+            (self.problems, [title for _, title in STATUS.values()]),
+            (self.jobs_ended, ["successful", "failed", "dismissed"]),
+            (self.reloads, ["loaded", "refused"]),
+        ):
+            for label in labels:
+                counted.labels(label)
         self.fallback = gauge(
             "rooftrace_cpu_fallback", "1 if the CPU is used although there is a GPU"
         )

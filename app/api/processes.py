@@ -1,6 +1,7 @@
 """The process of OGC API - Processes: its description, and its execution now or as a job."""
 
 import asyncio
+import logging
 import re
 from typing import Annotated
 
@@ -33,6 +34,8 @@ from .parameters import SegmentParameters
 from .problems import responses
 from .service import RoomFirst, checked_router
 from .uploads import unless_gone
+
+logger = logging.getLogger(__name__)
 
 router = checked_router("processes")
 executions = checked_router("processes", RoomFirst)
@@ -166,6 +169,7 @@ async def _create(call: Call, asked: Execution) -> Response:
         return await asyncio.to_thread(service.jobs.add, job, upload.data, pixels)
 
     job = await unless_gone(call.request, keep())
+    logger.info("request %s created job %s", call.request.state.request_id, job.id)
     headers = {"Location": f"../../jobs/{job.id}", "Preference-Applied": "respond-async"}
     body = status_info(job, "../../").model_dump_json()
     return Response(body, 201, headers=headers, media_type="application/json")

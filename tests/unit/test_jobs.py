@@ -591,6 +591,16 @@ def test_a_preview_is_the_upload_in_small(client: TestClient) -> None:
     np.testing.assert_array_equal(decoded(client.get(f"/jobs/{id}/preview").content), PIXELS)
 
 
+def test_the_log_names_the_request_that_created_a_job(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    headers = {**ASYNC, "X-Request-Id": "of-the-client"}
+    id = client.post(EXECUTION, files={"file": PNG}, headers=headers).json()["jobID"]
+    finished(client, id)
+    assert f"request of-the-client created job {id}" in caplog.messages
+
+
 def test_metrics_count_jobs(tmp_path: Path, bundle: Path) -> None:
     with serving(bundle, jobs=tmp_path) as client:
         finished(client, create(client))
