@@ -65,7 +65,9 @@ class TestQueue:
                 await until(lambda: all(e.asked.is_set() for e in inside))
                 ready = Exchange(app, "GET", "/health/ready")
                 await ready.run()
-                refused = await Exchange(app, "POST", path, FORM).run()
+                refused = Exchange(app, "POST", path, FORM)
+                refused.body(END)  # so that it would end if it was let in
+                await refused.run()
                 live = await Exchange(app, "GET", "/health/live").run()
                 assert live.response.status_code == 200
                 for exchange in inside:
