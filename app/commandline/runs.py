@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -10,7 +11,7 @@ from time import perf_counter
 from tqdm import tqdm
 
 from .. import __version__
-from ..errors import message_of
+from ..errors import InvalidOption, message_of
 from ..imaging.image import RowSource
 from ..jobs.bands import KeptBands
 from ..outputs.formats import Format
@@ -95,7 +96,10 @@ class Run:
                 sys.stdout.buffer.flush()
             else:
                 made_of = self._made_of(plan, fingerprint)
-                with partial_run(target, made_of, resume=self.resume) as (folder, result):
+                with (
+                    _written(target),
+                    partial_run(target, made_of, resume=self.resume) as (folder, result),
+                ):
                     kept = KeptBands(folder, ".", count)
                     bands = self._bands(plan, image, kept, count)
                     segmented = self._stream(plan, image, bands, kept.rows, source, count)
@@ -173,6 +177,20 @@ class Run:
                     pace = 60 * (before - done) * row / (perf_counter() - started)
                     bar.set_postfix_str(f"{pace:.3g} {unit}/min", refresh=False)
                     bar.update(new * row)
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[None]:
+    """Have errors of the system name the result, as the input was open before.
+
+    Raises:
+        InvalidOption: the result can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvalidOption(f"{target} can't be written: {reason}") from error
 
 
 def dry_run(

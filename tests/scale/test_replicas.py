@@ -221,21 +221,22 @@ def test_a_burst_is_shed_and_nothing_else(ray: Server) -> None:
 
 
 def test_no_file_of_an_accepted_batch_finds_the_queue_full(ray: Server) -> None:
-    """The replicas have room for 4 at work and 2 more; 6 batches at once bring 48 files."""
+    """The replicas have room for 4 at work and 2 more; batches at once bring up to 48 files."""
     body = part("files", IMAGE) * 8 + END
     path = f"{ray.url}/segment/rle?models=late"
 
     def batch(_: int) -> list[str]:
         answer = httpx2.post(path, headers=FORM, content=body, timeout=300)
-        assert answer.status_code == 200, answer.text
-        return [
-            "".join(result.get("error", {"title": ""})["title"])
-            for result in answer.json()["results"]
-        ]
+        if answer.status_code == 503:  # at the door
+            assert int(answer.headers["Retry-After"]) > 0
+            return []
+        results = answer.json()["results"]
+        return [result.get("error", {}).get("title", "") for result in results]
 
     with ThreadPoolExecutor(6) as clients:
         titles = [title for titles in clients.map(batch, range(6)) for title in titles]
-    assert titles == [""] * 48
+    assert set(titles) == {""}
+    assert len(titles) >= 4 * 8
 
 
 def post(server: Server, member: str, image: bytes) -> httpx2.Response:

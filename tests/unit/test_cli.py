@@ -315,6 +315,14 @@ def test_a_name_that_begins_with_a_dash(
     assert Path("-masks", "-my tile.png").exists()
 
 
+def test_a_result_that_cannot_be_written_is_named(
+    bundle: Path, tile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("segment", tile, "-o", "/proc/mask.png", "--quiet") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tile}: /proc/mask.png can't be written: ")
+
+
 def test_the_log_does_not_mix_with_a_bar(bundle: Path, tile: Path, tmp_path: Path) -> None:
     shutil.copy(tile, tile.parent / "other.png")
     done = rooftrace("segment", tile.parent, "-o", tmp_path / "out", "--log-level", "debug")
