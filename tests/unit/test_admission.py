@@ -155,6 +155,7 @@ class TestMemory:
                 await until(first.asked.is_set)
                 reserved = app.state.service.admission.memory.reserved
                 second = Exchange(app, "POST", "/segment", RAW | {"Content-Length": "2001"})
+                second.body(PNG)  # so that it would end if there was room
                 await second.run()
                 first.body(PNG)
                 return await task, second, reserved, app.state.service.admission.memory.reserved
