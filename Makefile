@@ -69,7 +69,7 @@ train: $(VENV)/.dev-$(DEVICE)
 	  $(TRAIN_ENV) $(BIN)/python -m training train training/configs/$$run.toml --resume || exit; \
 	done
 	$(BIN)/python -m training export $(MEMBERS:%=runs/%/best.ckpt) --out runs/bundle \
-	  --validation ../shared/data/val ../shared/data/val_abroad
+	  --validation ../shared/data/val ../shared/data/val_abroad --negatives ../shared/data/negatives
 
 bench: $(VENV)/.bench-$(DEVICE)
 	$(BIN)/python -m benchmarks

@@ -84,6 +84,7 @@ def _export(args: argparse.Namespace) -> None:
         args.out,
         name=args.name,
         validation=args.validation,
+        negatives=args.negatives,
         calibration=list(dict.fromkeys(trained_on)),
         gsd=tuple(args.gsd),
         enlarge_from=args.enlarge_from,
@@ -106,6 +107,7 @@ def _fit(args: argparse.Namespace) -> None:
         add=add,
         sources=data_sources([one.config for one in add]),
         enlarge_from=args.enlarge_from,
+        negatives=args.negatives,
         calibration=args.calibration,
         notes=args.note,
         progress=not args.quiet,
@@ -199,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     # Flags that several commands have.
-    quiet, overriding, noted, scored = (Parser(add_help=False) for _ in range(4))
+    quiet, overriding, noted, fitted, scored = (Parser(add_help=False) for _ in range(5))
     quiet.add_argument("--quiet", action="store_true", help="no progress bar")
     overriding.add_argument(
         "--set",
@@ -208,6 +210,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECTION.KEY=VALUE",
         help="override a value of the configuration, or of all arms, such as trainer.epochs=3 "
         "(repeatable)",
+    )
+    fitted.add_argument(
+        "--negatives",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="TILES",
+        help="folders or CSV files with tiles that are `empty` in SOURCES.csv: those that no "
+        "network trained on judge the cascade, and false buildings are counted there",
     )
     noted.add_argument(
         "--note", action="append", default=[], help="a line for the model card (repeatable)"
@@ -268,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         help="status 1 unless the ensemble's score keeps it; also NAME<=BOUND (repeatable)",
     )
 
-    command = add(_export, "make a bundle that can be served", quiet, noted)
+    command = add(_export, "make a bundle that can be served", quiet, noted, fitted)
     command.add_argument("checkpoints", type=Path, nargs="+", help="one per member")
     command.add_argument("--out", type=Path, required=True, help="such as models/NAME")
     command.add_argument("--name", help="name of the bundle (default: that of its folder)")
@@ -296,7 +307,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command = add(
-        _fit, "copy a bundle, with everything that is fitted fitted to other tiles", quiet, noted
+        _fit,
+        "copy a bundle, with everything that is fitted fitted to other tiles",
+        quiet,
+        noted,
+        fitted,
     )
     command.add_argument("bundle", type=Path, help="folder of the bundle")
     command.add_argument("data", type=Path, nargs="+", help="folders or CSV files with labels")

@@ -19,6 +19,7 @@ def model_card(
     *,
     notes: Sequence[str],
     validation: Sequence[Path],
+    negatives: Sequence[Path] = (),
     calibration: Sequence[Path] = (),
 ) -> str:
     """Write the card in Markdown: from the manifest and the notes, and nothing besides."""
@@ -30,7 +31,7 @@ def model_card(
         "Recipe": _recipe(runs),
         "Scores": _scores(manifest.evaluation),
         "Use and limits": _limits(manifest),
-        "Reproduce": _commands(manifest, runs, validation, calibration),
+        "Reproduce": _commands(manifest, runs, validation, negatives, calibration),
         "Notes": "\n".join(f"- {note}" for note in notes),
         "Tools": _tools(manifest),
     }
@@ -179,6 +180,13 @@ def _scores(evaluation: Evaluation | None) -> str:
         for threshold, dice in evaluation.threshold_curve.items()
         if threshold.endswith(("0", "5"))
     ]
+    unbuilt = evaluation.negatives
+    negatives = (
+        f"On {unbuilt.found} of {unbuilt.tiles} tiles that surely have no building, and that no "
+        f"network trained on, one of {FEW_PIXELS} pixels or more is found.\n\n"
+        if unbuilt
+        else ""
+    )
     unseen = [(source, f"{dice:.4f}") for source, dice in evaluation.held_out.items()]
     return (
         f"On {evaluation.images} images of {evaluation.split}, through the path that serves, with "
@@ -191,7 +199,7 @@ def _scores(evaluation: Evaluation | None) -> str:
         "was found; `calibration_error` says how far, on average, a probability lies from the "
         "share of buildings among pixels of that probability. No GSD was told. Weights and "
         "threshold were chosen on these same images, so the scores are a little too good.\n\n"
-        f"{_table(('', *evaluation.ensemble), cells)}\n\n"
+        f"{_table(('', *evaluation.ensemble), cells)}\n\n{negatives}"
         "The ensemble's `dice_micro` at other thresholds (probabilities rounded to 1/255):\n\n"
         f"{_table(('threshold', 'dice_micro'), curve)}\n\n"
         "The ensemble's `dice_micro` on each source, with weights and threshold fitted to the "
@@ -223,6 +231,7 @@ def _commands(
     manifest: Manifest,
     runs: Sequence[RunConfig],
     validation: Sequence[Path],
+    negatives: Sequence[Path],
     calibration: Sequence[Path],
 ) -> str:
     """Say how to come to the bundle again, from the data on."""
@@ -234,12 +243,13 @@ def _commands(
     }
     first = " ".join(path for name, path in checkpoints.items() if name not in manifest.joined)
     tail = "".join(f" {quote(str(path))}" for path in validation)
+    empty = " --negatives" * bool(negatives) + "".join(f" {quote(str(p))}" for p in negatives)
     gsd = f" --gsd {manifest.gsd.min:g} {manifest.gsd.max:g}"
     enlarged = manifest.gsd.enlarge_from
     enlarge = "" if enlarged is None else f" --enlarge-from {enlarged:g}"
     lines.append(
         f"python -m training export {first} --out models/{exported}{gsd}{enlarge}"
-        + (f" --validation{tail}" if validation else "")
+        + (f" --validation{tail}{empty}" if validation else "")
     )
     if manifest.refitted_from:
         seen = "".join(f" {quote(str(path))}" for path in calibration)
@@ -247,7 +257,9 @@ def _commands(
         added = "".join(f" {checkpoints[name]}" for name in manifest.joined)
         add = f" --add{added}" if added else ""
         out = f"--out models/{manifest.name}"
-        lines.append(f"python -m training fit models/{exported}{tail}{add}{int8}{enlarge} {out}")
+        lines.append(
+            f"python -m training fit models/{exported}{tail}{add}{empty}{int8}{enlarge} {out}"
+        )
     if validation:
         lines.append(f"python -m training evaluate models/{manifest.name}{tail}")
     return "```\n" + "\n".join(lines) + "\n```"

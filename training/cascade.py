@@ -20,11 +20,13 @@ from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
 from training.data import Label, Tile
 from training.evaluate import from_members
-from training.metrics import JUDGING_BUILDINGS, Counts, count, match_objects
+from training.metrics import JUDGING_BUILDINGS, Counts, count, has_building, match_objects
 from training.patches import predict_tile
 
 SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
+NEGATIVE_LIMIT = 0.02
+"""How much the share of negatives with a building may rise."""
 OBJECT_LIMIT = 0.01
 """How much object F1 may fall on a split. A small building hardly counts in micro Dice."""
 LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
@@ -34,21 +36,28 @@ SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12, 0.1
 
 @dataclass(frozen=True)
 class _Score:
-    """What micro Dice and object F1 are made of."""
+    """What micro Dice and object F1 are made of, and the number of tiles with a building."""
 
     pixels: Counts = field(default_factory=Counts)
     objects: Counts = field(default_factory=Counts)
+    built: int = 0
 
     def __add__(self, other: "_Score") -> "_Score":
-        return _Score(self.pixels + other.pixels, self.objects + other.objects)
+        return _Score(
+            self.pixels + other.pixels, self.objects + other.objects, self.built + other.built
+        )
 
 
 @dataclass(eq=False)
 class _Outcome:
-    """Scores of all tiles by group (a split or a source), and patches that were decided alone."""
+    """Scores of all tiles by group (a split or a source), and patches that were decided alone.
+
+    `built` is the number of negatives on which a building is found.
+    """
 
     scores: defaultdict[str, _Score] = field(default_factory=lambda: defaultdict(_Score))
     alone: int = 0
+    built: int = 0
 
     def add(self, groups: Sequence[str], score: _Score, alone: int) -> None:
         for group in groups:
@@ -69,13 +78,15 @@ def fit_cascade(
     splits: Mapping[str, Sequence[Tile]],
     times: Mapping[str, float],
     *,
+    negatives: Sequence[Tile] = (),
     progress: bool = False,
 ) -> Cascade | None:
     """Find the rule that spares most time and keeps the masks as good on every split and source.
 
     `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` and
     object F1 by at most `OBJECT_LIMIT` on a split; micro Dice falls by at most `SOURCE_LIMIT` on a
-    source of `JUDGING_BUILDINGS` or more. `times` are those that each member takes for a patch.
+    source of `JUDGING_BUILDINGS` or more. On `negatives`, tiles without a building, the share with
+    one rises by at most `NEGATIVE_LIMIT`. `times` are those that each member takes for a patch.
     None where there is but one member, or where no rule that keeps to the limits decides a patch
     alone.
     """
@@ -89,16 +100,29 @@ def fit_cascade(
     ]
     whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
     tiles = [(split, tile) for split, of in splits.items() for tile in of]
-    for split, tile in tqdm(tiles, desc="cascade", unit="tile", disable=not progress):
-        trial = _Trial.of(segmenter, tile)
-        groups = split, f"{split}/{tile.source}"
-        whole.add(groups, trial.score(None), 0)
-        for rule, outcome in zip(rules, outcomes, strict=True):
-            outcome.add(groups, trial.score(rule), trial.alone(rule))
-        patches += int(np.count_nonzero(trial.is_predicted))
+    with tqdm(
+        total=len(tiles) + len(negatives), desc="cascade", unit="tile", disable=not progress
+    ) as bar:
+        for split, tile in tiles:
+            trial = _Trial.of(segmenter, tile)
+            groups = split, f"{split}/{tile.source}"
+            whole.add(groups, trial.score(None), 0)
+            for rule, outcome in zip(rules, outcomes, strict=True):
+                outcome.add(groups, trial.score(rule), trial.alone(rule))
+            patches += int(np.count_nonzero(trial.is_predicted))
+            bar.update()
+        for tile in negatives:
+            trial = _Trial.of(segmenter, tile)
+            whole.built += trial.score(None).built
+            for rule, outcome in zip(rules, outcomes, strict=True):
+                outcome.built += trial.score(rule).built
+            bar.update()
 
+    may_rise = NEGATIVE_LIMIT * len(negatives)
     spared = [
-        outcome.alone * (sum(times.values()) - times[rule.member]) * _keeps(outcome, whole, splits)
+        outcome.alone
+        * (sum(times.values()) - times[rule.member])
+        * (_keeps(outcome, whole, splits) and outcome.built - whole.built <= may_rise)
         for rule, outcome in zip(rules, outcomes, strict=True)
     ]
     best = int(np.argmax(spared))
@@ -106,6 +130,7 @@ def fit_cascade(
         return None
     rule, outcome = rules[best], outcomes[best]
     described = " and ".join(f"{split} ({len(of)} images)" for split, of in splits.items())
+    beside = f"; {len(negatives)} images without a building" if negatives else ""
     return Cascade(
         member=rule.member,
         doubt=rule.doubt,
@@ -113,7 +138,7 @@ def fit_cascade(
         alone=round(outcome.alone / patches, 4),
         dice_micro_change=round(min(outcome.dice_change(whole, split) for split in splits), 6),
         object_f1_change=round(min(outcome.f1_change(whole, split) for split in splits), 6),
-        fitted_on=f"{described}, {patches} patches",
+        fitted_on=f"{described}, {patches} patches{beside}",
     )
 
 
@@ -174,7 +199,9 @@ class _Trial:
                 together = np.where(decided[:, np.newaxis, np.newaxis], first, together)
             bands = list(stitch(self.plan, together[:, np.newaxis]))
             mask = from_members(self.alone_plan, self.image, bands).mask
-            self._known[key] = _Score(count(mask, self.label), match_objects(mask, self.label))
+            self._known[key] = _Score(
+                count(mask, self.label), match_objects(mask, self.label), int(has_building(mask))
+            )
         return self._known[key]
 
     def _decided(self, rule: CascadeRule | None) -> NDArray[np.bool_]:

@@ -45,6 +45,7 @@ from training.fit import WEIGHT_STEPS, Fit, fit, held_out, tally_sources
 from training.graph import to_onnx
 from training.metrics import summarise
 from training.min_confidence import COST, fit_min_confidence
+from training.negatives import count_false, unseen_negatives
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
 from training.patches import milliseconds
@@ -88,6 +89,7 @@ def export(
     *,
     name: str | None = None,
     validation: Sequence[Path] = (),
+    negatives: Sequence[Path] = (),
     calibration: Sequence[Path] = (),
     gsd: tuple[float, float] = (0.2, 1.2),
     enlarge_from: float | None = None,
@@ -98,8 +100,10 @@ def export(
     """Write the bundle `out` with one member per trained network.
 
     With `validation` (folders or CSV files), weights and threshold are fitted there and the bundle
-    is scored there; without, members weigh the same and the threshold is 0.5. With `calibration`
-    too, tiles of the training, members compute in int8 where that is worth it. `gsd` is the range
+    is scored there; without, members weigh the same and the threshold is 0.5. With `negatives` too,
+    false buildings are counted on those of their tiles that are `empty` and that no network trained
+    on. With `calibration` too, tiles of the training, members compute in int8 where that is worth
+    it. `gsd` is the range
     in metres per pixel that the networks were trained at, `enlarge_from` as `GsdRange` has it.
     `notes` go into the card as they are.
 
@@ -132,9 +136,12 @@ def export(
         )
         with closing(OnnxPredictor(folder, manifest)) as predictor:
             manifest = _with_parity(manifest, trained, predictor, parity_patches(tiles))
-        manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
+        manifest = _fitted_and_scored(
+            folder, manifest, validation, negatives, calibration, progress=progress
+        )
         _write_manifest(folder, manifest)
-        (folder / CARD).write_text(model_card(manifest, notes=notes, validation=validation))
+        card = model_card(manifest, notes=notes, validation=validation, negatives=negatives)
+        (folder / CARD).write_text(card)
     return manifest
 
 
@@ -145,6 +152,7 @@ def refit(
     validation: Sequence[Path],
     add: Sequence[Trained] = (),
     enlarge_from: float | None = None,
+    negatives: Sequence[Path] = (),
     calibration: Sequence[Path] = (),
     sources: tuple[DataSource, ...] = (),
     notes: Sequence[str] = (),
@@ -154,7 +162,8 @@ def refit(
 
     The networks of `add` join its members, one of a member's name in that member's place; `sources`
     describe their training data. `enlarge_from` is as in `export`; None keeps the bundle's own.
-    With `calibration`, as `export`; without, members keep the ranges that they have.
+    `negatives` and `calibration` are as in `export`; without the latter, members keep the ranges
+    that they have.
 
     Raises:
         FileExistsError: `out` exists.
@@ -179,9 +188,17 @@ def refit(
         )
         if add:
             manifest = _joined(folder, manifest, add, sources, validation)
-        manifest = _fitted_and_scored(folder, manifest, validation, calibration, progress=progress)
+        manifest = _fitted_and_scored(
+            folder, manifest, validation, negatives, calibration, progress=progress
+        )
         _write_manifest(folder, manifest)
-        card = model_card(manifest, notes=notes, validation=validation, calibration=calibration)
+        card = model_card(
+            manifest,
+            notes=notes,
+            validation=validation,
+            negatives=negatives,
+            calibration=calibration,
+        )
         (folder / CARD).write_text(card)
     return manifest
 
@@ -316,6 +333,7 @@ def _fitted_and_scored(
     folder: Path,
     manifest: Manifest,
     validation: Sequence[Path],
+    negatives: Sequence[Path],
     calibration: Sequence[Path],
     *,
     progress: bool,
@@ -327,6 +345,8 @@ def _fitted_and_scored(
     tiles = [tile for of in splits.values() for tile in of]
     if not tiles:
         return manifest
+    runs = (RunConfig.model_validate(run) for run in manifest.training.values())
+    empty = unseen_negatives(negatives, runs)
     described = " + ".join(splits)
     exact = load_predictor(folder, manifest, device="cpu", precision="fp32")
     with closing(exact):
@@ -352,12 +372,13 @@ def _fitted_and_scored(
         # bundle that is fitted anew must not keep its old cascade until then.
         manifest = manifest.model_copy(update={"cascade": None})
         manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
-        cascade = fit_cascade(segmenter(), splits, times, progress=progress)
+        cascade = fit_cascade(segmenter(), splits, times, negatives=empty, progress=progress)
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
         manifest = manifest.model_copy(update={"cascade": cascade})
         manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
         evaluated = examine(segmenter(), tiles, progress=progress)
+        found = count_false(segmenter(), empty)
         precisions = costs(folder, segmenter(), tiles, described, progress=progress)
     cost = None if precision == "fp32" else precisions.get(precision)
     if cost and abs(cost.dice_micro_change) > DICE_TOLERANCE:
@@ -378,6 +399,7 @@ def _fitted_and_scored(
         splits=by_split if len(by_split) > 1 else {},
         threshold_curve={f"{t:.2f}": dice for t, dice in fitted.curve.items()},
         held_out=held_out(sources),
+        negatives=found,
     )
     members = tuple(
         member.model_copy(update={"metrics": evaluation.members[member.name]})

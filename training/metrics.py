@@ -137,6 +137,12 @@ def match_objects(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> Counts:
     return Counts(matched, len(found[1]) - 1 - matched, len(named[1]) - 1 - matched)
 
 
+def has_building(mask: NDArray[np.bool_]) -> bool:
+    """Tell whether a component of a mask, bool (H, W), has `FEW_PIXELS` pixels or more."""
+    components = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)[2]
+    return bool((components[1:, cv2.CC_STAT_AREA] >= FEW_PIXELS).any())  # the first is background
+
+
 def count_objects(mask: NDArray[np.bool_]) -> int:
     """Count the connected components of a mask, bool (H, W), as the service counts buildings."""
     return cv2.connectedComponents(mask.view(np.uint8), connectivity=4)[0] - 1

@@ -8,7 +8,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from training.augment import Augmentation
 from training.config import PATCH_SIZE, AugmentConfig, DataConfig, Labels
 from training.data import Label, Tile, list_tiles, read_image
 from training.labels import TAUGHT, trusted
+from training.negatives import left_out
 from training.scenes import generate_scene
 
 _SCENE_SIZE = PATCH_SIZE * 3 // 2  # as large as the widest cut of the `aerial` recipe
@@ -38,7 +38,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         tiles = [_labelled(tile, config) for path in paths for tile in list_tiles(path)]
         if unknown := sorted(config.labels.keys() - {tile.source for tile in tiles}):
             raise ValueError(f"labels names {unknown}, but there are no tiles of such a source")
-        tiles = [t for t in tiles if not any(fnmatchcase(t.name, of) for of in config.without)]
+        tiles = [tile for tile in tiles if not left_out(tile, config)]
         if config.min_building_fraction > 0:
             tiles = [
                 t

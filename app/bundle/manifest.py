@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
@@ -199,12 +200,23 @@ class DataSource(_Model):
     gsd: str
 
 
+class Negatives(_Model):
+    """Tiles that surely have no building, and on how many of them the ensemble finds one.
+
+    A component of 20 pixels or more is one. No network was trained on these tiles.
+    """
+
+    tiles: PositiveInt
+    found: NonNegativeInt
+
+
 class Evaluation(_Model):
     """Scores on labelled tiles on one day: of the ensemble, of each member, and by source.
 
     `splits` has the ensemble's on each of several splits, such as home and abroad.
     `threshold_curve` is the ensemble's micro Dice at other thresholds, by threshold; `held_out` the
-    micro Dice on each source with weights and threshold fitted to the other sources.
+    micro Dice on each source with weights and threshold fitted to the other sources. `negatives`
+    are counted where they were named.
     """
 
     split: str
@@ -216,6 +228,7 @@ class Evaluation(_Model):
     splits: dict[str, dict[str, float]] = {}
     threshold_curve: dict[str, float] = {}
     held_out: dict[str, float] = {}
+    negatives: Negatives | None = None
 
 
 class Manifest(_Model):

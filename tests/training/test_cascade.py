@@ -15,7 +15,7 @@ from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import collect
 from tests.factories import EXACTLY, scene, slow_graph, write_toy_bundle
-from training.cascade import OBJECT_LIMIT, SPLIT_LIMIT, fit_cascade
+from training.cascade import NEGATIVE_LIMIT, OBJECT_LIMIT, SPLIT_LIMIT, fit_cascade
 from training.data import Tile, list_tiles
 from training.metrics import Counts, count, match_objects
 from training.patches import milliseconds, predict_tile
@@ -169,6 +169,25 @@ def test_object_f1_may_fall_by_so_much(
     assert fitted is not None
     assert fitted.share == (0.04 if allowed else 0.0)
     assert fitted.object_f1_change == (round(change, 6) if allowed else 0)
+
+
+@pytest.mark.parametrize(("empty", "allowed"), [(40, False), (60, True)])
+def test_buildings_on_negatives_may_rise_by_so_much(
+    segmenter: Segmenter, tmp_path: Path, empty: int, allowed: bool
+) -> None:
+    """Blue alone takes a row of one negative for a building."""
+    row = patch(0, 0, MAYBE, 1, building=False)
+    tiles = write_tiles(tmp_path / "val", **sure("a"), a_one=eaves(1))
+    pictures = {f"n_{i}": EMPTY for i in range(empty - 1)}
+    negatives = write_tiles(tmp_path / "negatives", **pictures, n_row=row)
+    assert (1 / empty <= NEGATIVE_LIMIT) is allowed
+
+    fitted = fit_cascade(segmenter, {"val": tiles}, TIMES, negatives=negatives)
+
+    assert fitted is not None
+    assert fitted.share == (0.04 if allowed else 0.0)
+    assert fitted.alone == round((21 if allowed else 20) / 21, 4)  # negatives are not among them
+    assert fitted.fitted_on == f"val (21 images), 21 patches; {empty} images without a building"
 
 
 def test_a_slow_member_goes_first_where_it_spares_more(

@@ -121,6 +121,7 @@ def test_published_scores_are_the_served_ones(
         "splits": {},  # there is but one
         "threshold_curve": manifest.evaluation.threshold_curve,
         "held_out": {},  # there is but one source
+        "negatives": None,  # none were named
     }
     at = f"{manifest.threshold.value:.2f}"
     curve = manifest.evaluation.threshold_curve
@@ -146,9 +147,14 @@ def test_a_bundle_is_fitted_anew(
         for part, pixels in (("images", image.pixels), ("masks", ~label)):
             PIL.Image.fromarray(pixels).save(tmp_path / "other" / part / f"{tile.name}.png")
     out = tmp_path / "again"
+    empty = tmp_path / "negatives" / "fields"
+    for part in ("images", "masks"):
+        (empty / part).mkdir(parents=True)
+        PIL.Image.new("RGB" if part == "images" else "1", (80, 60)).save(empty / part / "a_1.png")
+    (empty.parent / "SOURCES.csv").write_text("name,labels\na_1,empty\n")
 
     data = [str(tmp_path / "other"), "--out", str(out), "--note", "Inside out.", "--quiet"]
-    data += ["--enlarge-from", "0.45"]
+    data += ["--enlarge-from", "0.45", "--negatives", str(empty)]
     assert main(["fit", str(bundle), *data]) == 0
 
     again = load_manifest(out)
@@ -166,9 +172,13 @@ def test_a_bundle_is_fitted_anew(
     assert "- Inside out." in card
     assert "export runs/tiny/best.ckpt runs/untrained/untrained.ckpt --out models/pair " in card
     assert (
-        f"training fit models/pair {tmp_path / 'other'} --enlarge-from 0.45 --out models/again"
-        in card
+        f"training fit models/pair {tmp_path / 'other'} --negatives {empty} --enlarge-from 0.45 "
+        "--out models/again" in card
     )
+    assert again.evaluation is not None
+    assert again.evaluation.negatives is not None
+    assert again.evaluation.negatives.tiles == 1
+    assert f"On {again.evaluation.negatives.found} of 1 tiles that surely have no building" in card
     assert main(["fit", str(bundle), *data]) == 2
     assert "exists already" in capsys.readouterr().err
 
