@@ -43,6 +43,9 @@ class NetworkConfig(Section):
     size: int = Field(PATCH_SIZE, ge=32, le=4 * PATCH_SIZE, multiple_of=32)
     """Pixels on each side at which the network sees a patch: a larger one is enlarged before the
     network and its answer is brought back, so that small buildings have more pixels."""
+    served_size: int | None = Field(None, ge=32, le=4 * PATCH_SIZE, multiple_of=32)
+    """The same once the network is trained: validated, asked as a teacher, exported. None: `size`.
+    A network may do better on patches that are larger than those it learnt from."""
     dropout: Share = 0.0
     """Channel dropout before the segmentation head, on top of the architecture's own."""
     weights: str = "none"

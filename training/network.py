@@ -35,7 +35,8 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
         self.network = _build(config)
-        self._size = config.size
+        self._learning_size = config.size
+        self._served_size = config.served_size or config.size
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits, float (N, S, S), for pixels, uint8 (N, S, S, 3) RGB."""
@@ -48,6 +49,10 @@ class SegmentationNetwork(nn.Module):
         """
         scaled = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
         return cast(list[Tensor], self.network.encoder(self._resized(scaled, self._size)))
+
+    @property
+    def _size(self) -> int:
+        return self._learning_size if self.training else self._served_size
 
     @property
     def deepest_channels(self) -> int:

@@ -61,6 +61,22 @@ def test_an_enlarging_network_goes_into_a_bundle_and_back(
         check_parity(served, "tiny", load_trained(again).network, parity_patches([]))
 
 
+def test_a_network_may_learn_at_one_size_and_serve_at_another(checkpoint: Path) -> None:
+    trained = load_trained(checkpoint)
+    sizes = {"size": PATCH_SIZE + 32, "served_size": SIZE}
+    network = SegmentationNetwork(trained.config.network.model_copy(update=sizes))
+    pixels = torch.from_numpy(parity_patches([])[-2:])
+
+    seen = {
+        is_learning: network.train(is_learning).encode(pixels)[0] for is_learning in (True, False)
+    }
+
+    assert {is_learning: of.shape[-1] for is_learning, of in seen.items()} == {
+        True: PATCH_SIZE + 32,
+        False: SIZE,
+    }
+
+
 def test_a_size_that_the_networks_cannot_halve_five_times_is_refused(tiny: Path) -> None:
     with pytest.raises(ValueError, match="multiple of 32"):
         load_config(tiny, ["network.size=300"])
