@@ -109,9 +109,10 @@ def negatives() -> str:
     """Say on how many tiles without a building one is found."""
     counted = _shipped()[1].negatives
     assert counted is not None, "a bundle that is shipped was tried on negatives"
+    share = counted.found / counted.tiles
     return (
-        f"A building of 20 pixels or more is found on {counted.found} of {counted.tiles} hard negatives "
-        f"({counted.found / counted.tiles:.0%}; fp32, default options)."
+        f"A building of 20 pixels or more is found on {counted.found} of {counted.tiles} of them "
+        f"({share:.0%}; fp32, default options)."
     )
 
 
