@@ -27,7 +27,7 @@ SPLIT_LIMIT, SOURCE_LIMIT = 0.001, 0.003
 """How much micro Dice may fall on a split, and on a source."""
 NEGATIVE_LIMIT = 0.02
 """How much the share of negatives with a building may rise."""
-OBJECT_LIMIT = 0.01
+OBJECT_LIMIT = 0.005
 """How much object F1 may fall on a split. A small building hardly counts in micro Dice."""
 LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
 SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15)
