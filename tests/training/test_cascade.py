@@ -154,7 +154,7 @@ def test_the_limits_hold_for_each_split_and_source(
     )
 
 
-@pytest.mark.parametrize(("houses", "allowed"), [(45, False), (55, True)])
+@pytest.mark.parametrize(("houses", "allowed"), [(95, False), (105, True)])
 def test_object_f1_may_fall_by_so_much(
     segmenter: Segmenter, tmp_path: Path, houses: int, allowed: bool
 ) -> None:
