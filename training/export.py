@@ -368,15 +368,16 @@ def _fitted_and_scored(
         ) as as_served:
             size = manifest.patch_size
             times = {name: milliseconds(as_served, name, size) for name in as_served.members}
-        # Both act on every mask: the cascade is fitted with a minimum confidence, as it serves. A
-        # bundle that is fitted anew must not keep its old cascade until then.
+        # Both act on every mask, so each is fitted with the other as it serves: twice in turns, and
+        # the cascade last, as its limits are to hold for the masks that are served. A bundle that is
+        # fitted anew must not keep its old cascade until then.
         manifest = manifest.model_copy(update={"cascade": None})
-        manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
-        cascade = fit_cascade(segmenter(), splits, times, negatives=empty, progress=progress)
+        for _ in range(2):
+            manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
+            cascade = fit_cascade(segmenter(), splits, times, negatives=empty, progress=progress)
+            manifest = manifest.model_copy(update={"cascade": cascade})
         if cascade is None:
             logger.info("no cascade: no member decides a patch alone within the limits")
-        manifest = manifest.model_copy(update={"cascade": cascade})
-        manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
         evaluated = examine(segmenter(), tiles, progress=progress)
         found = count_false(segmenter(), empty)
         precisions = costs(folder, segmenter(), tiles, described, progress=progress)
