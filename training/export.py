@@ -369,8 +369,8 @@ def _fitted_and_scored(
             size = manifest.patch_size
             times = {name: milliseconds(as_served, name, size) for name in as_served.members}
         # Both act on every mask, so each is fitted with the other as it serves: twice in turns, and
-        # the cascade last, as its limits are to hold for the masks that are served. A bundle that is
-        # fitted anew must not keep its old cascade until then.
+        # the cascade last, as its limits are to hold for the masks that are served. A bundle that
+        # is fitted anew must not keep its old cascade until then.
         manifest = manifest.model_copy(update={"cascade": None})
         for _ in range(2):
             manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
