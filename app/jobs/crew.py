@@ -110,6 +110,8 @@ class Crew:
         if self._threads:
             with suppress(JobsAway, StorageFull):
                 self.table.free(self.name)
+        self._threads.clear()
+        self._stopping.clear()  # the next start begins anew
 
     def _work(self) -> None:
         while not self._stopping.is_set():

@@ -93,6 +93,8 @@ class Jobs:
         self._table.close()
         if self._shared is not None:
             self._shared.close()
+            self._shared = None
+        self._is_open = False
 
     def add(self, job: Job, data: bytes, pixels: int) -> Job:
         """Keep a new job and its upload, of so many pixels, and have it worked on.
