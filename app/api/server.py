@@ -13,6 +13,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from threading import Event
 from types import FrameType
 from typing import Any
 from weakref import WeakMethod
@@ -45,14 +46,17 @@ _SWITCH = 0.0005
 """Seconds until a working thread hands the interpreter over to the event loop, which waits for it
 after each read. With Python's 5 ms, the hundreds of reads of a burst would take seconds."""
 
+_early = Event()
+"""A reload was asked for before the server had started."""
+
 
 def hold_reloads() -> None:
-    """Hold a SIGHUP back until the server has started: it would end the process before that.
+    """Keep a SIGHUP until the server has started: it would end the process before that.
 
-    Threads that are started in between hold it too, so that the main thread gets it.
+    By a handler, as a mask would not hold for the threads that libraries have started by then.
     """
     if hasattr(signal, "SIGHUP"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        signal.signal(signal.SIGHUP, lambda *_: _early.set())
 
 
 class Server(uvicorn.Server):
@@ -110,7 +114,9 @@ class Server(uvicorn.Server):
         self._log_started_message(sockets or ())
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            if _early.is_set():
+                _early.clear()
+                self._reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin an orderly stop; at the second signal, or before the start, end at once."""

@@ -291,7 +291,7 @@ class TestRefusals:
         [
             (["--workers", "2"], "those of --engine ray"),
             (["--engine", "ray", "--workers", "0"], "workers must be at least 1, got 0"),
-            (["--zoom", "19"], "argument --zoom"),
+            (["--zoom", "19"], "zoom must be from 1 to 18, got 19"),
             (["--bands", "mask"], "--bands is no option"),
         ],
     )
