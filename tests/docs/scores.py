@@ -105,17 +105,6 @@ def cascade() -> str:
     )
 
 
-def negatives() -> str:
-    """Say on how many tiles without a building one is found."""
-    counted = _shipped()[1].negatives
-    assert counted is not None, "a bundle that is shipped was tried on negatives"
-    share = counted.found / counted.tiles
-    return (
-        f"A building of 20 pixels or more is found on {counted.found} of {counted.tiles} of them "
-        f"({share:.0%}; fp32, default options)."
-    )
-
-
 def _shipped() -> tuple[Manifest, Evaluation]:
     manifest = load_manifest(Settings(_env_file=None).bundle)
     assert manifest.evaluation is not None, "a bundle that is shipped was scored"

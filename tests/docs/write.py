@@ -17,7 +17,6 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/models.md", "members"): scores.members,
     ("docs/models.md", "scores"): scores.table,
     ("docs/models.md", "sources"): scores.sources,
-    ("docs/models.md", "negatives"): scores.negatives,
     ("docs/models.md", "cascade"): scores.cascade,
     ("docs/api.md", "parameters"): parameters.table,
     ("ARCHITECTURE.md", "import map"): import_map.draw,
