@@ -280,7 +280,7 @@ def test_a_gate_fails_the_command_when_a_bound_is_broken(
         ),
         (["{bundle}", "{surveyed}", "--at-gsd", "0.1"], "to 0.1 m: the finest has 0.2 m"),
         (["{bundle}", "{surveyed}", "--at-gsd", "1", "-2"], "more than 0 metres per pixel"),
-        (["{bundle}", "{folder}", "--seams", "-1"], "0 or more tiles, not on -1"),
+        (["{bundle}", "{folder}", "--seams", "-1"], "seams must be at least 0, got -1"),
         (["{bundle}", "{folder}", "--html", "{folder}"], "directory"),
     ],
 )
