@@ -26,6 +26,7 @@ from app.loading import load_models
 from app.main import create_app
 from app.outputs.rle import decode_rle
 from app.settings import Settings, load_settings
+from tests.e2e.conftest import free_port
 from tests.factories import scene, write_toy_bundle
 from tests.serving import decoded, encoded, toy_mask, toy_probability
 
@@ -333,7 +334,11 @@ def test_the_log_does_not_mix_with_a_bar(bundle: Path, tile: Path, tmp_path: Pat
     assert not [line for line in logged if not re.match(r"20\d\d-", line)]
 
 
-COMMANDS = [["serve"], ["models"], ["segment", "in/tile.png", "-o", "out"]]
+COMMANDS = [
+    ["serve", "--port", str(free_port())],
+    ["models"],
+    ["segment", "in/tile.png", "-o", "out"],
+]
 
 
 class TestRefusals:
