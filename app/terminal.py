@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
                 yield word
 
     def _refused(self, name: str) -> str:
-        """Say why there is no such flag; nothing if there is. `-oFILE` is `-o FILE`."""
+        """Say why a flag is refused. Empty if it exists, such as `-o` in `-oFILE`."""
         flags = self._option_string_actions
         known = [flag for flag in flags if flag.startswith("--")]
         meant = [flag for flag in known if flag.startswith(f"--{name.lstrip('-')}")]

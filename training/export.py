@@ -103,9 +103,8 @@ def export(
     is scored there; without, members weigh the same and the threshold is 0.5. With `negatives` too,
     false buildings are counted on those of their tiles that are `empty` and that no network trained
     on. With `calibration` too, tiles of the training, members compute in int8 where that is worth
-    it. `gsd` is the range
-    in metres per pixel that the networks were trained at, `enlarge_from` as `GsdRange` has it.
-    `notes` go into the card as they are.
+    it. `gsd` is the range in metres per pixel that the networks were trained at, `enlarge_from` as
+    `GsdRange` has it. `notes` go into the card as they are.
 
     Raises:
         FileExistsError: `out` exists.

@@ -34,7 +34,7 @@ def install(app: FastAPI, settings: Settings) -> None:
         """Return the page to a browser, and to others the links of OGC API in JSON."""
         response: Response = Response(landing_page().model_dump_json(), media_type=_JSON)
         accept = accepted(request).lower()
-        # Of those that are preferred equally, JSON comes first unless HTML is named.
+        # Where both are preferred equally, JSON comes first, unless HTML is named.
         types = [_HTML, _JSON] if _HTML in accept else [_JSON, _HTML]
         if choose_formats(None, accept, dict(zip(types, types, strict=True)))[0] == _HTML:
             response = await files.get_response("index.html", request.scope)
@@ -85,7 +85,8 @@ def _headers(basemap: str | None, has_map: bool) -> dict[str, str]:
 class Files(StaticFiles):
     """Static files with headers of their own, which come whole.
 
-    Starlette refuses a bad `Range` in plain text, and takes one with HEAD. A server may ignore it.
+    Starlette refuses a bad `Range` in plain text, and takes one with HEAD. A server may ignore
+    `Range`.
     Source: RFC 9110, section 14.2.
     """
 

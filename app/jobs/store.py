@@ -106,7 +106,7 @@ class _Database:
         self._engine.dispose()
 
     def reopen(self) -> None:
-        """Connect anew, to the file that is there now; make the table if it lacks one."""
+        """Close the connections. The next use opens the file of now, and makes its table."""
         self._engine.dispose()
         self._has_table = False
 

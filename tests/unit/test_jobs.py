@@ -447,7 +447,7 @@ def _flip(file: Path) -> None:
 
 
 class TestLostFiles:
-    """A folder that something else writes to, or a job that is dismissed as its result is made."""
+    """Another program writes to the folder, or the job is dismissed while its result is made."""
 
     @pytest.mark.parametrize("harm", [_cut, _flip, Path.unlink])
     @pytest.mark.parametrize("name", ["manifest.json", "bands/*"])
