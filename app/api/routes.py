@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from ..errors import NotReady
-from ..outputs.mask_rle import RleResult
+from ..outputs.rle import RleResult
 from ..segmentation.plan import Plan
 from .answers import FAILURES, IMAGE_FAILURES, Calling, accepted
 from .headers import BINARY, IMAGE_BODY, RESULT, add_notices, form

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ..bundle.manifest import Cascade, GsdRange, Threshold
-from ..outputs.mask_rle import RleResult
+from ..outputs.rle import RleResult
 
 
 class Problem(BaseModel):

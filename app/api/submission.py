@@ -8,8 +8,7 @@ from pathlib import PurePath
 
 from ..errors import ImpossibleOutput
 from ..imaging.sniff import ENDINGS
-from ..outputs.mask_rle import RleResult
-from ..outputs.rle import EMPTY_CSV
+from ..outputs.rle import EMPTY_CSV, RleResult
 from .schemas import FileProblem
 
 _ENDING = re.compile(rf"(?<=.)({'|'.join(map(re.escape, ENDINGS))})\Z", re.IGNORECASE | re.DOTALL)

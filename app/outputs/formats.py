@@ -13,8 +13,8 @@ from ..segmentation.stream import SegmentedStream
 from .coco import write_coco
 from .geojson import check_coordinates, write_geojson
 from .geotiff import check_grid, save_geotiff, write_geotiff
-from .mask_rle import write_rle
 from .pictures import write_disagreement, write_mask, write_overlay, write_probability
+from .rle import write_rle
 from .styles import RASTER_QML
 from .tables import check_table, save_flatgeobuf, save_geopackage, save_geoparquet
 

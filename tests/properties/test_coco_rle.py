@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from app.outputs.coco_rle import encode_coco_rle
+from app.outputs.coco import encode_coco_rle
 from app.segmentation.components import Rule, find_buildings
 from app.segmentation.stream import Band
 
