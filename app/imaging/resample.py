@@ -15,10 +15,7 @@ from .image import RowSource
 
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
-_KERNELS = {
-    "bilinear": PIL.Image.Resampling.BILINEAR,
-    "bicubic": PIL.Image.Resampling.BICUBIC,
-}
+_KERNELS = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
 _REACH = 2
 """How many pixels of the coarser grid a bicubic kernel looks to each side."""
 
@@ -27,7 +24,7 @@ def resample(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     """Resample uint8 (h, w) or (h, w, 3) to (height, width), bicubic; its own size is a view."""
     if pixels.shape[:2] == (height, width):
         return pixels[:]
-    return resample_part(pixels, (0, len(pixels)), (height, width), "bicubic")
+    return resample_box(pixels, None, (height, width), "bicubic")
 
 
 def resample_rows(
@@ -44,31 +41,19 @@ def resample_rows(
     reach = _REACH * max(1.0, step) + 1  # and a row for rounding
     first = max(0, math.floor(start * step - reach))
     last = min(image.height, math.ceil(stop * step + reach))
-    rows = start * step - first, min(last, stop * step) - first
-    pixels = image.read_pixels(first, last)
-    return resample_part(pixels, rows, (stop - start, size[1]), "bicubic")
-
-
-def resample_part(
-    values: NDArray[Scalar],
-    rows: tuple[float, float],
-    size: tuple[int, int],
-    kernel: Literal["bilinear", "bicubic"],
-) -> NDArray[Scalar]:
-    """Resample what lies between two row coordinates, over the whole width, to `size`.
-
-    `values` is uint8 (h, w) or (h, w, 3), or float32 (h, w). The kernel also looks at the rows of
-    `values` beyond the two coordinates.
-    """
-    return resample_box(values, (0, rows[0], values.shape[1], rows[1]), size, kernel)
+    box = 0, start * step - first, image.width, min(last, stop * step) - first
+    return resample_box(image.read_pixels(first, last), box, (stop - start, size[1]), "bicubic")
 
 
 def resample_box(
     values: NDArray[Scalar],
-    box: tuple[float, float, float, float],
+    box: tuple[float, float, float, float] | None,
     size: tuple[int, int],
     kernel: Literal["bilinear", "bicubic"],
 ) -> NDArray[Scalar]:
-    """Resample what lies in a box (left, top, right, bottom) to `size`; else as `resample_part`."""
+    """Resample what lies in a box (left, top, right, bottom), or all, to `size`.
+
+    `values` is uint8 (h, w) or (h, w, 3), or float32 (h, w). The kernel also looks beyond the box.
+    """
     picture = PIL.Image.fromarray(values)
     return np.asarray(picture.resize(size[::-1], _KERNELS[kernel], box))

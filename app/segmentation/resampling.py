@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..imaging.resample import resample_part
+from ..imaging.resample import resample_box
 from .blending import MemberBand
 
 Size = tuple[int, int]
@@ -98,9 +98,9 @@ def resample_bands(bands: Iterable[MemberBand], seen: Size, size: Size) -> Itera
         if ready <= left or pending.row > needed:
             continue
         here = pending.rows.stop
-        part = left * rows.step - pending.row, min(here, ready * rows.step) - pending.row
+        top, bottom = left * rows.step - pending.row, min(here, ready * rows.step) - pending.row
         members = [
-            resample_part(member, part, (ready - left, size[1]), "bilinear")
+            resample_box(member, (0, top, seen[1], bottom), (ready - left, size[1]), "bilinear")
             for member in pending.members
         ]
         yield MemberBand(left, np.clip(np.stack(members), 0, 1))  # rounding must not leave [0, 1]
