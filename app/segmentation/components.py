@@ -85,9 +85,8 @@ def find_buildings(bands: Iterable[Band], rule: Rule, *, each: bool = False) -> 
         if band.row != end:
             raise ValueError(f"A band begins at row {band.row}; row {end} is expected.")
         end += len(band.mask)
-        components.add(band, is_last=is_last, each=each)
+        ended = components.add(band, is_last=is_last, each=each)
         decided, is_building = components.decide()
-        ended = components.end()
         count += int(np.count_nonzero(ended & is_building))
         buildings += components.take(ended, is_building)
         while waiting and decided[waiting[0].ids].all():
@@ -120,13 +119,15 @@ class _Components:
         self._sums = np.zeros((5, 0))
         self._rows = np.zeros((2, 0), np.int64)
         self._is_open = np.zeros(0, np.bool_)
-        self._has_ended = np.zeros(0, np.bool_)
         self._last_row = np.zeros(0, np.int64)  # of its pixels: component from 1 on, or 0
         self._runs = np.zeros((0, 3), np.int32)  # of open components
         self._run_ids = np.zeros(0, np.int64)
 
-    def add(self, band: Band, *, is_last: bool, each: bool) -> None:
-        """Label the components of the next band, and join them with those that reach into it."""
+    def add(self, band: Band, *, is_last: bool, each: bool) -> NDArray[np.bool_]:
+        """Label the components of the next band, and join them with those that reach into it.
+
+        Return for each component whether it has ended with this band, or just before it.
+        """
         labels, count = ndimage.label(band.mask)
         before = self._sums.shape[1]
         joined = self._join(labels[0], before, count)
@@ -142,22 +143,23 @@ class _Components:
         np.minimum.at(rows[0], joined, np.concatenate([self._rows[0], tops]))
         np.maximum.at(rows[1], joined, np.concatenate([self._rows[1], bottoms]))
         self._rows = rows
-        has_ended = np.zeros(size, np.bool_)
-        has_ended[joined[:before]] = self._has_ended  # these join nothing
-        self._has_ended = has_ended
 
         for labelled in self.waiting:
             labelled.ids = joined[labelled.ids]
         ids = joined[before:]
+        ended = np.zeros(size, np.bool_)
+        ended[joined[:before][self._is_open]] = ended[ids] = True  # unless they are still open
         self.waiting.append(_Labelled(band, labels, ids))
         self._last_row = np.concatenate([[0], ids + 1])[labels[-1]]
         self._is_open = np.zeros(size, np.bool_)
         if not is_last:
             self._is_open[self._last_row[self._last_row > 0] - 1] = True
+        ended &= ~self._is_open
         if each:
             runs, label = _runs(band, labels)
             self._runs = np.concatenate([self._runs, runs])
             self._run_ids = np.concatenate([joined[self._run_ids], ids[label - 1]])
+        return ended
 
     def _join(self, first_row: NDArray[np.int32], before: int, count: int) -> NDArray[np.int64]:
         """Return each component's new number: of those so far, then of the band's labels."""
@@ -179,12 +181,6 @@ class _Components:
         sure = probability / (_STEPS * pixels) >= rule.min_confidence
         enough = sure & (area >= rule.least)
         return ~self._is_open | kept, enough | kept
-
-    def end(self) -> NDArray[np.bool_]:
-        """Return for each component whether it has ended since the last call."""
-        ended = ~self._is_open & ~self._has_ended
-        self._has_ended |= ended
-        return ended
 
     def take(self, ended: NDArray[np.bool_], is_building: NDArray[np.bool_]) -> list[Building]:
         """Drop the runs of components that have ended, and return the buildings among these.
@@ -220,7 +216,7 @@ class _Components:
         # After the last band nothing is open, and these numbers are not used again.
         self._last_row[inside] = number[self._last_row[inside] - 1] + 1
         self._sums, self._rows = self._sums[:, used], self._rows[:, used]
-        self._is_open, self._has_ended = self._is_open[used], self._has_ended[used]
+        self._is_open = self._is_open[used]
 
 
 def join(pairs: NDArray[np.int64], size: int) -> NDArray[np.int64]:
