@@ -65,7 +65,7 @@ def place(path: Path, gsd: float, folder: Path) -> tuple[Path, int]:
 
 def places(map: Map, zoom: int) -> Iterator[Block]:
     """Return the first block of each 2 x 2 blocks that the imagery has whole."""
-    west, south, east, north = map.bounds()
+    west, south, east, north = map.source.bounds()
     left, top = (math.ceil((n - 1) / _SIDE) for n in pixel_at(west, north, zoom))
     right, bottom = ((n + 1) // _SIDE for n in pixel_at(east, south, zoom))
     for row in range(top, bottom - 1, 2):
@@ -104,7 +104,7 @@ def measure(map: Map, first: Block, segmenter: Segmenter) -> Iterator[dict[str, 
     masks = {"tiles": tiles_of(map, first, segmenter)}
     side = 2 * _SIDE + 2 * _AROUND
     corner = Area(first.z, first.column * _SIDE - _AROUND, first.row * _SIDE - _AROUND, side, side)
-    pixels = map._source.read(corner, never).pixels
+    pixels = map.source.read(corner, never).pixels
     inner = np.s_[_AROUND:-_AROUND, _AROUND:-_AROUND]
     masks["larger"] = answer(pixels, first.gsd, segmenter)[inner]
     for top in (0, TILE):

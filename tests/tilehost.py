@@ -159,7 +159,7 @@ def segmented_at_once(map: Map, block: Block, segmenter: Segmenter) -> NDArray[n
     lattice = lattice_of(block, segmenter.manifest.gsd, patch)
     before, side = 300, 1024 + 600
     area = Area(block.z, block.column * 512 - before, block.row * 512 - before, side, side)
-    image = map._source.read(area, never)
+    image = map.source.read(area, never)
     image = sharpen_soft(image, map._sharpening(block.z, never))
     seen = 2 * lattice.windows * lattice.stride + patch
     start = before + lattice.start

@@ -72,7 +72,7 @@ async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> 
     async with service.admission.admit():
 
         def look() -> tuple[tuple[float, float, float, float], list[int]]:
-            return map.bounds(), map.zooms(trained)
+            return map.source.bounds(), map.zooms(trained)
 
         running = service.admission.run(look, call.deadline)
         (west, south, east, north), zooms = await unless_gone(request, running)

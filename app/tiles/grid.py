@@ -57,14 +57,13 @@ class Tile:
     @property
     def gsd(self) -> float:
         """Metres on the ground per pixel, in the middle of the tile."""
-        bounds = _MERCATOR.bounds(morecantile.Tile(self.x, self.y, self.z))
-        return gsd_at(self.z, (bounds.top + bounds.bottom) / 2)
+        _, south, _, north = self.bounds
+        return gsd_at(self.z, (south + north) / 2)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """West, south, east and north in degrees."""
-        west, south, east, north = _MERCATOR.bounds(morecantile.Tile(self.x, self.y, self.z))
-        return west, south, east, north
+        return _MERCATOR.bounds(morecantile.Tile(self.x, self.y, self.z))
 
     @property
     def block(self) -> "Block":

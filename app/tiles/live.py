@@ -110,7 +110,7 @@ class LiveTiles:
     def close(self) -> None:
         """Close the sources."""
         for map in self.maps.values():
-            map.close()
+            map.source.close()
 
 
 def _key(map: Map, tile: Tile, options: TileOptions, segmenter: Segmenter) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..bundle.manifest import GsdRange
 from ..errors import InvalidOption, NoSuchTile
@@ -18,7 +19,6 @@ from ..segmentation.options import Options, TileOptions
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled
 from .cache import Cache
-from .edges import mirror_beyond
 from .grid import (
     BLOCK,
     TILE,
@@ -31,7 +31,7 @@ from .grid import (
     working_zooms,
     works,
 )
-from .sources import Bounds, Cog, Source, Xyz
+from .sources import Cog, Source, Xyz
 from .spec import TileSource
 
 _REACH = 8
@@ -58,8 +58,8 @@ class Map:
     """The tiles of one source."""
 
     def __init__(self, name: str, spec: TileSource, source: Source, cache: Cache) -> None:
-        self.name, self.spec = name, spec
-        self._source, self._cache = source, cache
+        self.name, self.spec, self.source = name, spec, source
+        self._cache = cache
 
     def check(self, tile: Tile, trained: GsdRange) -> None:
         """Check that there is such a tile, and that the models know its GSD.
@@ -71,14 +71,14 @@ class Map:
         """
         tile.check()
         west, south, east, north = tile.bounds
-        if tile.z not in self._source.zooms or not works(tile.gsd, trained):
-            zooms = working_zooms(((south + north) / 2,), trained, self._source.zooms)
+        if tile.z not in self.source.zooms or not works(tile.gsd, trained):
+            zooms = working_zooms(((south + north) / 2,), trained, self.source.zooms)
             which = f"{zooms[0]} to {zooms[-1]}" if zooms else "none"
             raise InvalidOption(
                 f"Zoom {tile.z} has {tile.gsd:.3g} m per pixel here. The models know "
                 f"{trained.min:g} to {trained.max:g} m. Zooms that work: {which}."
             )
-        left, bottom, right, top = self._source.bounds()
+        left, bottom, right, top = self.source.bounds()
         if west >= right or east <= left or south >= top or north <= bottom:
             raise NoSuchTile(
                 f"Tile {tile.z}/{tile.x}/{tile.y} lies outside of the source {self.name!r}, which "
@@ -86,15 +86,11 @@ class Map:
                 "latitude)."
             )
 
-    def bounds(self) -> Bounds:
-        """Return where there is imagery; see `Source`."""
-        return self._source.bounds()
-
     def zooms(self, trained: GsdRange) -> list[int]:
         """Return the zooms that work somewhere in the source."""
-        _, south, _, north = self._source.bounds()
+        _, south, _, north = self.source.bounds()
         latitudes = south, (south + north) / 2, north
-        return working_zooms(latitudes, trained, self._source.zooms)
+        return working_zooms(latitudes, trained, self.source.zooms)
 
     def predict(
         self, block: Block, options: TileOptions, segmenter: Segmenter, cancelled: Cancelled
@@ -126,7 +122,7 @@ class Map:
         side = before + int(np.ceil(lattice.start + reach)) + _REACH
         corner = block.area()
         area = Area(block.z, corner.left - before, corner.top - before, side, side)
-        image = mirror_beyond(self._source.read(area, cancelled))
+        image = mirror_beyond(self.source.read(area, cancelled))
         image = sharpen_soft(image, self._sharpening(block.z, cancelled))
         start = before + lattice.start
         box = start, start, start + reach, start + reach
@@ -146,18 +142,35 @@ class Map:
         key = "sharpening", self.name, zoom
         kept = self._cache.get(key)
         if not isinstance(kept, int):
-            kept = sharpening_for(self._source.read(self._middle(zoom), cancelled))
+            kept = sharpening_for(self.source.read(self._middle(zoom), cancelled))
             self._cache.put(key, kept, 100)
         return kept
 
     def _middle(self, zoom: int) -> Area:
-        west, south, east, north = self._source.bounds()
+        west, south, east, north = self.source.bounds()
         column, row = pixel_at((west + east) / 2, (south + north) / 2, zoom)
         return Area(zoom, column - _SAMPLE // 2, row - _SAMPLE // 2, _SAMPLE, _SAMPLE)
 
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
+
+def mirror_beyond(image: Image) -> Image:
+    """Fill invalid pixels with the imagery's mirror image; they stay invalid.
+
+    Flat colour beyond an edge looks like a roof. A pixel whose mirrored place has no imagery gets
+    the nearest valid pixel.
+    """
+    valid = image.valid
+    if valid is None or not valid.any():
+        return image
+    nearest: NDArray[np.int32] = np.asarray(
+        ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    )
+    rows, cols = nearest[0], nearest[1]
+    row, col = np.ogrid[: image.height, : image.width]
+    mirrored_row = np.clip(2 * rows - row, 0, image.height - 1)
+    mirrored_col = np.clip(2 * cols - col, 0, image.width - 1)
+    there = valid[mirrored_row, mirrored_col]
+    rows, cols = np.where(there, mirrored_row, rows), np.where(there, mirrored_col, cols)
+    return Image(image.pixels[rows, cols], valid, image.georeference)
 
 
 def draw(known: Probabilities, tile: Tile, options: TileOptions, segmenter: Segmenter) -> bytes:

@@ -25,9 +25,8 @@ from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import never
 from app.settings import load_settings
 from app.tiles.cache import Cache
-from app.tiles.edges import mirror_beyond
 from app.tiles.grid import Block, Tile, pixel_at
-from app.tiles.maps import Map, open_maps
+from app.tiles.maps import Map, mirror_beyond, open_maps
 from tests.factories import EXACTLY, ramp_graph, slow_graph, write_toy_bundle
 from tests.serving import assert_problem, serving, settings_of
 from tests.tilehost import Host, city, city_cog, hosting, segmented_at_once
