@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 from ..errors import UploadTooLarge
 from ..imaging.decode import decode_image
-from ..imaging.files import open_image
+from ..imaging.files import open_image, open_named
 from ..imaging.header import tiff_size
 from ..imaging.image import RowSource
 from ..imaging.limits import BYTES_PER_PIXEL
-from ..imaging.named import open_named
 from ..outputs.formats import FORMATS, Format
 from ..segmentation.options import Options
 from .files import Source

@@ -10,6 +10,6 @@ the rest is theirs.
               ├─ checks          can it be read, and is it the picture that is meant?
               ├─ bands, scaling  which bands are the picture, and how they become 8 bits
               └─ place           where it lies
-    files ── decode or raster, and the files beside the one that is named
-    named ── a VRT, or a file over the network, which the command line's user names
+    files ── decode or raster, and the files beside the one that the command line's user names;
+             a VRT, or a file over the network
 """

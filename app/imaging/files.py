@@ -1,18 +1,28 @@
-"""Open an image file on disk, with the files beside it that belong to it."""
+"""Open an image that the user of this machine names: a file, or GDAL's name for a raster.
 
+No client of the service gets as far as here.
+"""
+
+import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
+from xml.sax.saxutils import escape
 
-from ..errors import UnsupportedFormat
+import rasterio.shutil
+from rasterio.io import DatasetReader
+
+from ..errors import DamagedImage, UnsupportedFormat
+from .checks import check_blocks, translate_errors
 from .choices import Decoding
 from .decode import decode_image
-from .gdal import GDAL_ERRORS, open_path
+from .gdal import GDAL_ERRORS, open_name, open_path
 from .image import RowSource
 from .place import read_place
-from .raster import open_raster
+from .raster import MAX_BLOCK_SAMPLES, Raster, open_raster
 from .sniff import Format, sniff_file
 
 _DRIVERS = {Format.PNG: "PNG", Format.JPEG: "JPEG", Format.WEBP: "WEBP"}
@@ -29,7 +39,7 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
         OSError: the file can't be read.
         InputError: as `decode_image`; only other files than TIFFs have a limit of pixels.
     """
-    check_name(path)
+    _check_name(path)
     if (kind := sniff_file(path)) is Format.TIFF:
         with open_raster(path, **wanted) as raster:
             yield raster
@@ -42,12 +52,46 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
     yield image
 
 
-def check_name(path: Path) -> None:
-    """Refuse a name that GDAL can't open.
+@contextmanager
+def open_named(name: str, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Iterator[RowSource]:
+    """Open what GDAL has a name for: a TIFF or a VRT of any size as rows, a picture whole.
+
+    `gdal.allow_named` comes first. Which page of a TIFF is the picture, and how it is turned, is
+    not looked up over the network: the first page is read as it is stored.
 
     Raises:
-        UnsupportedFormat: it is not UTF-8.
+        OSError: it can't be opened, or reading fails, now or later.
+        InputError: as `decode_image`.
     """
+    path = re.split(r"[?#]", name)[0] if name.startswith("/vsi") else name
+    vrt = path.lower().endswith(".vrt")
+    drivers = ["VRT"] if vrt else ["GTiff", *_DRIVERS.values()]
+    try:
+        with ExitStack() as opened:
+            source = opened.enter_context(open_name(name, drivers))
+            if vrt and (whole := _with_query(source, name)):
+                source = opened.enter_context(open_name(whole, ["VRT"]))
+            if vrt or source.driver == "GTiff":
+                with translate_errors():
+                    check_blocks(source, MAX_BLOCK_SAMPLES, None)
+                    raster = Raster(source, None, wanted)
+                    raster.correct(wanted.get("sharpen"))
+                yield raster
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, "picture")
+                rasterio.shutil.copyfiles(name, str(copy))
+                with open_image(copy, max_pixels=max_pixels, **wanted) as image:
+                    yield image
+    except DamagedImage as error:
+        if isinstance(cause := error.__cause__, GDAL_ERRORS):
+            # A connection that fails is no damage: what is finished is worth keeping.
+            raise OSError(f"GDAL can't read it: {cause.__cause__ or cause}") from error
+        raise
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that is not UTF-8, which GDAL can't open."""
     try:
         str(path.resolve()).encode()
     except UnicodeEncodeError:
@@ -55,3 +99,19 @@ def check_name(path: Path) -> None:
             "The file's name, or its folder's, is not UTF-8 (it may be Latin-1), and can't be "
             "opened. Rename it, such as with convmv -f latin1 -t utf8 --notest."
         ) from None
+
+
+def _with_query(source: DatasetReader, name: str) -> str | None:
+    """Return the XML of a VRT whose address has a query, with the query after each relative name.
+
+    GDAL 3.10 has it before these names. None if there is no query.
+    """
+    address, _, query = name.partition("?")
+    if not query or not name.startswith("/vsicurl/"):
+        return None
+    folder = escape(address.rpartition("/")[0])
+    return re.sub(
+        r'relativeToVRT="1"([^>]*)>([^<]+)<',
+        lambda found: f'relativeToVRT="0"{found[1]}>{folder}/{found[2]}?{escape(query)}<',
+        source.tags(ns="xml:VRT")["xml:VRT"],
+    )

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import ImpossibleOutput
-from ..imaging.files import open_image
+from ..imaging.files import open_image, open_named
 from ..imaging.gdal import allow_named
 from ..imaging.georeference import Gsd
 from ..imaging.image import RowSource
-from ..imaging.named import open_named
 from ..outputs.footprints import check_place, draw_footprints
 from ..outputs.geotiff import save_geotiff
 from ..outputs.partitions import save_buildings
