@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import RooftraceError
-from app.segmentation.flags import add_flags, given_options
-from app.segmentation.options import SCORED
+from app.segmentation.options import SCORED, add_flags, given_options
 from app.terminal import Parser
 from training.config import load_config
 

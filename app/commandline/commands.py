@@ -20,7 +20,7 @@ from ..extras import check_extra
 from ..imaging.gdal import allow_named
 from ..imaging.proj import check_proj
 from ..loading import load_models
-from ..segmentation.flags import given_options
+from ..segmentation.options import given_options
 from ..segmentation.plan import Plan
 from ..segmentation.stream import Cancelled
 from ..settings import PREFIX, Settings, load_settings

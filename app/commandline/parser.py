@@ -159,8 +159,7 @@ def _add_files(
 
 def _add_options(parser: argparse.ArgumentParser, title: str, but: Container[str] = ()) -> None:
     """Add the options of a client, but for some."""
-    from ..segmentation.flags import add_flags
-    from ..segmentation.options import Options
+    from ..segmentation.options import Options, add_flags
 
     names = [name for name in Options.model_fields if name not in but]
     add_flags(parser.add_argument_group(title), names)

@@ -1,21 +1,14 @@
 """The options of a client: one model for query parameters, command-line flags and the reference.
 
-`InferenceOptions` decide probabilities, `TileOptions` make buildings of these, `MaskOptions` masks,
-`MapOptions` draw maps.
-The other classes join these for an endpoint.
+`InferenceOptions` decide probabilities, `ResultOptions` what is made of these. Of the latter, masks
+need `MaskOptions` alone, and live tiles `TileOptions`. The other classes join both kinds.
 """
 
-from collections.abc import Callable, Mapping
+import argparse
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..errors import InvalidOption, refusal
 from ..imaging.choices import MAX_GSD, MAX_SHARPEN, MIN_GSD, Decoding, parse_rescale, parse_rgb
@@ -162,8 +155,8 @@ class MaskOptions(TileOptions):
     """Pixel order of run-length encodings: along rows, or down columns."""
 
 
-class MapOptions(_Parsed):
-    """Options that decide how maps are drawn."""
+class ResultOptions(MaskOptions):
+    """Options that act on finished probabilities: those of the results of a job."""
 
     simplify: float = Field(0.0, ge=0, examples=[0.5])
     """Tolerance of simplified outlines: metres where the GSD is known, else pixels. No building is
@@ -192,9 +185,35 @@ SCORED = tuple(name for name in BatchOptions.model_fields if name != "order")
 """Names of the options that decide a mask, as training scores it."""
 
 
-class ResultOptions(MapOptions, MaskOptions):
-    """Options that act on finished probabilities: those of the results of a job."""
-
-
 class Options(BatchOptions, ResultOptions):
     """All options."""
+
+
+def add_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Add a flag for each of these fields of `Options`; one that is left out is None.
+
+    `Options` reads their values, so that a refusal has the words that it has over HTTP.
+    """
+    for name in names:
+        field = Options.model_fields[name]
+        kinds = get_args(field.annotation)
+        choices = kinds if kinds and all(isinstance(kind, str) for kind in kinds) else None
+        help = " ".join((field.description or "").split()).replace("`", "").replace("%", "%%")
+        if field.default is not None:
+            help += f" Default: {field.default}."
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            choices=choices,
+            metavar=None if choices else name.upper(),
+            help=help,
+        )
+
+
+def given_options(args: argparse.Namespace) -> Options:
+    """Return the options that flags gave.
+
+    Raises:
+        InvalidOption: a value out of range.
+    """
+    given = {name: getattr(args, name, None) for name in Options.model_fields}
+    return Options.parse({name: value for name, value in given.items() if value is not None})

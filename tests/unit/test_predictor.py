@@ -19,8 +19,7 @@ from app.errors import BundleError, DeviceError, InferenceError
 from app.runtime import gpu as module
 from app.runtime.choices import Device
 from app.runtime.cores import control_groups, cpu_quota, usable_cores
-from app.runtime.fp16 import to_fp16
-from app.runtime.gpu import CUDA, TENSORRT, Gpu, GpuPredictor
+from app.runtime.gpu import CUDA, TENSORRT, Gpu, GpuPredictor, to_fp16
 from app.runtime.onnxruntime import CPU
 from app.runtime.predictor import Predictor
 from app.runtime.select import load_predictor
