@@ -4,6 +4,7 @@ from typing import IO
 
 import numpy as np
 import shapely
+from shapely.geometry import mapping
 
 from ..imaging.image import RowSource
 from ..segmentation.stream import SegmentedStream
@@ -47,24 +48,14 @@ def _feature(footprint: Footprint, stream: SegmentedStream) -> dict[str, object]
         area = area_on_earth(polygon)
     return {
         "type": "Feature",
-        "geometry": _geometry(polygon),
+        # The right-hand rule: outer rings anticlockwise.
+        "geometry": mapping(shapely.orient_polygons(polygon)),
         "properties": {
             "area_pixels" if stream.plan.gsd is None else "area_m2": round(area, 2),
             "confidence": round(footprint.confidence, 4),
             "agreement": round(footprint.agreement, 4),
         },
     }
-
-
-def _geometry(polygon: Polygon) -> dict[str, object]:
-    """Describe a polygon, its outer rings anticlockwise: the right-hand rule."""
-    parts = [
-        [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
-        for part in shapely.get_parts(shapely.orient_polygons(polygon))
-    ]
-    if isinstance(polygon, shapely.Polygon):
-        return {"type": "Polygon", "coordinates": parts[0]}
-    return {"type": "MultiPolygon", "coordinates": parts}
 
 
 def _rounded(polygon: Polygon, decimals: int) -> Polygon:

@@ -21,6 +21,7 @@ from ..imaging.georeference import GeoReference
 from ..imaging.image import RowSource
 from ..segmentation.options import RasterBand
 from ..segmentation.stream import Band, SegmentedStream
+from .pictures import to_steps
 from .provenance import tags
 from .styles import COLOURS, OPACITY
 
@@ -107,14 +108,8 @@ def _strips(stream: SegmentedStream) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield band.row, pixels
 
 
-def _steps(share: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-    assert share is not None, "the plan asks for it"
-    steps: NDArray[np.uint8] = np.rint(share * np.float32(_STEPS)).astype(np.uint8)
-    return steps
-
-
 _PIXELS: dict[RasterBand, Callable[[Band], NDArray[np.uint8]]] = {
     "mask": lambda band: band.mask.astype(np.uint8),
-    "probability": lambda band: _steps(band.probability),
-    "disagreement": lambda band: _steps(band.disagreement),
+    "probability": lambda band: to_steps(band.probability, _STEPS),
+    "disagreement": lambda band: to_steps(band.disagreement, _STEPS),
 }

@@ -31,7 +31,7 @@ def write_probability(stream: SegmentedStream, file: IO[bytes]) -> None:
 
 def write_disagreement(stream: SegmentedStream, file: IO[bytes]) -> None:
     """Write 255 x how far the members disagree, rounded, as 8-bit single-channel PNG."""
-    levels = stream.assemble(lambda band: _rounded(band.disagreement))
+    levels = stream.assemble(lambda band: to_steps(band.disagreement, 255))
     write_grey_png(file, levels, tags(stream.plan))
 
 
@@ -43,9 +43,10 @@ def write_overlay(stream: SegmentedStream, file: IO[bytes]) -> None:
     write_overlay_png(file, pixels, valid, mask, tags(stream.plan))
 
 
-def _rounded(values: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-    assert values is not None, "the plan asks for it"
-    rounded: NDArray[np.uint8] = np.rint(values * np.float32(255)).astype(np.uint8)
+def to_steps(share: NDArray[np.float32] | None, steps: int) -> NDArray[np.uint8]:
+    """Round a share of 0 to 1 to a number of `steps`."""
+    assert share is not None, "the plan asks for it"
+    rounded: NDArray[np.uint8] = np.rint(share * np.float32(steps)).astype(np.uint8)
     return rounded
 
 
