@@ -89,15 +89,12 @@ def decode_rle(text: str, height: int, width: int, order: PixelOrder) -> NDArray
     """
     size = height * width
     starts, lengths = _parse_pairs("" if text.strip() == EMPTY_CSV else text)
-    if starts.size and (min(starts.min(), lengths.min()) < 1):
+    if (starts < 1).any() or (lengths < 1).any():
         raise ValueError("RLE starts are counted from 1 and lengths are at least 1.")
-    # Each by itself first: the sum of two huge numbers would overflow.
-    if starts.size and (
-        max(starts.max(), lengths.max()) > size or (starts + lengths).max() > size + 1
-    ):
-        raise ValueError(f"RLE runs outside of an image of {width} x {height} = {size} pixels.")
-    starts -= 1
+    starts = starts - 1
     ends = starts + lengths
+    if (ends > size).any():
+        raise ValueError(f"RLE runs outside of an image of {width} x {height} = {size} pixels.")
     if (starts[1:] < ends[:-1]).any():
         raise ValueError("RLE runs must ascend and must not overlap.")
     # Lengths of background and mask in turn, beginning and ending with background.
@@ -118,4 +115,4 @@ def _parse_pairs(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if any(len(word) > 18 for word in words):
         raise ValueError("RLE holds a number that no image reaches.")
     pairs = np.array([int(word) for word in words], np.int64).reshape(-1, 2)
-    return pairs[:, 0].copy(), pairs[:, 1]
+    return pairs[:, 0], pairs[:, 1]
