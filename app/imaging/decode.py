@@ -50,11 +50,7 @@ from .sniff import Format, sniff
 
 
 def decode_image(
-    data: bytes,
-    *,
-    max_pixels: int,
-    grey: bool = False,
-    **wanted: Unpack[Decoding],
+    data: bytes, *, max_pixels: int, grey: bool = False, **wanted: Unpack[Decoding]
 ) -> Image:
     """Decode a whole PNG, JPEG, WebP or TIFF file.
 

@@ -71,9 +71,4 @@ def _tiff(data: bytes | mmap) -> Size:
     return tags[IMAGE_LENGTH], tags[IMAGE_WIDTH]
 
 
-_READERS = {
-    Format.PNG: _png,
-    Format.JPEG: frame_size,
-    Format.WEBP: _webp,
-    Format.TIFF: _tiff,
-}
+_READERS = {Format.PNG: _png, Format.JPEG: frame_size, Format.WEBP: _webp, Format.TIFF: _tiff}

@@ -33,16 +33,8 @@ _READERS: dict[Format, type[ImageFile]] = {
 _CONTAINERS = {Format.PNG: read_png, Format.JPEG: read_jpeg}
 # What Pillow raises on files that are at fault.
 _DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
+    *(struct.error, zlib.error),
 )
 
 _ROWS = 512  # converted at a time, so that no second whole picture stands in memory

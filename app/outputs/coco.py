@@ -20,12 +20,7 @@ def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:
     head: dict[str, object] = {
         "info": provenance(stream.plan),
         "images": [
-            {
-                "id": 1,
-                "file_name": stream.name,
-                "width": image.width,
-                "height": image.height,
-            }
+            {"id": 1, "file_name": stream.name, "width": image.width, "height": image.height}
         ],
         "categories": [{"id": 1, "name": "building", "supercategory": "building"}],
         "notices": stream.plan.notices,

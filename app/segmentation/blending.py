@@ -31,13 +31,6 @@ class MemberBand:
         return MemberBand(self.row + cut, self.members[:, cut:])
 
 
-def drop_above(bands: Iterable[MemberBand], row: int) -> Iterator[MemberBand]:
-    """Drop the rows above image row `row`, and the bands that have no others."""
-    for band in bands:
-        if band.rows.stop > row:
-            yield band.below(row)
-
-
 def blend(
     grid: WindowGrid, patches: Iterable[NDArray[np.float32]], first: int = 0
 ) -> Iterator[MemberBand]:

@@ -120,15 +120,7 @@ def predict_cascade(
         doubtful = [patch for patch, decided in zip(few, alone, strict=True) if not decided]
         more = ask(doubtful, others)
         for answer, decided in zip(answers, alone, strict=True):
-            yield _together(answer, None if decided else next(more), first, len(members))
-
-
-def _together(
-    first_answer: NDArray[np.float32],
-    others: NDArray[np.float32] | None,
-    first: int,
-    members: int,
-) -> NDArray[np.float32]:
-    if others is None:
-        return np.broadcast_to(first_answer, (members, *first_answer.shape))
-    return np.insert(others, first, first_answer, axis=0)
+            if decided:
+                yield np.broadcast_to(answer, (len(members), *answer.shape))
+            else:
+                yield np.insert(next(more), first, answer, axis=0)

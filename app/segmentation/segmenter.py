@@ -16,21 +16,13 @@ from ..imaging.image import RowSource
 from ..imaging.resample import resample_rows
 from ..runtime.predictor import Predictor, one_ahead
 from ..runtime.select import Running, load_predictor
-from .blending import MemberBand, blend, drop_above
+from .blending import MemberBand, blend
 from .cascade import CascadeCount, Patch, predict_cascade, predict_valid
 from .components import Rule, find_buildings
 from .options import Options
 from .plan import Plan
 from .resampling import first_needed, resample_bands, rows_reached
-from .stream import (
-    Advanced,
-    Band,
-    Cancelled,
-    Segmentation,
-    SegmentedStream,
-    collect,
-    never,
-)
+from .stream import Advanced, Band, Cancelled, Segmentation, SegmentedStream, collect, never
 from .tta import upright
 from .windows import read_patch
 
@@ -232,7 +224,7 @@ def stitch(
     """
     needed = first_needed(plan.grid.row_offsets, plan.seen, plan.size, first)
     bands = resample_bands(blend(plan.grid, predictions, needed), plan.seen, plan.size)
-    return drop_above(bands, first)
+    return (band.below(first) for band in bands if band.rows.stop > first)
 
 
 def combine(plan: Plan, image: RowSource, bands: Iterable[MemberBand]) -> Iterator[Band]:

@@ -47,10 +47,7 @@ class Building:
     def window(self) -> tuple[slice, slice]:
         """Rows and columns of the image that it spans."""
         rows, starts, stops = self.runs.T
-        return (
-            slice(int(rows[0]), int(rows[-1]) + 1),
-            slice(int(starts.min()), int(stops.max())),
-        )
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(starts.min()), int(stops.max()))
 
     def crop(self) -> NDArray[np.bool_]:
         """Return the building alone, bool, as large as its window."""
