@@ -84,11 +84,9 @@ def open_session(
         raise BundleError(
             f"ONNX Runtime {ort.__version__} can't load member {member!r}: {reason(error)}"
         ) from error
-    inputs, outputs = (
-        " and ".join(spell(node.type, node.shape) for node in nodes)
-        for nodes in (session.get_inputs(), session.get_outputs())
+    check_signature(
+        member, _signature(session.get_inputs()), _signature(session.get_outputs()), patch
     )
-    check_signature(member, inputs, outputs, patch)
     return session
 
 
@@ -97,3 +95,7 @@ def run_session(session: ort.InferenceSession, patches: NDArray[np.uint8]) -> ND
     probability: NDArray[np.float32]
     (probability,) = session.run(None, {session.get_inputs()[0].name: patches})
     return probability
+
+
+def _signature(nodes: Sequence[ort.NodeArg]) -> str:
+    return " and ".join(spell(node.type, node.shape) for node in nodes)

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -123,13 +122,6 @@ class Cog:
         return open_path(path, "GTiff")
 
 
-@dataclass(frozen=True)
-class _Fetched:
-    """A tile of another server; None if it has none."""
-
-    image: Image | None
-
-
 class Xyz:
     """The tiles of another server, by a template of their addresses."""
 
@@ -187,12 +179,14 @@ class Xyz:
         address = self._spec.url
         for name, value in {"z": z, "x": x % count, "y": y, "-y": count - 1 - y}.items():
             address = address.replace(f"{{{name}}}", str(value))
-        kept = self._cache.get(("tile", address))
-        if isinstance(kept, _Fetched):
-            return kept.image
+        image: Image | None
+        if kept := self._cache.get(("tile", address)):
+            [image] = kept
+            return image
         response = self._web.get(address)
         image = self._decode(response.content) if response.status_code == 200 else None
-        self._cache.put(("tile", address), _Fetched(image), 1000 + (4 * TILE**2 if image else 0))
+        # In a tuple, as None is kept too: the server has no such tile.
+        self._cache.put(("tile", address), (image,), 1000 + (4 * TILE**2 if image else 0))
         return image
 
     def _decode(self, data: bytes) -> Image:
