@@ -59,6 +59,15 @@ def test_the_path_of_an_image_names_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_rows_have_as_many_cells_as_their_table(page: Path) -> None:
+    """A page shows no cell beyond those of the table's head."""
+    text = re.sub(r"^```.*?^```|\\\|", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        head, *rows = table.splitlines()
+        assert [row for row in rows if row.count("|") != head.count("|")] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(
         r"`((?:app|clients|training|benchmarks|tests|docker|docs)/[\w/.]+\.\w+)`", page.read_text()
