@@ -5,6 +5,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import refusal
@@ -59,7 +60,8 @@ class Parser(argparse.ArgumentParser):
             return f"{name} is no option: did you mean {' or '.join(meant)}?"
         if self._subparsers:
             return f"{name} comes too early: the command comes first, then its options"
-        return f"{name} is no option"
+        hint = f": write ./{name} for the file of this name" if Path(name).exists() else ""
+        return f"{name} is no option{hint}"
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> object:
         kind = _KINDS.get(action.type)

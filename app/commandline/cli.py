@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ..errors import InvalidOption, StartupError
+from ..errors import InvalidOption, StartupError, message_of
 from .parser import build_parser
 
 _REFUSED, _INTERRUPTED, _CLOSED_PIPE = 2, 130, 141
@@ -40,6 +40,12 @@ def _run(arguments: Sequence[str]) -> int:
         status: int = getattr(module, args.command)(args)
     except (StartupError, InvalidOption) as error:
         print(f"error: {error}", file=sys.stderr)
+        return _REFUSED
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # that no command foresaw, such as a name that is too long
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"error: {name}{message_of(error)}", file=sys.stderr)
         return _REFUSED
     except KeyboardInterrupt:
         print(

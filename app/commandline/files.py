@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -230,10 +231,11 @@ def check_targets(targets: Iterable[Path], *, overwrite: bool) -> None:
     """
     existing = []
     for target in targets:
-        if target != STANDARD:
-            check_no_partial(target)
-            if target.is_file() and target.stat().st_size:
-                existing.append(target)
+        with suppress(OSError):  # such as a name that is too long, which costs no other file
+            if target != STANDARD:
+                check_no_partial(target)
+                if target.is_file() and target.stat().st_size:
+                    existing.append(target)
     if existing and not overwrite:
         more = f", and {len(existing) - 1} more," if len(existing) > 1 else ""
         raise InvalidOption(

@@ -316,6 +316,31 @@ def test_a_name_that_begins_with_a_dash(
     assert Path("-masks", "-my tile.png").exists()
 
 
+def test_such_a_name_without_a_folder_is_told_how_to_be_written(
+    tile: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tile.parent)
+    tile.rename("-tile.png")
+    with pytest.raises(SystemExit, match="2"):
+        run("segment", "-tile.png", "-o", "mask.png")
+    error = "error: -tile.png is no option: write ./-tile.png for the file of this name\n"
+    assert capsys.readouterr().err.startswith(error)
+
+
+LONG = "x" * 252 + ".tif"
+
+
+@pytest.mark.parametrize(
+    "arguments", [f"segment {LONG} -o out/", f"segment in -o {LONG}", f"bulk {LONG} -o out/"]
+)
+def test_a_name_that_is_too_long_is_refused(
+    arguments: str, tile: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tile.parents[1])
+    assert run(*arguments.split()) == 2
+    assert capsys.readouterr().err == f"error: {LONG}: File name too long\n"
+
+
 def test_a_result_that_cannot_be_written_is_named(
     bundle: Path, tile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

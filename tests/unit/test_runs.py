@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,18 @@ class TestOneFilesFault:
         assert "not valid" in err
         assert "Traceback" not in err
         assert [path.name for path in out.iterdir()] == ["map.geojson"]
+
+    @pytest.mark.parametrize("name", ["geotiff", "geojson"])
+    def test_nor_by_a_name_that_is_too_long_for_its_result(
+        self, name: str, bundle: Path, map_file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copy(map_file, map_file.with_name("x" * 250 + ".tif"))
+        out = map_file.parent / "out"
+        out.mkdir()  # where it is not, nothing looks for results in it
+        inputs = str(map_file.parent / "*.tif")
+        assert run("segment", inputs, "-o", out, "--format", name, "--quiet", "--no-style") == 1
+        assert "can't be written: File name too long" in capsys.readouterr().err
+        assert [path.stem for path in out.iterdir()] == ["map"]
 
     def test_not_even_by_a_fault_of_ours(
         self,
