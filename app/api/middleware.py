@@ -65,7 +65,9 @@ class RequestLog:
         finally:
             seconds = perf_counter() - started
             route = scope.get("route")
-            path = getattr(route, "path", "unmatched")  # the template: never the client's text
+            # The template, or the folder of static files: never the client's text.
+            mount = scope["root_path"].removeprefix(scope.get("app_root_path", scope["root_path"]))
+            path = getattr(route, "path", mount or "unmatched")
             self._metrics.requests.labels(path, method, status).inc()
             self._metrics.request_duration.labels(path).observe(seconds)
             problem = state.get("problem", "Internal error" if status >= 500 else None)

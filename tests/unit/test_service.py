@@ -311,10 +311,12 @@ def test_the_access_log_has_templates_and_ids(
     caplog.set_level("INFO", "rooftrace.access")
     client.get("/models?evil=%0aline", headers={"X-Request-Id": "my-request-id"})
     client.get("/evil")
+    client.get("/page/style.css")
     lines = [record.getMessage() for record in caplog.records if record.name == "rooftrace.access"]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert re.fullmatch(r"GET /models 200 \d+ ms my-request-id", lines[0])
     assert re.fullmatch(r"GET unmatched 404 \d+ ms [0-9a-f-]{36}", lines[1])
+    assert re.fullmatch(r"GET /page 200 \d+ ms [0-9a-f-]{36}", lines[2])
 
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
