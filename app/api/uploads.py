@@ -183,7 +183,7 @@ async def _read_form(
                     f"parameters in the query string: {request.url.path}?threshold=0.5."
                 )
             if name != field:
-                raise MalformedUpload(f"The form holds a file named {name!r}. {hint}.")
+                raise MalformedUpload(f"The form holds a file field {name!r}. {hint}.")
             uploads.append(await _upload(value))
     finally:
         await form.close()

@@ -52,7 +52,7 @@ class TestMalformed:
             (part()[:-200], ["ends before its closing boundary"]),
             (b"no form at all", ["can't be read"]),
             (part("image") + END, ["'image'", "file=@IMAGE"]),
-            (part("files") + END, ["'files'", "file=@IMAGE"]),
+            (part("files") + END, ["a file field 'files'", "file=@IMAGE"]),
             (part(filename=None) + END, ["text field 'file'", "file name"]),
             (part() + part("threshold", b"0.5", None) + END, ["'threshold'", "query string"]),
             (part("threshold", b"0.5", None) + part() + END, ["'threshold'", "query string"]),
