@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..outputs.footprints import Footprint, draw_footprints
 from ..outputs.geotiff import show_parts
@@ -19,10 +18,9 @@ from ..segmentation.seams import is_building, join_parts
 from ..segmentation.stream import Building
 from .catalogue import save_collection
 from .tiles import Tile, grid_of
-from .work import BUILDINGS, ERASED, Record, Work, described, read_parts
+from .work import BUILDINGS, ERASED, Record, Work, described, read_parts, runs_of
 
 _ACROSS = "across.parquet"
-_NOTHING: NDArray[np.int32] = np.zeros((0, 3), np.int32)
 
 
 def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], work: Work) -> int:
@@ -32,7 +30,7 @@ def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], wor
         OSError: no room, or no right to write there.
     """
     done = [tile for tile in tiles if tile.id in records]
-    across = work.folder(_ACROSS)
+    across = work.folder / _ACROSS
     mosaics = [
         [tile for tile in done if tile.mosaic == mosaic]
         for mosaic in sorted({tile.mosaic for tile in done})
@@ -40,9 +38,9 @@ def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], wor
     joined = (building for tiles in mosaics for building in _across(tiles, records, work))
     count = sum(record.buildings for record in records.values())
     count += save_buildings(across, joined, work.zoom)
-    unfinished = work.folder("buildings")
+    unfinished = work.folder / "buildings"
     shutil.rmtree(unfinished, ignore_errors=True)
-    tables = [*(work.folder(tile.id) / BUILDINGS for tile in done), across]
+    tables = [*(work.folder / tile.id / BUILDINGS for tile in done), across]
     save_partitions(unfinished, tables, described(records))
     shutil.rmtree(dest / "buildings", ignore_errors=True)
     unfinished.replace(dest / "buildings")
@@ -117,8 +115,8 @@ def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], wo
     Erased parts are noted beside the record: with a further neighbour, they may be a building.
     """
     place = np.array([tile.row, tile.col, tile.col], np.int32)
-    noted = work.folder(tile.id) / ERASED
-    runs = _runs(erased) - place
+    noted = work.folder / tile.id / ERASED
+    runs = runs_of(erased) - place
     try:
         before = json.loads(noted.read_text())
     except (OSError, ValueError):
@@ -126,9 +124,5 @@ def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], wo
     if runs.tolist() == before:
         return
     noted.unlink(missing_ok=True)  # it is false while the mask changes
-    show_parts(work.mask(tile.id), _runs(parts) - place, runs)
+    show_parts(work.mask(tile.id), runs_of(parts) - place, runs)
     noted.write_text(json.dumps(runs.tolist()))
-
-
-def _runs(buildings: Iterable[Building]) -> NDArray[np.int32]:
-    return np.concatenate([_NOTHING, *(building.runs for building in buildings)])

@@ -61,16 +61,10 @@ class Mosaic:
         self.notices = image.notices
 
     @property
-    def core_rows(self) -> slice:
-        """Rows of the tile itself."""
-        top = self._tile.row - self._row
-        return slice(top, top + self._tile.height)
-
-    @property
-    def core_cols(self) -> slice:
-        """Columns of the tile itself."""
-        left = self._tile.col - self._col
-        return slice(left, left + self._tile.width)
+    def core(self) -> tuple[slice, slice]:
+        """Rows and columns of the tile itself."""
+        top, left = self._tile.row - self._row, self._tile.col - self._col
+        return slice(top, top + self._tile.height), slice(left, left + self._tile.width)
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
@@ -100,7 +94,7 @@ class Mosaic:
 
     def crop(self, bands: Iterable[Band]) -> Iterator[Band]:
         """Cut bands to the tile's own pixels, and mark those beside another tile's as a seam."""
-        rows, cols = self.core_rows, self.core_cols
+        rows, cols = self.core
         for band in bands:
             start, stop = max(band.row, rows.start), min(band.rows.stop, rows.stop)
             if start >= stop:

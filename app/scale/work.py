@@ -41,21 +41,18 @@ _LEAST_MARGIN = 0.25
 class Work:
     """The decisions that hold for all tiles.
 
-    `work` is the folder of unfinished results, `masks` that of the masks; all processes see both.
+    `folder` has the results other than masks, in a folder for each tile, and `masks` the masks. All
+    processes see both.
     `zoom` is that of the quadkeys.
     """
 
     options: Options
     max_pixels: int
-    work: Path
+    folder: Path
     masks: Path
     zoom: int
     named: bool = False
     """Whether GDAL opens some files by its own names, which every process must allow."""
-
-    def folder(self, tile: str) -> Path:
-        """Return the folder of a tile's results other than its mask."""
-        return self.work / tile
 
     def mask(self, tile: str) -> Path:
         """Return the path of a tile's mask."""
@@ -155,7 +152,7 @@ def made_of(tile: Tile, neighbours: Sequence[Tile], options: Options, model: str
 def read_record(work: Work, tile: str) -> Record | None:
     """Return the record of a tile; None where no complete one is kept."""
     try:
-        kept = json.loads((work.folder(tile) / _RECORD).read_text())
+        kept = json.loads((work.folder / tile / _RECORD).read_text())
         record = Record(**{**kept, "notices": tuple(kept["notices"]), "gsd": tuple(kept["gsd"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -191,7 +188,7 @@ def _segment(
 ) -> Record:
     began, manifest = perf_counter(), segmenter.manifest
     margin = margin_of(tile, work.options, manifest.gsd.reference, manifest.patch_size)
-    folder = work.folder(tile.id)
+    folder = work.folder / tile.id
     folder.mkdir(parents=True, exist_ok=True)
     for name in (_RECORD, ERASED):  # of another mask
         (folder / name).unlink(missing_ok=True)
@@ -205,7 +202,7 @@ def _segment(
         mosaic = Mosaic(tile, image, others, margin)
         seen = segmenter.plan(mosaic, work.options, buildings=True, notices=notices)
         assert seen.row_areas is not None, "probe has checked it"
-        areas = seen.row_areas[mosaic.core_rows]
+        areas = seen.row_areas[mosaic.core[0]]
         # Components and writers see the tile without its margin.
         plan = replace(seen, height=tile.height, width=tile.width, row_areas=areas)
         bands = mosaic.crop(segmenter.bands(seen, mosaic, count=seen.count()))
@@ -246,7 +243,7 @@ def _noting(bands: Iterable[Band], found: list[Building]) -> Iterator[Band]:
 
 
 def _save_parts(path: Path, parts: Sequence[Building], row_areas: NDArray[np.float64]) -> None:
-    runs = np.concatenate([np.zeros((0, 3), np.int32), *(part.runs for part in parts)])
+    runs = runs_of(parts)
     areas = row_areas[runs[:, 0]] * (runs[:, 2] - runs[:, 1])
     lengths = np.array([len(part.runs) for part in parts], np.int64)
     firsts = np.cumsum(lengths) - lengths
@@ -260,9 +257,14 @@ def _save_parts(path: Path, parts: Sequence[Building], row_areas: NDArray[np.flo
     )
 
 
+def runs_of(buildings: Iterable[Building]) -> NDArray[np.int32]:
+    """Return the runs of all buildings, int32 (N, 3)."""
+    return np.concatenate([np.zeros((0, 3), np.int32), *(building.runs for building in buildings)])
+
+
 def read_parts(work: Work, tile: str) -> tuple[list[Building], list[float]]:
     """Return the buildings of a tile that are on a seam, in its own pixels, and their areas."""
-    with (work.folder(tile) / _PARTS).open("rb") as file, np.load(file) as kept:
+    with (work.folder / tile / _PARTS).open("rb") as file, np.load(file) as kept:
         runs = np.split(kept["runs"], np.cumsum(kept["lengths"])[:-1])
         figures = zip(runs, kept["confidence"].tolist(), kept["agreement"].tolist(), strict=False)
         parts = [Building(*of_part, is_part=True) for of_part in figures]

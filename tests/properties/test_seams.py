@@ -172,7 +172,7 @@ def test_a_mosaic_shows_what_the_map_shows(whole: Map, margin: int) -> None:
     for tile, neighbours in with_neighbours(tiles, [margin] * len(tiles)):
         parts = [(near, whole.image(int(near.id[:3]))) for near in neighbours]
         mosaic = Mosaic(tile, whole.image(int(tile.id[:3])), parts, margin)
-        row, col = mosaic.core_rows.start, mosaic.core_cols.start
+        row, col = (own.start for own in mosaic.core)
         place = np.s_[
             tile.row - row + top : tile.row - row + top + mosaic.height,
             tile.col - col + left : tile.col - col + left + mosaic.width,
