@@ -8,7 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import JobsAway, RooftraceError, StorageFull, UploadTooLarge
@@ -24,8 +29,9 @@ from ..segmentation.stream import SegmentedStream
 from .bands import KeptBands
 from .blobs import Blobs
 from .records import MANIFEST, UPLOAD, Job
-from .spool import spool
 from .store import JobTable
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +99,7 @@ class Work:
         with self.memory.for_file(data, self._check) as max_pixels:
             decoded = decode_image(data, max_pixels=max_pixels, **options.decoding)
             del data
-            image = spool(decoded, self.scratch)
+            image = _spool(decoded, self.scratch)
             del decoded
         # Disagreement is kept for formats that show it.
         plan = self.segmenter.plan(image, options, buildings=True)
@@ -194,6 +200,24 @@ class Work:
     def _note(self, **values: object) -> None:
         if not self.table.change(self.job.id, self.worker, **values):
             raise Stopped
+
+
+def _spool(image: Image, folder: Path) -> Image:
+    """Return the image with its pixels in temporary files in `folder`.
+
+    The files have no names, so they vanish with the image or the process, however it ends.
+    """
+    valid = None if image.valid is None else _on_disk(image.valid, folder)
+    return replace(image, pixels=_on_disk(image.pixels, folder), valid=valid)
+
+
+def _on_disk(array: NDArray[_Scalar], folder: Path) -> NDArray[_Scalar]:
+    with TemporaryFile(dir=folder) as file:
+        # Written as a file: a full disk is an error then, and ends the process in a memory map.
+        for row in array:
+            file.write(row.tobytes())
+        file.flush()
+        return np.memmap(file, array.dtype, "r", shape=array.shape)
 
 
 def failure(error: Exception) -> dict[str, str]:
