@@ -184,16 +184,13 @@ class JobTable(_Database):
                 "wait until the oldest expire."
             )
 
-    def get(self, id: str, owner: str | None = None) -> Job:
-        """Return a job; with `owner`, only if it is theirs.
+    def get(self, id: str, owner: str) -> Job:
+        """Return a job of an owner.
 
         Raises:
-            NoSuchJob: there is none, or not theirs.
+            NoSuchJob: there is none, or it is another's.
         """
-        query = select(_JOBS).where(_JOBS.c.id == id)
-        if owner is not None:
-            query = query.where(_JOBS.c.owner == owner)
-        found = self._read(query)
+        found = self._read(select(_JOBS).where(_JOBS.c.id == id, _JOBS.c.owner == owner))
         if not found:
             raise NoSuchJob(
                 f"There is no job {id[:64]!r}: it was never created here, was dismissed, or has "
