@@ -208,7 +208,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment and `.env`; `overrides` go before both.
+    """Read the settings from the environment and `.env`; `overrides` go before both; None is none.
 
     Raises:
         SettingsError: a value that a setting does not allow, or a variable with our prefix that
@@ -224,7 +224,7 @@ def load_settings(**overrides: Any) -> Settings:
                 hint = f"did you mean {PREFIX}{meant[0].upper()}?"
             raise SettingsError(f"{variable} is not a setting: {hint}")
     try:
-        return Settings(**overrides)
+        return Settings(**{name: of for name, of in overrides.items() if of is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name, *inside = map(str, first["loc"])

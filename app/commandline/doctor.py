@@ -68,8 +68,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
 def _read(args: argparse.Namespace, read: "list[Settings]") -> Iterator[Finding]:
     from ..settings import PREFIX, load_settings
 
-    given = {"bundle": args.bundle, "device": args.device}
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load_settings(bundle=args.bundle, device=args.device)
     read.append(settings)
     changed = ", ".join(f"{PREFIX}{name.upper()}" for name in sorted(settings.model_fields_set))
     yield Finding("settings", "ok", changed or "all are the default ones")

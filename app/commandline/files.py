@@ -50,14 +50,9 @@ class Source:
         return self.name.startswith("/vsi") or _URL.match(self.name) is not None
 
     @property
-    def is_vrt(self) -> bool:
-        """Whether it is named as a GDAL virtual raster."""
-        return self._file.lower().endswith(".vrt")
-
-    @property
     def needs_gdal(self) -> bool:
-        """Whether it is opened by GDAL's name for it."""
-        return self.is_named_by_scheme or self.is_vrt
+        """Whether it is opened by GDAL's name for it: a virtual raster, or no file here."""
+        return self.is_named_by_scheme or self.name.lower().endswith(".vrt")
 
     @property
     def version(self) -> str:
@@ -79,18 +74,15 @@ class Source:
 
     @property
     def file_name(self) -> str:
-        """The last part of its name."""
-        return unquote(Path(self._file).name) if self.is_named_by_scheme else self.path.name
+        """The last part of its name, of a URL without query and fragment."""
+        if not self.is_named_by_scheme:
+            return self.path.name
+        return unquote(Path(re.split(r"[?#]", self.name)[0]).name)
 
     @property
     def stem(self) -> str:
         """Name of its results, without ending."""
         return "stdin" if self.is_standard else Path(self.file_name).stem
-
-    @property
-    def _file(self) -> str:
-        """Its name, of a URL without query and fragment."""
-        return re.split(r"[?#]", self.name)[0] if self.is_named_by_scheme else self.name
 
 
 def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:

@@ -121,8 +121,9 @@ class TestNetwork:
             source = Source(name)
             assert source.is_named_by_scheme
             assert (source.for_gdal, source.stem) == (for_gdal, stem)
-        assert Source("https://host/a.vrt?x").is_vrt
-        assert not Source("tiles/a.tif").is_named_by_scheme
+            assert source.needs_gdal
+        assert Source("tiles/a.VRT").needs_gdal
+        assert not Source("tiles/a.tif").needs_gdal
 
     @pytest.mark.parametrize("name", ["http:/host/a.tif", "ftp://host/a.tif"])
     def test_what_is_no_address_is_said_as_it_was_typed(self, name: str) -> None:
