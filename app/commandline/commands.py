@@ -34,7 +34,7 @@ from .files import (
 )
 from .runs import Run, dry_run
 
-_OK, _SOME_FAILED, _REFUSED = 0, 1, 2
+_OK, _SOME_FAILED = 0, 1
 _OVERRIDES = ("bundle", "device", "host", "port", "log_level", "engine", "ray_address")
 """Settings that have a flag."""
 
@@ -55,10 +55,10 @@ def serve(args: argparse.Namespace) -> int:
         open_engine: Callable[[Admission], Engine] = Engine
         if settings.engine == "ray":
             check_extra("--engine ray", "ray", "ray", "grpc")
-            from ..replicas.engine import remote_models
+            from ..replicas.engine import RayEngine, remote_models
 
             models = ended.enter_context(remote_models(settings, _reload))
-            load, open_engine = models.load, models.engine
+            load, open_engine = models.load, partial(RayEngine, models)
         elif settings.ray_address:
             raise InvalidOption("--address and ROOFTRACE_RAY_ADDRESS are those of --engine ray")
         app = create_app(settings, load=lambda _: loaded.pop(), open_engine=open_engine)
@@ -250,8 +250,7 @@ def completion(args: argparse.Namespace) -> int:
 
 def _settings_of(args: argparse.Namespace) -> Settings:
     """Read the settings, flags before the environment, and begin to log as they say."""
-    given = {name: getattr(args, name, None) for name in _OVERRIDES}
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load_settings(**{name: getattr(args, name, None) for name in _OVERRIDES})
     logs.configure(settings)
     return settings
 

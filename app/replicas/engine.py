@@ -91,10 +91,6 @@ class RemoteModels:
         self.room = asyncio.Semaphore(described.room)
         return Segmenter(described.manifest, RemotePredictor(self, described, settings.deadline))
 
-    def engine(self, admission: Admission) -> "RayEngine":
-        """Return the engine that hands images to the replicas."""
-        return RayEngine(self, admission)
-
     def notice(self) -> None:
         """Call `redeployed`, at most every few seconds, as replicas change one by one."""
         if monotonic() - self._noticed > _NOTICE:

@@ -6,6 +6,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from app.errors import InferenceError, NotReady, QueueFull, StartupError
 from app.main import create_app
 from app.replicas import engine as module
 from app.replicas.application import APPLICATION, DEPLOYMENT, of_settings, room_of
-from app.replicas.engine import RemoteModels
+from app.replicas.engine import RayEngine, RemoteModels
 from app.settings import Settings
 from tests.factories import scene, write_toy_bundle
 from tests.serving import (
@@ -74,7 +75,7 @@ def client(bundle: Path, cluster: Cluster, tmp_path: Path) -> Iterator[TestClien
     settings = settings_of(bundle, jobs=tmp_path / "jobs", workers=1, max_waiting=1)
     models = RemoteModels(deployed(settings), cluster.redeploy)
     segmenter = models.load(settings)
-    app = create_app(settings, load=lambda _: segmenter, open_engine=models.engine)
+    app = create_app(settings, load=lambda _: segmenter, open_engine=partial(RayEngine, models))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
