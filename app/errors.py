@@ -201,21 +201,18 @@ _EXPECTED = {
 """Plain words for the types of pydantic's errors, filled with their context."""
 
 
-def expectation(refused: Mapping[str, Any]) -> str:
-    """Say what pydantic expected of a value that it refused, such as "must be at most 0.75"."""
-    if refused["type"] in _EXPECTED:
-        bounds = {name: str(of).removesuffix(".0") for name, of in refused.get("ctx", {}).items()}
-        return _EXPECTED[refused["type"]].format(**bounds)
-    return str(refused["msg"]).replace("Input should", "must").replace("Value error, ", "")
-
-
 def refusal(name: str, refused: Mapping[str, Any]) -> str:
     """Say what pydantic refused, such as "overlap must be at most 0.75, got 2"."""
-    expected = expectation(refused)
-    if refused["type"] == "value_error" and not expected.startswith("must "):
+    kind = refused["type"]
+    if kind in _EXPECTED:
+        bounds = {key: str(of).removesuffix(".0") for key, of in refused.get("ctx", {}).items()}
+        expected = _EXPECTED[kind].format(**bounds)
+    else:
+        expected = refused["msg"].replace("Input should", "must").replace("Value error, ", "")
+    if kind == "value_error" and not expected.startswith("must "):
         # A sentence of ours, which says what came.
         return f"{name}: {expected}" if name else expected
-    if refused["type"] in ("missing", "extra_forbidden", "json_invalid"):
+    if kind in ("missing", "extra_forbidden", "json_invalid"):
         return f"{name} {expected}"
     return f"{name} {expected}, got {brief(refused['input'])}"
 

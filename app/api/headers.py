@@ -56,24 +56,22 @@ def form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
 
 
-RESULT_CONTENT: dict[str, Any] = {
-    # First: generated clients parse every answer as the first media type that they know.
-    ANY_BYTES: {"schema": BINARY},
-    **{media_type: {"schema": BINARY} for media_type in RESULT_TYPES.values()},
-    "application/json": {
-        "schema": {
-            "anyOf": [
-                {"$ref": "#/components/schemas/RleResult"},
-                {**_OBJECT, "description": "a COCO data set of one image"},
-            ]
-        }
-    },
-    "application/geo+json": {"schema": _OBJECT},
-}
-"""Bodies of a segmented image, as OpenAPI objects."""
 RESULT: dict[str, Any] = {
     "description": "The result, in the chosen format",
-    "content": RESULT_CONTENT,
+    "content": {
+        # First: generated clients parse every answer as the first media type that they know.
+        ANY_BYTES: {"schema": BINARY},
+        **{media_type: {"schema": BINARY} for media_type in RESULT_TYPES.values()},
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    {"$ref": "#/components/schemas/RleResult"},
+                    {**_OBJECT, "description": "a COCO data set of one image"},
+                ]
+            }
+        },
+        "application/geo+json": {"schema": _OBJECT},
+    },
     "headers": RESULT_HEADERS,
 }
 """The answer that is a segmented image, as an OpenAPI object."""

@@ -10,8 +10,6 @@ from ..jobs.records import Status
 from ..jobs.store import Filter
 from .ogc import PROCESS
 
-_LONGEST = 1000
-
 
 class JobListParameters(BaseModel):
     """Which jobs are listed."""
@@ -36,7 +34,7 @@ class JobListParameters(BaseModel):
         None, ge=0, description="Longest time that they took, in seconds.", examples=[3600]
     )
     limit: int = Field(
-        100, ge=1, le=_LONGEST, description="Largest number of jobs to list.", examples=[10]
+        100, ge=1, le=1000, description="Largest number of jobs to list.", examples=[10]
     )
     offset: int = Field(0, ge=0, le=10**9, description="Number of jobs to skip.", examples=[100])
 

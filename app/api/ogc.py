@@ -125,12 +125,8 @@ def _later(description: str) -> Any:  # noqa: ANN401
     return Field(None, exclude_if=_is_none, description=description)
 
 
-def _in_milliseconds(seconds: float) -> float:
-    return round(seconds, 3)
-
-
-Moment = Annotated[datetime, BeforeValidator(_in_milliseconds)]
-"""A moment in UTC, of the seconds since 1970."""
+Moment = Annotated[datetime, BeforeValidator(lambda seconds: round(seconds, 3))]
+"""A moment in UTC, of the seconds since 1970, to the millisecond."""
 
 
 class ImageInfo(BaseModel):

@@ -183,8 +183,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
             return RedirectResponse(f"../{path.split('/')[-2]}{query}")
         detail = f"There is no {path!r} here. /docs lists what there is."
     if error.status_code == 405:
-        headers["Allow"] = _methods(request) or headers.get("Allow", "")
-        allowed = headers.get("Allow", "other methods")
+        allowed = headers["Allow"] = _methods(request) or headers.get("Allow", "")
         detail = f"{path} takes {allowed}, not {request.method}. /docs lists what there is."
     if error.status_code == 405 and "access-control-request-method" in request.headers:
         detail = (

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Path, Query, Request, Response
@@ -70,11 +70,9 @@ async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> 
     map = _live(service).find(source)
     trained = call.segmenter.manifest.gsd
     async with service.admission.admit():
-
-        def look() -> tuple[tuple[float, float, float, float], list[int]]:
-            return map.source.bounds(), map.zooms(trained)
-
-        running = service.admission.run(look, call.deadline)
+        running = service.admission.run(
+            lambda: (map.source.bounds(), map.zooms(trained)), call.deadline
+        )
         (west, south, east, north), zooms = await unless_gone(request, running)
     if not zooms:
         raise errors.InvalidOption(
@@ -155,9 +153,5 @@ def _live(service: Service) -> "LiveTiles":
 
 def _has_it(request: Request, tag: str) -> bool:
     """Tell whether the client has a tile already. Source: RFC 9110, section 13.1.2."""
-    known: list[Any] = [
-        name.strip().removeprefix("W/")
-        for value in request.headers.getlist("if-none-match")
-        for name in value.split(",")
-    ]
-    return "*" in known or tag in known
+    named = ",".join(request.headers.getlist("if-none-match")).split(",")
+    return not {"*", tag}.isdisjoint(name.strip().removeprefix("W/") for name in named)
