@@ -3,7 +3,7 @@
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -15,22 +15,6 @@ KEY_FAILURES = (KeyMissing, KeyRefused, RateExceeded)
 """Problems of every request where keys or a rate are asked for."""
 _SHORTEST_KEY = 16
 _MAX_CLIENTS = 10_000  # remembered at once by `Rate`
-
-
-class Keys:
-    """The valid keys; only their digests are kept."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = [_digest(key) for key in keys]
-
-    def holder(self, given: str) -> bytes | None:
-        """Return a digest that identifies the holder of a key, None for an invalid key.
-
-        It compares with every valid key in constant time, so its duration reveals nothing.
-        """
-        digest = _digest(given)
-        matches = [compare_digest(digest, good) for good in self._digests]
-        return digest if any(matches) else None
 
 
 class Rate:
@@ -65,9 +49,9 @@ class Rate:
 
 
 class Access:
-    """Keys and rate together; either may be absent."""
+    """The digests of the valid keys, and a rate; either may be absent."""
 
-    def __init__(self, keys: Keys | None = None, rate: Rate | None = None) -> None:
+    def __init__(self, keys: Sequence[bytes] = (), rate: Rate | None = None) -> None:
         self.keys = keys
         self._rate = rate
 
@@ -80,7 +64,7 @@ class Access:
             RateExceeded: the client has sent too many.
             KeyMissing, KeyRefused: keys are set, and the request has none or a wrong one.
         """
-        holder = self.keys.holder(given) if self.keys and given else None
+        holder = self._holder(given) if given else None
         if self._rate:
             self._rate.check(holder or address.encode())
         if self.keys and not given:
@@ -89,9 +73,20 @@ class Access:
             raise KeyRefused("This key is not valid. Ask the operator of the service for another.")
         return holder.hex() if holder else ""
 
+    def _holder(self, given: str) -> bytes | None:
+        """Return a digest that identifies the holder of a key, None for an invalid key.
 
-def read_keys(file: Path) -> Keys:
-    """Read a file with a key on each line; empty lines and those that start with # do not count.
+        It compares with every valid key in constant time, so its duration reveals nothing.
+        """
+        digest = _digest(given)
+        matches = [compare_digest(digest, good) for good in self.keys]
+        return digest if any(matches) else None
+
+
+def read_keys(file: Path) -> list[bytes]:
+    """Return the digests of the keys in a file, one on each line.
+
+    Empty lines and those that start with # do not count.
 
     Raises:
         SettingsError: it can't be read, holds no key, or one that is too easily guessed or sent.
@@ -110,7 +105,7 @@ def read_keys(file: Path) -> Keys:
             )
     if not keys:
         raise SettingsError(f"ROOFTRACE_API_KEYS={file} holds no key; write one on each line")
-    return Keys(keys)
+    return [_digest(key) for key in keys]
 
 
 def access_of(settings: Settings) -> Access:
@@ -120,7 +115,7 @@ def access_of(settings: Settings) -> Access:
         SettingsError: the keys can't be used.
     """
     return Access(
-        read_keys(settings.api_keys) if settings.api_keys else None,
+        read_keys(settings.api_keys) if settings.api_keys else (),
         Rate(settings.rate_limit) if settings.rate_limit else None,
     )
 

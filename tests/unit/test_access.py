@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from app.api.access import _MAX_CLIENTS, Keys, Rate, read_keys
-from app.errors import RateExceeded, SettingsError
+from app.api.access import _MAX_CLIENTS, Access, Rate, read_keys
+from app.errors import KeyRefused, RateExceeded, SettingsError
 from app.main import create_app
 from app.settings import Settings
 from tests.serving import PNG, RAW, assert_problem, serving, settings_of
@@ -61,12 +61,12 @@ class TestKeys:
         assert client.get(path).is_success
 
     def test_they_are_told_to_nobody(
-        self, client: TestClient, caplog: pytest.LogCaptureFixture
+        self, client: TestClient, keys: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
         client.get("/models", headers=bearer(FIRST))
         client.get("/models", headers=bearer("a-key-that-is-not-good"))
-        told = caplog.text + client.get("/metrics").text + repr(vars(Keys([FIRST])))
+        told = caplog.text + client.get("/metrics").text + repr(read_keys(keys))
         assert FIRST not in told
         assert "a-key-that-is-not-good" not in told
 
@@ -91,9 +91,10 @@ class TestKeys:
     def test_a_file_as_windows_writes_it(self, tmp_path: Path) -> None:
         file = tmp_path / "keys"
         file.write_bytes(f"\ufeff{FIRST}\r\n\r\n  # of the GIS team, für später\r\n".encode())
-        keys = read_keys(file)
-        assert keys.holder(FIRST)
-        assert not keys.holder("# of the GIS team, für später")
+        access = Access(read_keys(file))
+        assert access.check("", FIRST)
+        with pytest.raises(KeyRefused):
+            access.check("", "# of the GIS team, für später")
 
     def test_no_file_refuses_to_start(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="can't be read"):
