@@ -90,10 +90,7 @@ class Jobs:
     def close(self) -> None:
         """Stop the work. The next start goes on with unfinished jobs."""
         self.crew.close()
-        self._table.close()
-        if self._shared is not None:
-            self._shared.close()
-            self._shared = None
+        self._close_files()
         self._is_open = False
 
     def add(self, job: Job, data: bytes, pixels: int) -> Job:
@@ -187,10 +184,7 @@ class Jobs:
                 return
             if was_open:
                 logger.error("%s was removed or replaced, with what was in it", self._folder)
-                self._table.reopen()
-                if self._shared is not None:
-                    self._shared.close()
-                    self._shared = None
+                self._close_files()
             if self._folder is not None:
                 try:
                     (self._folder / "files").mkdir(parents=True, exist_ok=True)
@@ -203,6 +197,12 @@ class Jobs:
             self._is_open = True
             if not was_open:
                 self.crew.start()
+
+    def _close_files(self) -> None:
+        self._table.close()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
     def _is_replaced(self) -> bool:
         """Tell whether the folder was removed or replaced, such as by a cleaner or a mount.

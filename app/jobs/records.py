@@ -18,10 +18,6 @@ MANIFEST = "manifest.json"
 """Name of the manifest that a job began with: its results are made by it."""
 
 
-def _new_id() -> str:
-    return str(uuid.uuid4())
-
-
 def is_id(name: str) -> bool:
     """Tell whether a name is one that a job may have."""
     try:
@@ -54,7 +50,7 @@ class Job:
     """Format of the results that the client asked for as it created the job."""
     document: bool = False
     """Results come in a JSON document of the standard, unless a request names a format."""
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: Status = "accepted"
     message: str = "Waits for its turn."
     created: float = field(default_factory=_now)

@@ -102,11 +102,7 @@ class _Database:
         """Whether the database could not be reached, or had no room, when it was last asked."""
 
     def close(self) -> None:
-        """Close the connections."""
-        self._engine.dispose()
-
-    def reopen(self) -> None:
-        """Close the connections. The next use opens the file of now, and makes its table."""
+        """Close the connections. The next use opens the file of then, and makes its table."""
         self._engine.dispose()
         self._has_table = False
 
