@@ -9,18 +9,12 @@ from fastapi import Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .headers import RESULT_HEADERS
+
 ANY_ORIGIN = "*"
 
 EXPOSED = (
-    "Server-Timing",
-    "X-Request-Id",
-    "X-Model-Version",
-    "X-Execution-Provider",
-    "X-Building-Fraction",
-    "X-Building-Count",
-    "X-Building-Area-M2",
-    "X-Cascade",
-    "X-Notice",
+    *RESULT_HEADERS,
     "Content-Disposition",
     "Cache-Control",
     "ETag",

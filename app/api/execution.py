@@ -10,14 +10,13 @@ from pydantic import ValidationError
 
 from ..documents import read_json
 from ..errors import InvalidInputs, InvalidOption, NotAcceptable, brief, refusal
-from ..outputs.formats import FORMATS
 from ..segmentation.options import Options
 from ..settings import Settings
 from .admission import Place
 from .answers import accepted
 from .engine import OUTPUT
 from .ogc import Execute
-from .parameters import RESULT_TYPES, JobFormatName, SegmentParameters, choose_formats
+from .parameters import JOB_TYPES, RESULT_TYPES, JobFormatName, SegmentParameters, choose_formats
 from .uploads import Upload, content_type, read_body, read_upload
 from .work import Work
 
@@ -87,9 +86,9 @@ def _format(asked: Execute) -> str | None:
     if media_type is None:
         return None
     try:
-        return choose_formats(None, media_type, {f.name: f.media_type for f in FORMATS.values()})[0]
+        return choose_formats(None, media_type, JOB_TYPES)[0]
     except NotAcceptable:
-        offered = ", ".join(dict.fromkeys(f.media_type for f in FORMATS.values()))
+        offered = ", ".join(dict.fromkeys(JOB_TYPES.values()))
         raise InvalidOption(
             f"outputs.{OUTPUT}.format.mediaType must be among {offered}, got {brief(media_type)}."
         ) from None

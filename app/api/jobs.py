@@ -11,14 +11,14 @@ from .. import errors
 from ..imaging.decode import decode_image
 from ..imaging.encode import write_preview_png
 from ..jobs.records import Job
-from ..outputs.formats import FORMATS, Format
+from ..outputs.formats import Format
 from ..segmentation.options import Options
 from ..segmentation.stream import SegmentedStream
 from .answers import FAILURES, IMAGE_FAILURES, Calling, accepted
 from .headers import BINARY, RESULT
 from .job_list import JobListParameters
 from .ogc import PROCESS, JobList, Link, StatusInfo, status_info
-from .parameters import ResultParameters, choose_formats
+from .parameters import JOB_TYPES, ResultParameters, choose_formats
 from .problems import problem_of_job, problem_response, responses
 from .service import Running, Service, checked_router
 from .uploads import unless_gone
@@ -119,8 +119,7 @@ async def results(
     named = parameters.format or job.format
     document = job.document and parameters.format is None
     accept = "" if document else accepted(request)
-    types = {name: format.media_type for name, format in FORMATS.items()}
-    formats = choose_formats(named, accept, types)
+    formats = choose_formats(named, accept, JOB_TYPES)
     data = await asyncio.to_thread(service.jobs.upload, job)
 
     def begin(max_pixels: int) -> tuple[Format, SegmentedStream]:

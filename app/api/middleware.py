@@ -10,13 +10,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
+from .problems import METHODS
 from .tracing import name_request
 
 logger = logging.getLogger("rooftrace.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 _ABSOLUTE = re.compile(rb"https?://(?:[^/@]*@)?([^/@]+)", re.IGNORECASE)
-_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class RequestLog:
@@ -37,7 +37,7 @@ class RequestLog:
             return
         started = perf_counter()
         # A known method: never the client's text.
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         sent_id = Headers(scope=scope).get("x-request-id", "")
         # A client's own id is kept when it can't break a log line or a header.
         request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else str(uuid.uuid4())

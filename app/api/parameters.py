@@ -16,7 +16,8 @@ FormatName = Literal[
 JobFormatName = Literal[FormatName, "gpkg", "flatgeobuf", "geoparquet"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
 
-RESULT_TYPES = {f.name: f.media_type for f in FORMATS.values() if f.write is not None}
+JOB_TYPES = {name: format.media_type for name, format in FORMATS.items()}
+RESULT_TYPES = {name: JOB_TYPES[name] for name, format in FORMATS.items() if format.write}
 BATCH_TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
 """Media types by format. Of those that `Accept` prefers equally, the first is chosen."""
 

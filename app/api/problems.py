@@ -66,7 +66,7 @@ _TYPES = {
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses that come with Retry-After."""
 
-_METHODS = "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
+METHODS = "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 RETRY_AFTER = 2
 """Seconds that a client is asked to wait after a 503: a few patches' time."""
@@ -204,7 +204,7 @@ def _methods(request: Request) -> str:
         scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
         return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
-    return ", ".join(filter(takes, _METHODS))
+    return ", ".join(filter(takes, METHODS))
 
 
 def _has_a_slash_too_many(request: Request) -> bool:
