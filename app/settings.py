@@ -18,7 +18,6 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
-    field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -43,6 +42,43 @@ _SHIPPED_BUNDLE = (
 )
 
 _BUCKET = re.compile(r"s3://[^/\s?#]+/[^\s?#]*[^/\s?#]/?")
+
+
+def _gpu_is_cuda(value: object) -> object:
+    return "cuda" if value == "gpu" else value
+
+
+def _folder_or_bucket(value: object) -> object:
+    address = str(value)
+    if "://" not in address:
+        return Path(address)
+    if not _BUCKET.fullmatch(address):
+        raise ValueError("must be a folder or s3://BUCKET/PREFIX")
+    return address
+
+
+def _postgresql(address: SecretStr) -> SecretStr:
+    if not address.get_secret_value().startswith("postgresql://"):
+        raise ValueError("must begin with postgresql://")
+    return address
+
+
+def _origins(value: object) -> object:
+    """Take `a,b` and the JSON that pydantic-settings wants of other lists."""
+    if not isinstance(value, str):
+        return value
+    names = json.loads(value) if value.startswith("[") else value.split(",")
+    origins = tuple(name.strip().lower().rstrip("/") for name in names)
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is not an origin: write scheme://host[:port], or *")
+    return origins
+
+
+def _address(address: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", address):
+        raise ValueError("must be an address, https://host[:port][/path]")
+    return address
 
 
 def _template(address: str) -> str:
@@ -71,7 +107,7 @@ class Settings(BaseSettings):
 
     bundle: Path = _SHIPPED_BUNDLE
     """folder with the ONNX files and manifest.json"""
-    device: Device = "auto"
+    device: Annotated[Device, BeforeValidator(_gpu_is_cuda)] = "auto"
     """auto: the GPU if there is one, else the CPU; cuda or gpu: the GPU, or no start"""
     backend: Backend = "auto"
     """auto: OpenVINO on CPUs, if it is installed, else ONNX Runtime; onnxruntime or openvino:
@@ -113,20 +149,20 @@ class Settings(BaseSettings):
     """file with a key on each line, read again at SIGHUP; unset: no key is needed"""
     rate_limit: PositiveFloat | None = None
     """requests a minute of one client (key, else address); unset: any number"""
-    jobs: Path | str = Path("rooftrace-jobs")
+    jobs: Annotated[Path | str, BeforeValidator(_folder_or_bucket)] = Path("rooftrace-jobs")
     """folder where jobs are kept, which is made with the first job; or s3://BUCKET/PREFIX, with
     a database beside it"""
-    database: SecretStr | None = None
+    database: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
     """postgresql://USER:PASSWORD@HOST/NAME: the table of jobs, for several processes that share
     the folder or bucket of jobs; unset: SQLite in the folder, for one process"""
     job_budget: PositiveInt = 20 * 2**30
     """bytes on disk that jobs may take"""
     job_retention: PositiveFloat = 7 * 86400.0
     """seconds that a job is kept after its end"""
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
     """origins whose pages may use the service, such as https://map.example.org, separated by
     commas; *: all; unset: none but its own"""
-    public_url: str | None = None
+    public_url: Annotated[str, AfterValidator(_address)] | None = None
     """address of the service for its clients, such as https://example.org/roofs, where a proxy
     changes it; unset: the one that a request asks"""
     tile_sources: Annotated[dict[str, TileSource], NoDecode, BeforeValidator(parse_sources)] = {}
@@ -163,48 +199,6 @@ class Settings(BaseSettings):
     """send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT"""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """least severe kind of log line that is written"""
-
-    @field_validator("device", mode="before")
-    @classmethod
-    def _gpu_is_cuda(cls, value: object) -> object:
-        return "cuda" if value == "gpu" else value
-
-    @field_validator("jobs", mode="before")
-    @classmethod
-    def _folder_or_bucket(cls, value: object) -> object:
-        address = str(value)
-        if "://" not in address:
-            return Path(address)
-        if not _BUCKET.fullmatch(address):
-            raise ValueError("must be a folder or s3://BUCKET/PREFIX")
-        return address
-
-    @field_validator("database")
-    @classmethod
-    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith("postgresql://"):
-            raise ValueError("must begin with postgresql://")
-        return value
-
-    @field_validator("public_url")
-    @classmethod
-    def _is_an_address(cls, address: str | None) -> str | None:
-        if address is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", address):
-            raise ValueError("must be an address, https://host[:port][/path]")
-        return address
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _origins(cls, value: object) -> object:
-        """Take `a,b` and the JSON that pydantic-settings wants of other lists."""
-        if not isinstance(value, str):
-            return value
-        names = json.loads(value) if value.startswith("[") else value.split(",")
-        origins = tuple(name.strip().lower().rstrip("/") for name in names)
-        for origin in origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin: write scheme://host[:port], or *")
-        return origins
 
 
 def load_settings(**overrides: Any) -> Settings:
