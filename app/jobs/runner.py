@@ -86,7 +86,7 @@ class Work:
     stopped: Event
     _told_at: float = 0.0
 
-    def run(self) -> SegmentedStream:
+    def run(self) -> None:
         """Segment the image, or what is left of it, and note the outcome.
 
         Raises:
@@ -126,7 +126,6 @@ class Work:
             bytes=max(LEAST, self.blobs.size(self.job.id)),
             lease_until=0.0,
         )
-        return read
 
     def _begin(self, plan: Plan) -> list[str]:
         """Note that the work begins or goes on; drop bands that were made of something else."""
