@@ -17,9 +17,7 @@ class JobListParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     type: list[Literal["process"]] = Field([], description="Kinds of jobs.", examples=[["process"]])
-    processID: list[str] = Field(  # noqa: N815
-        [], description="Processes of the jobs.", examples=[[PROCESS]]
-    )
+    processID: list[str] = Field([], description="Processes of the jobs.", examples=[[PROCESS]])
     status: list[Status] = Field([], description="States of the jobs.", examples=[["running"]])
     datetime: str | None = Field(
         None,
@@ -27,10 +25,10 @@ class JobListParameters(BaseModel):
         "`2026-01-02T00:00:00Z/2026-01-03T00:00:00Z`, with `..` for an open end.",
         examples=["2026-01-02T00:00:00Z/.."],
     )
-    minDuration: float | None = Field(  # noqa: N815
+    minDuration: float | None = Field(
         None, ge=0, description="Shortest time that they took, in seconds.", examples=[1]
     )
-    maxDuration: float | None = Field(  # noqa: N815
+    maxDuration: float | None = Field(
         None, ge=0, description="Longest time that they took, in seconds.", examples=[3600]
     )
     limit: int = Field(

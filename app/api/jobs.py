@@ -65,7 +65,7 @@ async def jobs(
     response_description="The job",
     responses=responses(*_JOB_FAILURES),
 )
-async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
+async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:
     """Return a job's status, progress and times, its image and, once it is done, its totals."""
     return status_info(await _job(request, jobID, service), "../")
 
@@ -76,7 +76,7 @@ async def job(request: Request, jobID: JobId, service: Running) -> StatusInfo:  
     response_description="The dismissed job",
     responses=responses(*_JOB_FAILURES),
 )
-async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInfo:  # noqa: N803
+async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInfo:
     """Cancel a job, or remove its results. Nothing of it is kept."""
     job = await asyncio.to_thread(service.jobs.dismiss, jobID, request.state.owner)
     info = status_info(job, "../")
@@ -96,9 +96,7 @@ async def dismiss(request: Request, jobID: JobId, service: Running) -> StatusInf
     },
 )
 async def results(
-    call: Calling,
-    jobID: JobId,  # noqa: N803
-    parameters: Annotated[ResultParameters, Query()],
+    call: Calling, jobID: JobId, parameters: Annotated[ResultParameters, Query()]
 ) -> Response:
     """Return what `POST /segment` would, bit for bit, without another inference.
 
@@ -145,7 +143,7 @@ async def results(
         **responses(*_JOB_FAILURES, errors.QueueFull, errors.DeadlineExceeded),
     },
 )
-async def preview(call: Calling, jobID: JobId) -> Response:  # noqa: N803
+async def preview(call: Calling, jobID: JobId) -> Response:
     """Return the upload as a PNG in the colours that the members see, up to 2048 pixels a side."""
     job = await _job(call.request, jobID, call.service)
     data = await asyncio.to_thread(call.service.jobs.upload, job)

@@ -46,7 +46,7 @@ class LandingPage(BaseModel):
 class Conformance(BaseModel):
     """The conformance classes that this service implements."""
 
-    conformsTo: list[str] = Field(examples=[CONFORMS_TO])  # noqa: N815
+    conformsTo: list[str] = Field(examples=[CONFORMS_TO])
 
 
 class ProcessSummary(BaseModel):
@@ -57,8 +57,8 @@ class ProcessSummary(BaseModel):
     title: str
     description: str
     keywords: list[str]
-    jobControlOptions: list[str] = Field(examples=[["sync-execute", "async-execute"]])  # noqa: N815
-    outputTransmission: list[str] = Field(examples=[["value"]])  # noqa: N815
+    jobControlOptions: list[str] = Field(examples=[["sync-execute", "async-execute"]])
+    outputTransmission: list[str] = Field(examples=[["value"]])
     links: list[Link]
 
 
@@ -79,14 +79,14 @@ class ProcessList(BaseModel):
 class OutputFormat(BaseModel):
     """The format of an output."""
 
-    mediaType: str | None = Field(None, examples=["application/geo+json"])  # noqa: N815
+    mediaType: str | None = Field(None, examples=["application/geo+json"])
 
 
 class Output(BaseModel):
     """The output that a client asks for."""
 
     format: OutputFormat = OutputFormat()
-    transmissionMode: Literal["value"] = "value"  # noqa: N815
+    transmissionMode: Literal["value"] = "value"
 
 
 class Execute(BaseModel):
@@ -153,9 +153,9 @@ class ImageInfo(BaseModel):
 class StatusInfo(BaseModel):
     """The state of a job. The fields after `links` are additions to the standard."""
 
-    processID: str = Field(PROCESS, examples=[PROCESS])  # noqa: N815
+    processID: str = Field(PROCESS, examples=[PROCESS])
     type: Literal["process"] = "process"
-    jobID: str = Field(examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])  # noqa: N815
+    jobID: str = Field(examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])
     status: Status = Field(description="state of the job", examples=["running"])
     message: str = Field(
         description="the state in a sentence", examples=["The image is being segmented."]

@@ -77,7 +77,7 @@ async def processes(
     response_description="The process, with its inputs and outputs",
     responses=responses(errors.NoSuchProcess, errors.InvalidOption),
 )
-async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
+async def process(processID: ProcessId) -> ProcessDescription:
     """Describe a process with its inputs and outputs."""
     _check_process(processID)
     return process_description("../")
@@ -122,9 +122,7 @@ async def process(processID: ProcessId) -> ProcessDescription:  # noqa: N803
     },
 )
 async def execute(
-    call: Calling,
-    processID: ProcessId,  # noqa: N803
-    parameters: Annotated[SegmentParameters, Query()],
+    call: Calling, processID: ProcessId, parameters: Annotated[SegmentParameters, Query()]
 ) -> Response:
     """Segment an image: with `Prefer: respond-async` as a job, else at once.
 
