@@ -176,6 +176,8 @@ def test_the_command_line_gives_the_same_file(page: Page, tile: Path, tmp_path: 
         subprocess.run(["bash", "-ec", f"{command} -sS"], cwd=tmp_path, check=True)
         assert (tmp_path / "my.tile.rle.json").read_bytes() == data
         (tmp_path / "my.tile.rle.json").unlink()
+    page.locator("#threshold").fill("0.6")
+    expect(page.locator("#command pre")).to_contain_text("format=rle&threshold=0.6")
 
 
 def test_a_tiff_which_no_browser_shows(page: Page, tmp_path: Path) -> None:

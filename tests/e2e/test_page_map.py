@@ -80,8 +80,15 @@ def test_an_image_lies_on_the_map_with_its_buildings(
         expect(facts).to_contain_text(re.compile("1.569 m²"))  # 66² pixels
         page.locator("#map canvas").click(position={"x": 5, "y": 200})
         expect(facts).to_be_hidden()
+        expect(page.locator("#disagree")).to_be_hidden()  # the map does not draw it
         page.get_by_role("button", name="Image", exact=True).click()
         expect(page.locator("#viewer")).to_be_visible()
+        expect(page.locator("#disagree")).to_be_visible()
+        (scene.parent / "text.png").write_text("no image")
+        choose(page, scene.parent / "text.png")
+        page.get_by_role("button", name="text.png").first.click()
+        expect(page.locator("#problem")).to_be_visible()
+        expect(page.locator("#switch")).to_be_hidden()
 
 
 def test_an_image_without_a_place_has_no_map(

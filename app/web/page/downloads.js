@@ -18,7 +18,7 @@ const FORMATS = {
   geoparquet: ["GeoParquet", ".parquet"],
 };
 const FIRST = { map: ["gpkg", "geojson"], image: ["png"] };
-const OF_SEGMENT = ["png", "probability", "overlay", "rle", "coco", "geojson", "geotiff"];
+const OF_SEGMENT = ["png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"];
 
 /** The section "Download". `parameters()` are those of what is shown. */
 export class Downloads {
@@ -33,7 +33,6 @@ export class Downloads {
 
   /** Offer what an image can have; say why it can't have the rest. */
   open(image) {
-    this.image = image;
     const { formats, corners } = image.job.image;
     const names = [...Object.keys(FORMATS).filter((name) => name in formats),
       ...Object.keys(formats).filter((name) => !(name in FORMATS))];
@@ -55,7 +54,8 @@ export class Downloads {
     }));
     $("reasons").replaceChildren(...numbered.map((reason, index) =>
       element("li", { id: `reason-${index}` }, `No ${listed(reasons.get(reason))}: ${reason}`)));
-    this.#command(first);
+    if (image !== this.image) Object.assign(this, { image, got: first });
+    this.#command();
   }
 
   async #download(format, button) {
@@ -66,16 +66,19 @@ export class Downloads {
       const url = URL.createObjectURL(await answer.blob());
       element("a", { href: url, download: fileName(image, format) }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
-      this.#command(format);
+      if (image === this.image) {
+        this.got = format;
+        this.#command();
+      }
     } catch (error) {
       this.onProblem(error);
     }
     button.removeAttribute("aria-busy");
   }
 
-  /** Write the commands that do what was just done, in a shell. */
-  #command(format) {
-    const { image } = this, parameters = this.parameters();
+  /** Write the commands by which a shell gets the same, in the format that was last downloaded. */
+  #command() {
+    const { image, got: format } = this, parameters = this.parameters();
     const key = hasKey() ? ' -H "Authorization: Bearer $ROOFTRACE_KEY"' : "";
     const address = (path) => quoted(new URL(path, document.baseURI).href);
     const to = `-o ${quoted(fileName(image, format))}`;

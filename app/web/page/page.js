@@ -61,7 +61,7 @@ function show(image) {
   for (const id of ["picture", "mask", "disagreement"]) $(id).width = $(id).height = 0;
   for (const id of ["outlines", "picked-inside", "picked-edge"]) $(id).removeAttribute("d");
   for (const id of ["count", "area", "share"]) $(id).textContent = "";
-  $("complaint").hidden = true;
+  $("complaint").hidden = $("switch").hidden = true;
   $("name").textContent = image.name;
   tray.mark(image);
   useMap(false);
@@ -236,7 +236,7 @@ async function drawOutlines(image, parameters, signal) {
 
 async function drawDisagreement(image, signal) {
   const wanted = $("show-disagreement").checked;
-  $("disagree").hidden = image.job.image.formats.disagreement !== null;
+  $("disagree").hidden = !$("map").hidden || image.job.image.formats.disagreement !== null;
   $("disagreement").hidden = !wanted || $("disagree").hidden;
   if ($("disagreement").hidden || $("disagreement").width) return;
   const answer = await ask(resultPath(image.id, "disagreement", {}), { signal });
@@ -366,7 +366,7 @@ $("next").onclick = () => go(1);
 $("closer").onclick = () => view.zoomBy(1.4);
 $("wider").onclick = () => view.zoomBy(1 / 1.4);
 $("whole").onclick = () => view.fit();
-$("as-image").onclick = () => useMap(false);
+$("as-image").onclick = () => { useMap(false); refresh(); };
 $("as-map").onclick = () => { useMap(true); refresh(); };
 $("show-disagreement").onchange = refresh;
 $("opacity").oninput = fade;
