@@ -31,6 +31,7 @@ FLAGS = [
     "--disable-sync",
 ]
 WITH_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+expect.set_options(timeout=30_000)  # a busy machine may keep a page waiting
 IN_CHROMIUM = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium or google-chrome here"),
@@ -150,8 +151,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, exact: Path) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium, for tests marked `IN_CHROMIUM`, which a busy machine may keep waiting."""
-    expect.set_options(timeout=30_000)
+    """A Chromium, for tests marked `IN_CHROMIUM`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
