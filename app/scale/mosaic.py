@@ -67,12 +67,19 @@ class Mosaic:
         return slice(top, top + self._tile.height), slice(left, left + self._tile.width)
 
     def read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB."""
+        """Return rows `start` to `stop`: uint8 (stop - start, width, 3), RGB.
+
+        Where no tile is valid, the first that reaches there shows its own pixels: the networks see
+        them in an image of its own too.
+        """
         pixels = np.zeros((stop - start, self.width, 3), np.uint8)
+        shown = np.zeros((stop - start, self.width), np.bool_)
         for piece in self._pieces(start, stop):
             with self._at_fault(piece.tile):
                 read = piece.image.read_pixels(*piece.rows)[:, piece.cols]
-            pixels[piece.here][piece.owned] = read[piece.owned]
+            new = piece.owned | ~shown[piece.here]
+            pixels[piece.here][new] = read[new]
+            shown[piece.here] = True
         return pixels
 
     def read_valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:

@@ -185,6 +185,17 @@ def test_a_mosaic_shows_what_the_map_shows(whole: Map, margin: int) -> None:
     np.testing.assert_array_equal(owned, 1)  # each pixel is one tile's
 
 
+def test_a_tile_alone_shows_its_own_image() -> None:
+    """Pixels that alpha hides are seen by the networks, as in an image that is sent alone."""
+    random = np.random.default_rng(0)
+    valid = random.random((9, 7)) < 0.5
+    image = Image(random.integers(0, 256, (9, 7, 3), np.uint8), valid, GRID)
+    [tile] = Map(np.zeros((9, 7), np.float32), [(0, 0, 9, 7)]).tiles()
+    mosaic = Mosaic(tile, image, [], margin=5)
+    np.testing.assert_array_equal(mosaic.read_pixels(0, 9), image.pixels)
+    np.testing.assert_array_equal(mosaic.read_valid(0, 9), valid)
+
+
 def test_corners_do_not_connect() -> None:
     one = Building(np.array([[0, 0, 2]], np.int32), 0.9, 1.0, is_part=True)
     other = Building(np.array([[1, 2, 4]], np.int32), 0.9, 1.0, is_part=True)
