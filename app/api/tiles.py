@@ -71,9 +71,9 @@ async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> 
     trained = call.segmenter.manifest.gsd
     async with service.admission.admit():
         running = service.admission.run(
-            lambda: (map.source.bounds(), map.zooms(trained)), call.deadline
+            lambda: (map.source.bounds(), map.middle(), map.zooms(trained)), call.deadline
         )
-        (west, south, east, north), zooms = await unless_gone(request, running)
+        (west, south, east, north), middle, zooms = await unless_gone(request, running)
     if not zooms:
         raise errors.InvalidOption(
             f"No zoom of the source {source!r} has a GSD that the models know, which is "
@@ -90,8 +90,9 @@ async def tile_json(call: Calling, source: _Source, parameters: _Parameters) -> 
         ],
         minzoom=zooms[0],
         maxzoom=zooms[-1],
-        bounds=(west, south, east, north),
-        center=((west + east) / 2, (south + north) / 2, float(zooms[-1])),
+        # TileJSON 3.0, section 3.2: bounds must not wrap around the antimeridian.
+        bounds=(west, south, east, north) if west < east else (-180.0, south, 180.0, north),
+        center=(*middle, float(zooms[-1])),
     )
 
 

@@ -79,12 +79,20 @@ class Map:
                 f"{trained.min:g} to {trained.max:g} m. Zooms that work: {which}."
             )
         left, bottom, right, top = self.source.bounds()
-        if west >= right or east <= left or south >= top or north <= bottom:
+        beside = west >= right, east <= left
+        apart = any(beside) if left <= right else all(beside)
+        if apart or south >= top or north <= bottom:
             raise NoSuchTile(
                 f"Tile {tile.z}/{tile.x}/{tile.y} lies outside of the source {self.name!r}, which "
                 f"reaches from {left:.5f}, {bottom:.5f} to {right:.5f}, {top:.5f} (longitude, "
                 "latitude)."
             )
+
+    def middle(self) -> tuple[float, float]:
+        """Return longitude and latitude of the middle of the bounds."""
+        west, south, east, north = self.source.bounds()
+        lon = (west + east) / 2 + (180 if west > east else 0)
+        return lon - 360 if lon > 180 else lon, (south + north) / 2
 
     def zooms(self, trained: GsdRange) -> list[int]:
         """Return the zooms that work somewhere in the source."""
@@ -147,8 +155,7 @@ class Map:
         return kept
 
     def _middle(self, zoom: int) -> Area:
-        west, south, east, north = self.source.bounds()
-        column, row = pixel_at((west + east) / 2, (south + north) / 2, zoom)
+        column, row = pixel_at(*self.middle(), zoom)
         return Area(zoom, column - _SAMPLE // 2, row - _SAMPLE // 2, _SAMPLE, _SAMPLE)
 
 

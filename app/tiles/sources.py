@@ -26,7 +26,7 @@ from .spec import TileSource
 from .web import CONNECTIONS, Web
 
 Bounds = tuple[float, float, float, float]
-"""West, south, east and north in degrees."""
+"""West, south, east and north in degrees; west exceeds east across the antimeridian."""
 
 _MAX_TILE = 1024**2
 """Pixels of another server's tile."""

@@ -13,21 +13,26 @@ from typing import Any
 import httpx2
 import numpy as np
 import PIL.Image
+import pyproj
 import pytest
 from numpy.typing import NDArray
+from rasterio.transform import Affine
 from starlette.testclient import TestClient
 
 from app.commandline.cli import main
-from app.errors import SettingsError
+from app.errors import SettingsError, SourceDown
 from app.imaging.image import Image
 from app.segmentation.options import TileOptions
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import never
 from app.settings import load_settings
 from app.tiles.cache import Cache
-from app.tiles.grid import Block, Tile, pixel_at
+from app.tiles.grid import Area, Block, Tile, pixel_at
 from app.tiles.maps import Map, mirror_beyond, open_maps
+from app.tiles.sources import Cog
+from app.tiles.spec import TileSource
 from tests.factories import EXACTLY, ramp_graph, slow_graph, write_toy_bundle
+from tests.geotiff import tiff
 from tests.serving import assert_problem, serving, settings_of
 from tests.tilehost import Host, city, city_cog, hosting, segmented_at_once
 
@@ -446,6 +451,72 @@ class TestCogs:
                 response = client.get(f"/tiles/city/{Z}/{X}/{Y}.png")
                 assert_problem(response, 502, "Source down", "can't be read")
         assert set(host.asked) == {"/city.tif"}
+
+    def square(self, path: Path, crs: str, lon: float, pixel: float, turned: float = 0) -> None:
+        """Draw a white square of 40 pixels in the middle of a black raster, at `LAT`."""
+        place = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(lon, LAT)
+        if lon > 180:  # PROJ counts from -180
+            place = lon, LAT
+        to_map = Affine.translation(*place) @ Affine.rotation(turned) @ Affine.scale(pixel, -pixel)
+        square = np.zeros((3, 200, 200), np.uint8)
+        square[:, 80:120, 80:120] = 255
+        transform = to_map @ Affine.translation(-100, -100)
+        path.write_bytes(tiff(square, crs=pyproj.CRS(crs).to_wkt(), transform=transform))
+
+    @pytest.mark.parametrize(
+        ("crs", "lon", "pixel", "turned"),
+        [
+            ("EPSG:32615", LON, 0.5, 30),
+            ("EPSG:32615", LON, 0.5, 180),
+            ("EPSG:32760", 180, 0.5, 0),
+            ("EPSG:4326", 180, 5e-6, 0),
+            ("EPSG:4269", -180, 5e-6, 0),
+            ("EPSG:4326", 360 + LON, 5e-6, 0),
+            ("+proj=tmerc +lat_0=37 +lon_0=-94 +datum=NAD83 +units=us-ft", LON, 1.5, 0),
+        ],
+    )
+    def test_it_lies_where_it_says(
+        self, tmp_path: Path, crs: str, lon: float, pixel: float, turned: float
+    ) -> None:
+        path = tmp_path / "city.tif"
+        self.square(path, crs, lon, pixel, turned)
+        with closing(Cog("city", TileSource(url=str(path), **PLAIN), 1, Cache(10**6, 60))) as cog:
+            column, row = pixel_at((lon + 180) % 360 - 180, LAT, Z)
+            image = cog.read(Area(Z, column - 200, row - 200, 400, 400), never)
+            west, south, east, north = cog.bounds()
+        found = np.argwhere(image.pixels[..., 0] > 127)
+        assert len(found) > 1000
+        # The place is somewhere in the pixel whose corner is (200, 200).
+        np.testing.assert_allclose(found.mean(axis=0), 200, atol=0.6)
+        assert south < LAT < north
+        assert (west > east) == (abs(lon) == 180)
+
+    def test_across_the_antimeridian(self, small_bundle: Path, tmp_path: Path) -> None:
+        path = tmp_path / "chatham.tif"
+        self.square(path, "EPSG:32760", 180, 0.5)
+        last, y = 2**Z - 1, pixel_at(0, LAT, Z)[1] // 256
+        with serving(small_bundle, tile_sources={"city": {"url": str(path), **PLAIN}}) as client:
+            described = client.get("/tiles/city").json()
+            west, east = (shown(client.get(f"/tiles/city/{Z}/{x}/{y}.png")) for x in (last, 0))
+            response = client.get(f"/tiles/city/{Z}/{X}/{y}.png")
+        assert (described["bounds"][0], described["bounds"][2]) == (-180, 180), "it must not wrap"
+        assert abs(described["center"][0]) == pytest.approx(180)
+        sides = west[:, -10:].sum(), east[:, :10].sum()
+        assert min(sides) > 300
+        assert sides[0] == pytest.approx(sides[1], rel=0.1)
+        assert_problem(response, 404, "No such tile", "outside")
+
+    def test_a_system_that_gdal_takes_for_another(self, tmp_path: Path) -> None:
+        """It would be drawn some 500 m off."""
+        path = tmp_path / "city.tif"
+        place = Affine.translation(0, -550_000) @ Affine.scale(0.5, -0.5)
+        path.write_bytes(tiff(np.ones((3, 9, 9), np.uint8), crs="EPSG:9311", transform=place))
+        source = TileSource(url=str(path), **PLAIN)
+        with (
+            closing(Cog("city", source, 1, Cache(10**6, 60))) as cog,
+            pytest.raises(SourceDown, match="EPSG:9311 is not valid where it lies, or can't be"),
+        ):
+            cog.bounds()
 
     def test_a_raster_without_a_place(self, small_bundle: Path, tmp_path: Path) -> None:
         path = tmp_path / "city.tif"
