@@ -9,9 +9,11 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import PIL.Image
+import pyproj
 import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
+from rasterio.transform import Affine
 
 from tests.data import DATA
 from tests.e2e.browsing import (
@@ -29,6 +31,7 @@ from tests.e2e.conftest import IN_CHROMIUM, Serve, Server
 from tests.e2e.following import wait_until
 from tests.e2e.gated import GATED, Gate
 from tests.factories import scene, toy_cascade, write_toy_bundle
+from tests.geotiff import tiff
 from tests.serving import THRESHOLD, decoded, encoded, exact_bundle, toy_mask
 
 pytestmark = IN_CHROMIUM
@@ -308,6 +311,22 @@ def test_outlines_are_drawn_as_geojson_has_them(page: Page, server: Server, tmp_
     assert len(points) == 5  # four corners, the first one twice
     page.get_by_label("Square corners").uncheck()
     expect(outlines).not_to_have_attribute("d", re.compile(""))
+
+
+def test_outlines_across_the_antimeridian(page: Page, tmp_path: Path) -> None:
+    pixels = np.zeros((3, 80, 100), np.uint8)
+    pixels[:, 20:60, 30:70] = 255
+    x, y = pyproj.Transformer.from_crs(4326, "EPSG:32760", always_xy=True).transform(180, -16.5)
+    place = Affine(0.5, 0, x - 25, 0, -0.5, y + 20)
+    choose(page, written(tmp_path / "fiji.tif", tiff(pixels, crs="EPSG:32760", transform=place)))
+    wait_for_result(page)
+    page.get_by_label("Square corners").check()
+    outlines = page.locator("#outlines")
+    expect(outlines).to_have_attribute("d", re.compile("^M.*zM.*z"))
+    drawn = re.findall(r"[ML]([-\d.]+) ([-\d.]+)", str(outlines.get_attribute("d")))
+    points = np.array(drawn, np.float64)
+    np.testing.assert_allclose(points.min(axis=0), (30, 20), atol=0.1)
+    np.testing.assert_allclose(points.max(axis=0), (70, 60), atol=0.1)
 
 
 def test_where_the_models_disagree(page: Page, server: Server, tmp_path: Path) -> None:

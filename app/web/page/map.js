@@ -44,7 +44,7 @@ export class MapView {
     this.#map = this.#collection = null;
     const [{ Map, NavigationControl, ScaleControl }, { basemap }] = await Promise.all([load(), settings]);
     if (this.#image !== image || this.#map) return;
-    const { corners } = image.job.image;
+    const { corners } = image.place;
     const map = this.#map = new Map({
       container: this.container, style: styleOf(basemap, corners, canvas), bounds: boundsOf(corners),
       fitBoundsOptions: { padding: 40 }, attributionControl: basemap ? { compact: true } : false,
