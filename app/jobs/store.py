@@ -73,6 +73,8 @@ _JOBS = Table(
 _IS_OPEN = _JOBS.c.status.in_(get_args(Open))
 _AT_ONCE = 500
 """Names in one query."""
+_LONGEST_LEASE = 120.0
+"""Seconds, twice as long as any lease: one that has more left is of a clock that has gone back."""
 _PATIENCE = 5
 """Seconds after which a PostgreSQL that does not answer is away."""
 _BUSY_MS = 10_000
@@ -216,7 +218,7 @@ class JobTable(_Database):
         now = time.time()
         oldest = (
             select(_JOBS.c.id)
-            .where(_IS_OPEN, _JOBS.c.lease_until <= now)
+            .where(_IS_OPEN, ~_JOBS.c.lease_until.between(now, now + _LONGEST_LEASE))
             .order_by(_JOBS.c.created)
             .limit(1)
             .with_for_update(skip_locked=True)  # SQLite has one writer, and leaves it out

@@ -142,6 +142,13 @@ class TestPauses:
         assert pause is not None
         assert low <= pause <= max(0, seconds)
 
+    @pytest.mark.parametrize("hours", [-24, 1])
+    def test_a_date_of_another_clock(self, hours: int) -> None:
+        sent = datetime.now(UTC) + timedelta(hours=hours)
+        dates = sent, sent + timedelta(seconds=90)
+        date, again = (format_datetime(moment, usegmt=True) for moment in dates)
+        assert retry_after(httpx.Response(503, headers={"Date": date, "Retry-After": again})) == 90
+
     def test_a_number_nothing_and_nonsense(self) -> None:
         assert retry_after(httpx.Response(503, headers={"Retry-After": "soon"})) is None
         assert retry_after(httpx.Response(503)) is None

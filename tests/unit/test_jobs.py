@@ -14,6 +14,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.errors import QueueFull, SettingsError
+from app.jobs.records import Job
+from app.jobs.runner import LEASE
+from app.jobs.store import JobTable
 from app.main import create_app
 from app.memory import Memory
 from app.segmentation.stream import never
@@ -617,6 +620,20 @@ def test_what_shared_jobs_lack_is_said_before_the_start(bundle: Path) -> None:
         create_app(settings_of(bundle, jobs="s3://city/jobs"))
     with pytest.raises(SettingsError, match="ROOFTRACE_DATABASE can't be read as an address"):
         create_app(settings_of(bundle, database="postgresql://host:none/name"))
+
+
+def test_a_clock_that_goes_back_holds_up_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = JobTable(f"sqlite:///{tmp_path}/jobs.sqlite", budget=10**6)
+    table.add(Job(owner="", filename="a.tif", options={}, image={}, bytes=1))
+    earlier = time.time() - 3600
+    assert table.claim("one that is killed", LEASE)
+    assert table.claim("another", LEASE) is None, "it is worked on"
+    monkeypatch.setattr(time, "time", lambda: earlier)
+    assert table.claim("another", LEASE), "nobody has worked on it for an hour"
+    assert table.claim("a third", LEASE) is None
+    table.close()
 
 
 def test_files_of_no_job_are_removed_at_the_start_and_others_stay(

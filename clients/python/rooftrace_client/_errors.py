@@ -174,20 +174,27 @@ def problem_of(response: httpx.Response) -> ProblemError:
 def retry_after(response: httpx.Response) -> float | None:
     """Return the seconds that a response asks to wait, None if it does not.
 
-    Source: RFC 9110, section 10.2.3: a number of seconds or a date.
+    Source: RFC 9110, section 10.2.3: a number of seconds or a date. A date is counted from that of
+    the response, as the clock of this machine may be wrong.
     """
     text = response.headers.get("Retry-After")
     if text is None:
         return None
     if text.isdecimal():
         return float(text)
+    moment = _moment(text)
+    if moment is None:
+        return None
+    sent = _moment(response.headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (moment - sent).total_seconds())
+
+
+def _moment(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _problem_in(response: httpx.Response) -> dict[str, object]:
