@@ -213,6 +213,14 @@ def test_cancelling_ends_the_job(server: Server, gate: Gate, large: Path, tmp_pa
 
 
 @needs_qgis
+def test_numbers_are_sent_with_all_their_digits(
+    server: Server, imagery: Path, tmp_path: Path
+) -> None:
+    done = run(tmp_path, server, parameters={"INPUT": str(imagery), "THRESHOLD": 0.9999999})
+    assert done["ok"], "rounded, it would be 1, which is refused"
+
+
+@needs_qgis
 def test_a_busy_service_is_asked_again(server: Server, imagery: Path, tmp_path: Path) -> None:
     refused = "POST /segment 429"
 

@@ -171,7 +171,7 @@ class SegmentBuildings(QgsProcessingAlgorithm):
     def _options(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, str]:
         """Return the service's parameters, but for those that are left to its defaults."""
         options = {
-            theirs: f"{self.parameterAsDouble(parameters, ours, context):g}"
+            theirs: str(self.parameterAsDouble(parameters, ours, context))
             for ours, (theirs, _, default, _) in _NUMBERS.items()
             if parameters.get(ours) not in (None, "", default)
         }
