@@ -17,6 +17,7 @@ import PIL.Image
 import pyogrio
 import pyproj
 import pytest
+import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio import features
@@ -210,6 +211,28 @@ def test_cancelling_ends_the_job(server: Server, gate: Gate, large: Path, tmp_pa
     assert 0 < done["progress"][-1] < 100
     assert not (tmp_path / "found.gpkg").exists()
     assert jobs(server) == []
+
+
+@needs_qgis
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_mask_goes_with_the_imagery(
+    server: Server, imagery: Path, tmp_path: Path, inside: bool
+) -> None:
+    """One inside of the TIFF with a part of it, and one beside it with the whole."""
+    height, width = MASK.shape
+    valid = np.arange(width) >= width // 2
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES" if inside else "NO"),
+        rasterio.open(imagery, "r+") as file,
+    ):
+        file.write_mask(np.broadcast_to(valid, (height, width)))
+        left, bottom, right, top = file.bounds
+    assert imagery.with_name("imagery.tif.msk").exists() != inside
+    extent = {"EXTENT": f"{left + 1},{right},{bottom},{top} [{UTM}]"} if inside else {}
+    done = run(tmp_path, server, parameters={"INPUT": str(imagery), **extent})
+    assert done["ok"], done
+    _, shapes, _ = read(done["results"]["OUTPUT"])
+    np.testing.assert_array_equal(drawn(shapes), MASK & valid)
 
 
 @needs_qgis

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from osgeo import gdal
@@ -23,7 +25,27 @@ from qgis.core import (
 
 _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 """What makes GDAL take a file without the ones beside it."""
+_MASK_INSIDE = {"GDAL_TIFF_INTERNAL_MASK": "YES"}
+"""What makes any version of GDAL write a mask into the file, and not beside it."""
 _LAYOUT = ["COMPRESS=DEFLATE", "BIGTIFF=IF_SAFER"]
+
+
+@contextmanager
+def _configured(options: Mapping[str, str]) -> Iterator[None]:
+    """Set options of GDAL for this thread alone."""
+    for option, value in options.items():
+        gdal.SetThreadLocalConfigOption(option, value)
+    try:
+        yield
+    finally:
+        for option in options:
+            gdal.SetThreadLocalConfigOption(option, None)
+
+
+def _holes(dataset: gdal.Dataset) -> list[tuple[int, str]]:
+    """Return how each band says which pixels are nothing: as text, as NaN equals nothing."""
+    bands = map(dataset.GetRasterBand, range(1, dataset.RasterCount + 1))
+    return [(band.GetMaskFlags(), str(band.GetNoDataValue())) for band in bands]
 
 
 class ImageryError(Exception):
@@ -100,29 +122,26 @@ class Imagery:
         whole = (0, 0, dataset.RasterXSize, dataset.RasterYSize)
         if self._window() != whole or not Path(self._source).is_file():
             return False
-        for option, value in _ALONE.items():
-            gdal.SetThreadLocalConfigOption(option, value)
-        try:
+        with _configured(_ALONE):
             alone = gdal.OpenEx(self._source, allowed_drivers=["GTiff"])
-        finally:
-            for option in _ALONE:
-                gdal.SetThreadLocalConfigOption(option, None)
         return (
             alone is not None
             and alone.GetGeoTransform() == dataset.GetGeoTransform()
             and QgsCoordinateReferenceSystem.fromWkt(alone.GetProjection()) == self._crs
+            and _holes(alone) == _holes(dataset)
         )
 
     def _copy(self, path: Path, feedback: QgsFeedback) -> None:
-        made = gdal.Translate(
-            str(path),
-            self._open(),
-            format="GTiff",
-            srcWin=self._window(),
-            outputSRS=self._crs.toWkt(QgsCoordinateReferenceSystem.WKT_PREFERRED_GDAL),
-            creationOptions=_LAYOUT,
-            callback=lambda *_: 0 if feedback.isCanceled() else 1,
-        )
+        with _configured(_MASK_INSIDE):
+            made = gdal.Translate(
+                str(path),
+                self._open(),
+                format="GTiff",
+                srcWin=self._window(),
+                outputSRS=self._crs.toWkt(QgsCoordinateReferenceSystem.WKT_PREFERRED_GDAL),
+                creationOptions=_LAYOUT,
+                callback=lambda *_: 0 if feedback.isCanceled() else 1,
+            )
         if made is None and not feedback.isCanceled():
             raise ImageryError(f"{self._name} can't be read: {gdal.GetLastErrorMsg()}")
 
