@@ -118,7 +118,7 @@ async def results(
     document = job.document and parameters.format is None
     accept = "" if document else accepted(request)
     formats = choose_formats(named, accept, JOB_TYPES)
-    data = await asyncio.to_thread(service.jobs.upload, job)
+    data = await asyncio.to_thread(kept.upload)
 
     def begin(max_pixels: int) -> tuple[Format, SegmentedStream]:
         with call.stages.measure("decode"):
@@ -146,7 +146,7 @@ async def results(
 async def preview(call: Calling, jobID: JobId) -> Response:
     """Return the upload as a PNG in the colours that the members see, up to 2048 pixels a side."""
     job = await _job(call.request, jobID, call.service)
-    data = await asyncio.to_thread(call.service.jobs.upload, job)
+    data = await asyncio.to_thread(call.service.jobs.kept(job).upload)
 
     def drawn(max_pixels: int) -> bytes:
         buffer = BytesIO()

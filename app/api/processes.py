@@ -154,7 +154,7 @@ async def _create(call: Call, asked: Execution) -> Response:
             owner=call.request.state.owner,
             filename=upload.filename,
             options=options.model_dump(exclude_unset=True),
-            image=describe(image, upload.filename),
+            image=describe(image, upload.filename, upload.data),
             bytes=0,
             format=asked.named,
             document=asked.work.document,

@@ -149,20 +149,8 @@ class Jobs:
         self.crew.ended("dismissed")
         return job
 
-    def upload(self, job: Job) -> bytes:
-        """Return the file that the client sent.
-
-        Raises:
-            NoSuchJob: it was dismissed in the meantime.
-            JobsAway: the store can't be reached.
-        """
-        try:
-            return self._blobs.read(job.file(UPLOAD))
-        except FileNotFoundError:
-            raise NoSuchJob(f"The job {job.id} was dismissed or has expired.") from None
-
     def kept(self, job: Job) -> Kept:
-        """Return a finished job with its files, to make its results."""
+        """Return a job with its files."""
         return Kept(job, self._blobs)
 
     def _may_open(self) -> bool:

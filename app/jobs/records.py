@@ -34,9 +34,9 @@ def _now() -> float:
 class Job:
     """A row of the table of jobs. Moments are seconds since 1970, in UTC.
 
-    `options` are those that the client set, `image` describes the upload to clients, and `outcome`
-    what was found in it. `made_of` names everything that decides the bits of its bands. `problem`
-    is the error that a failed job ended with, as its class and message.
+    `options` are those that the client set, `image` describes the upload to clients and has its
+    checksum, and `outcome` is what was found in it. `made_of` names everything that decides the
+    bits of its bands. `problem` is the error that a failed job ended with: its class and message.
     """
 
     owner: str

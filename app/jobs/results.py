@@ -1,6 +1,7 @@
 """The results of a finished job: any format, at any threshold, from the probabilities it keeps."""
 
 import logging
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from ..segmentation.segmenter import stream
 from ..segmentation.stream import Band, Cancelled, SegmentedStream
 from .bands import UNREADABLE, KeptBands
 from .blobs import Blobs
-from .records import MANIFEST, Job
+from .records import MANIFEST, UPLOAD, Job
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ _CASCADE_DIFFERS = (
 
 @dataclass(frozen=True)
 class Kept:
-    """A finished job, and its files."""
+    """A job, and its files."""
 
     job: Job
     blobs: Blobs
@@ -45,6 +46,22 @@ class Kept:
                 "kept. Create another job."
             )
         return Options.parse({**self.job.options, **values})
+
+    def upload(self) -> bytes:
+        """Return the file that the client sent.
+
+        Raises:
+            NoSuchJob: it is gone or damaged: it was whole when the job was created.
+            JobsAway: the store can't be reached.
+        """
+        try:
+            data = self.blobs.read(self.job.file(UPLOAD))
+        except OSError as error:
+            raise self._lost(error) from error
+        # Jobs of earlier versions have no checksum.
+        if self.job.image.get("crc32") not in (None, zlib.crc32(data)):
+            raise self._lost("its upload has another checksum")
+        return data
 
     def begin(
         self,
@@ -96,8 +113,8 @@ class Kept:
         )
 
 
-def describe(image: Image, filename: str) -> dict[str, object]:
-    """Describe an upload to clients: its size and place, and the formats that it can have."""
+def describe(image: Image, filename: str, data: bytes) -> dict[str, object]:
+    """Describe an upload: its size, its place, the formats that it can have, and its checksum."""
     place = image.georeference
     return {
         "filename": filename,
@@ -107,6 +124,7 @@ def describe(image: Image, filename: str) -> dict[str, object]:
         "crs": None if place is None else crs_name(place),
         "corners": None if place is None else corners(place, image.height, image.width),
         "formats": {name: _why_not(format, image) for name, format in FORMATS.items()},
+        "crc32": zlib.crc32(data),
     }
 
 

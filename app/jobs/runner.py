@@ -28,7 +28,8 @@ from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import SegmentedStream
 from .bands import KeptBands
 from .blobs import Blobs
-from .records import MANIFEST, UPLOAD, Job
+from .records import MANIFEST, Job
+from .results import Kept
 from .store import JobTable
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -91,11 +92,12 @@ class Work:
 
         Raises:
             Stopped: see there.
-            InputError, InferenceError, StorageFull: the job failed.
+            InputError, InferenceError, StorageFull: the job failed. `NoSuchJob`: its upload is gone
+                or damaged.
             JobsAway: the database can't be reached; the bands are kept.
         """
         options = Options.parse(self.job.options)
-        data = self.blobs.read(self.job.file(UPLOAD))
+        data = Kept(self.job, self.blobs).upload()
         with self.memory.for_file(data, self._check) as max_pixels:
             decoded = decode_image(data, max_pixels=max_pixels, **options.decoding)
             del data

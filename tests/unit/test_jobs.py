@@ -14,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.errors import QueueFull, SettingsError
+from app.jobs.blobs import Folder
 from app.jobs.records import Job
 from app.jobs.runner import LEASE
 from app.jobs.store import JobTable
@@ -468,6 +469,37 @@ class TestLostFiles:
                 assert response.status_code == 404, format
                 assert response.json()["type"] == f"{OGC}no-such-job"
                 assert "has lost its files" in response.json()["detail"]
+
+    @pytest.mark.parametrize("harm", [_cut, _flip, Path.unlink])
+    @pytest.mark.parametrize("image", [PNG, MAP], ids=["compressed", "not compressed"])
+    def test_a_damaged_upload_is_not_blamed_on_the_client(
+        self, tmp_path: Path, bundle: Path, harm: Callable[[Path], None], image: bytes
+    ) -> None:
+        with serving(bundle, jobs=tmp_path) as client:
+            id = create(client, image)
+            finished(client, id)
+            harm(tmp_path / "files" / id / "upload")
+            for path in ("results", "results?format=overlay", "preview"):
+                response = client.get(f"/jobs/{id}/{path}")
+                assert (response.status_code, response.json()["type"]) == (404, f"{OGC}no-such-job")
+                assert "has lost its files" in response.json()["detail"]
+                assert_no_innards(response.text)
+
+    def test_nor_where_it_is_damaged_before_the_work_begins(
+        self, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write = Folder.write
+
+        def cut(self: Folder, name: str, data: bytes) -> None:
+            write(self, name, data[:-40] if name.endswith("/upload") else data)
+
+        monkeypatch.setattr(Folder, "write", cut)
+        with serving(bundle, jobs=tmp_path) as client:
+            id = create(client, PNG)
+            state = finished(client, id)
+            assert (state["status"], "has lost its files" in state["message"]) == ("failed", True)
+            response = client.get(f"/jobs/{id}/results")
+            assert (response.status_code, response.json()["type"]) == (404, f"{OGC}no-such-job")
 
     def test_a_folder_that_is_removed_is_made_anew(self, tmp_path: Path, bundle: Path) -> None:
         folder = tmp_path / "jobs"
