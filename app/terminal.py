@@ -1,4 +1,4 @@
-"""Shared by all command lines: usage errors of two lines, and counts such as "2 files"."""
+"""Shared by all command lines: usage errors of two lines, counts such as "2 files", and bars."""
 
 import argparse
 import difflib
@@ -6,9 +6,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import refusal
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _FLAG = re.compile(r"-[^\d. ][^ ]*$|-[^\d. ][^ =]*=")
 """A word that argparse takes for a flag. Others that begin with - are numbers, texts with a space,
@@ -93,3 +96,13 @@ def _refusal(action: argparse.Action, refused: Mapping[str, Any]) -> argparse.Ar
 def counted(number: int, noun: str) -> str:
     """Write a number of things, such as `1 file` and `2 files`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def progress_bar(*args: Any, disable: bool = False, **options: Any) -> "tqdm":
+    """Return tqdm's bar with these arguments, disabled unless standard error is a terminal.
+
+    In a log or a pipe, each step of a bar would be written one after the other, on one line.
+    """
+    from tqdm import tqdm  # not above: the doctor looks whether it is there
+
+    return tqdm(*args, disable=disable or None, **options)

@@ -11,13 +11,13 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from app.bundle.manifest import Cascade, CascadeRule
 from app.imaging.image import Image
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
+from app.terminal import progress_bar
 from training.data import Label, Tile
 from training.evaluate import from_members
 from training.metrics import JUDGING_BUILDINGS, Counts, count, has_building, match_objects
@@ -100,7 +100,7 @@ def fit_cascade(
     ]
     whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
     tiles = [(split, tile) for split, of in splits.items() for tile in of]
-    with tqdm(
+    with progress_bar(
         total=len(tiles) + len(negatives), desc="cascade", unit="tile", disable=not progress
     ) as bar:
         for split, tile in tiles:

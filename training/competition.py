@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from app.errors import RooftraceError
 from app.outputs.rle import EMPTY_CSV, decode_rle, encode_rle
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
+from app.terminal import progress_bar
 from training.config import PATCH_SIZE
 from training.data import read_image, read_rows
 from training.metrics import count
@@ -65,7 +65,7 @@ def submit(
         if not file.tell():
             writer.writerow(_COLUMNS)
         waiting: deque[Future[tuple[str, str]]] = deque()
-        bar = tqdm(total=len(rows), initial=len(done), unit="tile", disable=not progress)
+        bar = progress_bar(total=len(rows), initial=len(done), unit="tile", disable=not progress)
         try:
             source = iter(todo)
             waiting.extend(pool.submit(one, row) for row in islice(source, _WAITING))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from tqdm import tqdm
 
 from app.imaging.image import Image
 from app.imaging.resample import resample
@@ -26,6 +25,7 @@ from app.segmentation.plan import Plan
 from app.segmentation.resampling import Size, seen_size
 from app.segmentation.segmenter import Segmenter, combine, stream
 from app.segmentation.stream import Segmentation, collect
+from app.terminal import progress_bar
 from training.conditions import CONDITIONS
 from training.data import Label, Tile, read_image
 from training.metrics import Comparison, Share, compare, summarise
@@ -311,7 +311,7 @@ def _compare_all(
     """Compare the masks of the ensemble, and of each member alone, with the labels, by name."""
     ensemble: dict[str, Comparison] = {}
     members: dict[str, dict[str, Comparison]] = defaultdict(dict)
-    for tile in tqdm(tiles, desc="scoring", unit="tile", disable=not progress):
+    for tile in progress_bar(tiles, desc="scoring", unit="tile", disable=not progress):
         if tile.name in ensemble:
             raise ValueError(f"two tiles are called {tile.name}: scores are reported by name")
         image, label = tile.read(**options.decoding)
@@ -350,7 +350,7 @@ def _scores_at(
     """Score the ensemble on tiles brought to a GSD, which it is told."""
     at = options.model_copy(update={"gsd": gsd})
     compared = []
-    for tile in tqdm(tiles, desc=f"at {gsd:g} m", unit="tile", disable=not progress):
+    for tile in progress_bar(tiles, desc=f"at {gsd:g} m", unit="tile", disable=not progress):
         image, label = _bring_to(gsd, tile, options)
         found = segmenter.segment_image(image, at)
         compared.append(compare(found.mask, found.probability, label))
@@ -372,7 +372,7 @@ def _scores_under(
     unsharpened = None if options.sharpen is None else 0
     before = options.model_copy(update={"sharpen": unsharpened}).decoding
     compared = []
-    for tile in tqdm(tiles, desc=f"under {condition}", unit="tile", disable=not progress):
+    for tile in progress_bar(tiles, desc=f"under {condition}", unit="tile", disable=not progress):
         image, label = tile.read(**before)
         changed = replace(image, pixels=change(image.pixels))
         if options.rescale is None:
@@ -396,7 +396,9 @@ def _seam_difference(
     shift = round(_SHIFT * patch)
     unknown = options.model_copy(update={"gsd": None})
     agreed, measured = Share(), 0
-    with tqdm(total=count, desc="seams", unit="tile", disable=not (progress and count)) as bar:
+    with progress_bar(
+        total=count, desc="seams", unit="tile", disable=not (progress and count)
+    ) as bar:
         for tile in tiles:
             if measured == count:
                 break

@@ -12,10 +12,10 @@ from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from app.segmentation.options import Combine, Options
 from app.segmentation.segmenter import Segmenter
+from app.terminal import progress_bar
 from training.data import Tile
 from training.evaluate import told
 
@@ -89,7 +89,7 @@ def tally_sources(
                 )
             bar.update()
 
-    with tqdm(total=len(tiles), desc="fitting", unit="tile", disable=not progress) as bar:
+    with progress_bar(total=len(tiles), desc="fitting", unit="tile", disable=not progress) as bar:
         sources = sorted({tile.source for tile in tiles})
         return {name: tally(maps([t for t in tiles if t.source == name])) for name in sources}
 

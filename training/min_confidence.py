@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from app.segmentation.components import TALL
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
+from app.terminal import progress_bar
 from training.data import Label, Tile
 from training.metrics import JUDGING_BUILDINGS, count, count_objects
 
@@ -35,7 +35,7 @@ def fit_min_confidence(
     right = np.zeros((len(sources), len(bounds) + 1))
     found, (labelled, pixels, buildings) = np.zeros_like(right), np.zeros((3, len(sources)))
     options = Options(min_confidence=0)
-    for tile in tqdm(tiles, desc="minimum confidence", unit="tile", disable=not progress):
+    for tile in progress_bar(tiles, desc="minimum confidence", unit="tile", disable=not progress):
         image, label = tile.read()
         whole = segmenter.segment_image(image, options, buildings=True)
         source = sources.index(tile.source)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
+from app.terminal import progress_bar
 from training.data import Tile
 from training.evaluate import told
 from training.metrics import Comparison
@@ -67,7 +67,9 @@ def draw_mistakes(
                 from_its_last = int(ends[at]) - 1 - nth
                 wanted[sources[source][at]].append((kind, from_its_last))
     pictures: dict[tuple[str, Kind], list[tuple[str, Pixels]]] = defaultdict(list)
-    for tile, some in tqdm(wanted.items(), desc="mistakes", unit="tile", disable=not progress):
+    for tile, some in progress_bar(
+        wanted.items(), desc="mistakes", unit="tile", disable=not progress
+    ):
         image, label = tile.read(**options.decoding)
         scored = told(options, tile, tell_gsd=tell_gsd)
         mask = segmenter.segment_image(image, scored).mask

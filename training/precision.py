@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tqdm import tqdm
-
 from app.bundle.manifest import Lower, Manifest, PrecisionCost
 from app.errors import DeviceError
 from app.runtime.choices import CpuPrecision
 from app.runtime.select import load_predictor, openvino_problem
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
+from app.terminal import progress_bar
 from training.data import Tile
 from training.metrics import Counts, count
 
@@ -68,7 +67,7 @@ def compare_masks(
 ) -> PrecisionCost:
     """Segment tiles twice, and compare the masks with each other and with the labels."""
     in_fp32, in_other, shared, pixels = Counts(), Counts(), Counts(), 0
-    for tile in tqdm(tiles, desc="precision", unit="tile", disable=not progress):
+    for tile in progress_bar(tiles, desc="precision", unit="tile", disable=not progress):
         image, label = tile.read()
         one, two = (s.segment_image(image, _ALL_MEMBERS).mask for s in (exact, other))
         in_fp32 += count(one, label)

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
+from app.terminal import progress_bar
 from training.data import Tile
 from training.evaluate import FINEST, AtGsd, Evaluated, Report, Scores, Under, told
 from training.metrics import (
@@ -257,7 +257,7 @@ def _add_worst(
 ) -> None:
     built, empty = worst(evaluated.images)
     by_name = {tile.name: tile for tile in tiles}
-    with tqdm(
+    with progress_bar(
         total=len(built) + len(empty), desc="pictures", unit="tile", disable=not progress
     ) as bar:
         for heading, names in (

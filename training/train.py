@@ -6,19 +6,22 @@ logs `csv/` and `tensorboard/`. Checkpoints carry the run's configuration.
 
 import logging
 import math
+import sys
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
+    ProgressBar,
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -45,7 +48,7 @@ _THRESHOLDS = np.arange(0.2, 0.81, 0.05)
 """Where validation looks for the best threshold; export fits it anew on the whole ensemble."""
 
 
-class TrainingRun(lightning.LightningModule):
+class TrainingRun(LightningModule):
     """A network, its loss and its schedule."""
 
     def __init__(self, config: RunConfig) -> None:
@@ -182,7 +185,7 @@ def train(config: RunConfig, folder: Path, *, resume: bool = False, progress: bo
         CSVLogger(folder, name="csv", flush_logs_every_n_steps=20),
         TensorBoardLogger(folder, name="tensorboard"),
     ]
-    trainer = lightning.Trainer(
+    trainer = Trainer(
         accelerator="auto",
         devices=options.devices,
         precision=options.precision,
@@ -264,12 +267,32 @@ def _callbacks(config: RunConfig, folder: Path, *, progress: bool) -> list[Callb
         if config.trainer.patience:
             callbacks.append(EarlyStopping(patience=config.trainer.patience, **score))
     if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=1))
+        is_watched = sys.stdout.isatty()  # Lightning's bar is written there
+        callbacks.append(TQDMProgressBar(refresh_rate=1) if is_watched else _EpochLines())
     return callbacks
 
 
+class _EpochLines(ProgressBar):
+    """In place of a bar, in a log: a line after each epoch."""
+
+    def disable(self) -> None:
+        """Do nothing: no process but the first writes lines."""
+
+    def on_train_epoch_start(self, trainer: Trainer, _: LightningModule) -> None:
+        self._began = perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
+        if trainer.is_global_zero:
+            found = trainer.callback_metrics
+            told = f"train_loss {found['train_loss_epoch']:.4f}"
+            if self.total_val_batches:  # of this epoch: it may have had no validation
+                told += f", val_dice_micro {found['val_dice_micro']:.4f}"
+            epoch, seconds = trainer.current_epoch + 1, perf_counter() - self._began
+            logger.info("epoch %d of %d: %s, %.0f s", epoch, trainer.max_epochs, told, seconds)
+
+
 def _loaders(
-    config: RunConfig, trainer: lightning.Trainer
+    config: RunConfig, trainer: Trainer
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], DataLoader[tuple[Tensor, Tensor]] | None]:
     options = config.trainer
     world = trainer.world_size

@@ -22,7 +22,7 @@ from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
-from ..terminal import counted
+from ..terminal import counted, progress_bar
 from .files import Source, expand
 from .resume import keep_others_out
 from .runs import BAR
@@ -102,7 +102,7 @@ class Bulk:
         """Return the files as tiles, and note the errors of those that can't be read."""
         tiles, found = [], self.crew.probe(files, work)
         # Closed whatever happens, so that a message that ends the run has a line of its own.
-        with tqdm(
+        with progress_bar(
             found, "probing", len(files), unit="file", leave=False, disable=self.quiet
         ) as bar:
             for outcome in bar:
@@ -120,7 +120,7 @@ class Bulk:
         by_name = {tile.name: tile for tile, _ in todo}
         total = sum(tile.area for tile in by_name.values()) / 1e6
         began = perf_counter()
-        with tqdm(
+        with progress_bar(
             desc=str(self.dest), total=total, unit="km²", bar_format=BAR, disable=self.quiet
         ) as bar:
             for outcome in self.crew.segment(todo, work, self.load):

@@ -20,7 +20,7 @@ from ..segmentation.options import Options, ResultOptions
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled, SegmentedStream, never
-from ..terminal import counted
+from ..terminal import counted, progress_bar
 from .files import STANDARD, Source
 from .inputs import check_header, check_size, open_source
 from .resume import partial_folder, partial_run
@@ -89,7 +89,7 @@ class Run:
     def segment(self) -> int:
         """Segment file by file; say what is wrong with one, go on, and return how many failed."""
         has_own_bar, files = len(self.targets) == 1, self.targets.items()
-        with tqdm(files, unit="image", disable=self.quiet or has_own_bar) as bar:
+        with progress_bar(files, unit="image", disable=self.quiet or has_own_bar) as bar:
             for source, target in bar:
                 self._try(source, target)
         if not self.quiet:
@@ -195,7 +195,7 @@ class Run:
         unit = "megapixels" if areas is None else "km²"
         row = plan.width * (1.0 if areas is None else float(areas.mean())) / 1e6
         started, before = perf_counter(), done
-        with tqdm(
+        with progress_bar(
             desc=name,
             total=plan.height * row,
             initial=done * row,

@@ -1,6 +1,7 @@
 """The whole loop on tiny scenes: it learns, it repeats, it survives being killed."""
 
 import csv
+import re
 import signal
 import subprocess
 import sys
@@ -163,6 +164,23 @@ def test_two_processes_train_one_network(tiny: Path, tmp_path: Path) -> None:
     assert stored["global_step"] == 2  # optimiser steps, of two batches and of the one left
     network, _ = load_network(tmp_path / "best.ckpt")
     assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+def test_a_log_gets_a_line_for_each_epoch_and_no_bar(tiny: Path, tmp_path: Path) -> None:
+    few = ["trainer.epochs=2", "trainer.steps_per_epoch=1", "trainer.validate_every=2"]
+    arguments = [part for value in (*few, 'data.validation=["val"]') for part in ("--set", value)]
+    command = [sys.executable, "-m", "training", "train", str(tiny), "--run", str(tmp_path / "run")]
+    with (tmp_path / "log").open("w+", newline="") as log:  # as nohup has it
+        subprocess.run([*command, *arguments], stdout=log, stderr=log, check=True)
+        log.seek(0)
+        written = log.read()
+
+    assert "\r" not in written
+    lines = [line for line in written.splitlines() if line.startswith("epoch ")]
+    assert re.fullmatch(r"epoch 1 of 2: train_loss \d\.\d{4}, \d+ s", lines[0])
+    scored = r"epoch 2 of 2: train_loss \d\.\d{4}, val_dice_micro \d\.\d{4}, \d+ s"
+    assert re.fullmatch(scored, lines[1])
+    assert len(lines) == 2
 
 
 def test_precision_is_settled_once_for_a_run(tiny: Path, tmp_path: Path) -> None:

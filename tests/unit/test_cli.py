@@ -11,6 +11,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from app.settings import Settings, load_settings
 from tests.e2e.conftest import free_port
 from tests.factories import scene, write_toy_bundle
 from tests.serving import decoded, encoded, toy_mask, toy_probability
+from tests.terminal import terminal
 
 PIXELS = scene(40, 60)
 
@@ -41,11 +43,15 @@ def tile(tmp_path: Path) -> Path:
     return path
 
 
-def rooftrace(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def rooftrace(
+    *arguments: str | Path, stderr: IO[str] | int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own."""
     command = [sys.executable, "-W", "error", "-m", "app.commandline.cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=120
+    )
 
 
 def run(*arguments: str | Path) -> int:
@@ -95,18 +101,26 @@ class TestSegment:
         np.testing.assert_array_equal(mask == 255, toy_mask(PIXELS))
 
     def test_a_progress_bar_and_notices_go_to_stderr(
-        self,
-        bundle: Path,
-        tile: Path,
-        tmp_path: Path,
-        capsys: pytest.CaptureFixture[str],
+        self, bundle: Path, tile: Path, tmp_path: Path
     ) -> None:
         tile.write_bytes(encoded(PIXELS[..., 0]))
-        assert run("segment", tile, "-o", tmp_path / "out") == 0
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert "megapixels" in err
-        assert f"notice: {tile}: The image is greyscale" in err
+        with terminal() as (stream, shown):
+            done = rooftrace("segment", tile, "-o", tmp_path / "out", stderr=stream)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "megapixels" in shown()
+        assert f"notice: {tile}: The image is greyscale" in shown()
+
+    def test_a_log_has_no_bar(self, bundle: Path, tile: Path, tmp_path: Path) -> None:
+        tile.write_bytes(encoded(PIXELS[..., 0]))
+        shutil.copy(tile, tile.parent / "other.png")
+        with (tmp_path / "log").open("w+", newline="") as log:
+            rooftrace("segment", tile.parent, "-o", tmp_path / "out", stderr=log)
+            log.seek(0)
+            written = log.read()
+        assert "\r" not in written
+        *notices, summary = written.splitlines()
+        assert [notice.split(":")[0] for notice in notices] == ["notice", "notice"]
+        assert summary.startswith("2 files segmented, ")
 
     def test_a_broken_input_loses_no_other(
         self, bundle: Path, tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -351,8 +365,10 @@ def test_a_result_that_cannot_be_written_is_named(
 
 def test_the_log_does_not_mix_with_a_bar(bundle: Path, tile: Path, tmp_path: Path) -> None:
     shutil.copy(tile, tile.parent / "other.png")
-    done = rooftrace("segment", tile.parent, "-o", tmp_path / "out", "--log-level", "debug")
-    lines = done.stderr.splitlines()  # a bar ends with \r, which counts as the end of a line
+    options = ("-o", tmp_path / "out", "--log-level", "debug")
+    with terminal() as (stream, shown):
+        rooftrace("segment", tile.parent, *options, stderr=stream)
+    lines = shown().splitlines()  # a bar ends with \r, which counts as the end of a line
     logged = [line for line in lines if " DEBUG " in line]
     assert logged
     assert any("image/s" in line for line in lines)

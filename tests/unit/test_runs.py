@@ -38,6 +38,7 @@ from tests.serving import (
     toy_mask,
     toy_probability,
 )
+from tests.terminal import terminal
 
 UTM = {"crs": "EPSG:32633", "transform": Affine(0.39, 0, 5e5, 0, -0.39, 4e6)}
 PIXELS = scene(150, 60)
@@ -294,17 +295,19 @@ class TestStreaming:
         assert {path.name for path in tmp_path.iterdir()} == {"bundle", "picture.png"}
 
     def test_progress_is_told_in_square_kilometres(
-        self, bundle: Path, map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, bundle: Path, map_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert run("segment", map_file, "-o", tmp_path / "out.tif") == 0
-        err = capsys.readouterr().err
+        with terminal() as (stream, shown):
+            monkeypatch.setattr(sys, "stderr", stream)
+            assert run("segment", map_file, "-o", tmp_path / "out.tif") == 0
+            map_file.write_bytes(encoded(PIXELS))
+            assert run("segment", map_file, "-o", tmp_path / "out.geojson") == 0
         area = 150 * 60 * (0.39 / 0.9996) ** 2 / 1e6
-        assert f"100%|██████████| {area:.4g}/{area:.4g} km²" in err
-        assert "km²/min" in err
-        assert "image/s" not in err
-        map_file.write_bytes(encoded(PIXELS))
-        assert run("segment", map_file, "-o", tmp_path / "out.geojson") == 0
-        assert "0.009/0.009 megapixels" in capsys.readouterr().err
+        in_area, in_pixels = shown().split(" segmented, ")[:2]
+        assert re.search(rf"100%\|█+\| {area:.4g}/{area:.4g} km²", in_area)
+        assert "km²/min" in in_area
+        assert "image/s" not in in_area
+        assert "0.009/0.009 megapixels" in in_pixels
 
     def test_standard_input_and_output(
         self, bundle: Path, map_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,8 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from app.terminal import progress_bar
 from training.checkpoints import load_checkpoint
 from training.compare.experiment import Arm, Experiment
 from training.compare.page import write_comparison
@@ -38,7 +37,7 @@ def run_experiment(
     tiles = experiment.tiles()
     comparison = Comparison(experiment, len(tiles))
     queue = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
-    for arm, seed in tqdm(queue, desc="comparing", unit="result", disable=not progress):
+    for arm, seed in progress_bar(queue, desc="comparing", unit="result", disable=not progress):
         members = arm.at(seed)
         name = _digest(*map(repr, (members, arm.serve, experiment.validation)))
         path = out / "results" / f"{arm.name}-{seed}-{name}.json"

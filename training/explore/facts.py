@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from app.errors import RooftraceError
 from app.imaging.image import Image
+from app.terminal import progress_bar
 from training.data import Label, Tile
 from training.explore.suspicion import Boxes, Shift, best_shift, find_boxes
 
@@ -79,7 +79,7 @@ def survey(tiles: Sequence[Tile], *, progress: bool = False) -> Survey:
     return Survey(
         [
             study(tile, *_read(tile))
-            for tile in tqdm(tiles, desc="exploring", unit="tile", disable=not progress)
+            for tile in progress_bar(tiles, desc="exploring", unit="tile", disable=not progress)
         ]
     )
 
