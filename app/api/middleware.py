@@ -22,6 +22,8 @@ _ABSOLUTE = re.compile(rb"https?://(?:[^/@]*@)?([^/@]+)", re.IGNORECASE)
 class RequestLog:
     """Give each request an id, and count and log how it ended.
 
+    One that tells its length twice is the last of its connection.
+
     Plain ASGI: Starlette's BaseHTTPMiddleware would put a task and a queue between the endpoint
     and its streamed answers.
     """
@@ -38,7 +40,8 @@ class RequestLog:
         started = perf_counter()
         # A known method: never the client's text.
         method = scope["method"] if scope["method"] in METHODS else "other"
-        sent_id = Headers(scope=scope).get("x-request-id", "")
+        request = Headers(scope=scope)
+        sent_id = request.get("x-request-id", "")
         # A client's own id is kept when it can't break a log line or a header.
         request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else str(uuid.uuid4())
         state = scope.setdefault("state", {})
@@ -56,7 +59,11 @@ class RequestLog:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                # A proxy may have read the other length. Source: RFC 9112, section 6.1.
+                if "transfer-encoding" in request and "content-length" in request:
+                    headers["Connection"] = "close"
             sent += len(message.get("body", b""))
             await send(message)
 

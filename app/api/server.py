@@ -229,7 +229,9 @@ class _Protocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        if not self._deaf:
+        if self.conn.their_state in (h11.IDLE, h11.DONE) and not self.conn.trailing_data[0]:
+            data = data.removeprefix(b"\r\n")  # an empty line: RFC 9112, section 2.2
+        if data and not self._deaf:
             super().data_received(data)
             self._watch()
             self._reads.max_size = _PIECE  # type: ignore[attr-defined]

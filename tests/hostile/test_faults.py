@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -158,6 +159,26 @@ class TestSlowClients:
                 assert time.monotonic() < give_up
                 time.sleep(0.1)
         assert is_ready(hasty)
+
+
+class TestBetweenRequests:
+    def test_an_empty_line_before_a_request_is_passed_over(self, server: Server) -> None:
+        alive = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        with connect(server) as connection:
+            for pieces in ([b"\r\n" + alive], [b"\r\n", alive], [b"\r\n", b"\r\n", alive]):
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(0.1)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+    @pytest.mark.parametrize("path", [b"/segment", b"/nowhere"])
+    def test_a_request_of_two_lengths_is_the_last(self, server: Server, path: bytes) -> None:
+        request = POST.replace(b"/segment", path) + b"Content-Length: 5\r\n"
+        with connect(server) as connection:
+            connection.sendall(request + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+            answer = drained(connection)
+        assert re.match(rb"HTTP/1.1 4\d\d ", answer)
+        assert b"\r\nconnection: close\r\n" in answer
 
 
 class TestNotHttp:
