@@ -63,12 +63,25 @@ class Tile:
         image = read_image(self.image, **wanted)
         if isinstance(self.label, str):
             return image, decode_rle(self.label, image.height, image.width, "row")
-        label = read_image(self.label, grey=True).pixels[..., 0] > 127
+        label = _read_mask(self.label)
         if label.shape != (image.height, image.width):
             raise ValueError(
                 f"{self.label} is {label.shape}, its image is {(image.height, image.width)}"
             )
         return image, label
+
+    def building_fraction(self) -> float:
+        """Return the share of building in the label. A mask file is read without its image.
+
+        Raises:
+            As `read`.
+        """
+        label = _read_mask(self.label) if isinstance(self.label, Path) else self.read()[1]
+        return float(label.mean())
+
+
+def _read_mask(path: Path) -> Label:
+    return read_image(path, grey=True).pixels[..., 0] > 127
 
 
 def read_image(path: Path, *, grey: bool = False, **wanted: Unpack[Decoding]) -> Image:

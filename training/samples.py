@@ -43,7 +43,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
             tiles = [
                 t
                 for t in tiles
-                if t.labels in TAUGHT or t.read()[1].mean() >= config.min_building_fraction
+                if t.labels in TAUGHT or t.building_fraction() >= config.min_building_fraction
             ]
         if not tiles and config.scenes < 1:
             raise ValueError("nothing to train on: name folders or csv files, or set scenes to 1.0")
