@@ -60,6 +60,9 @@ def _folder_or_bucket(value: object) -> object:
 def _postgresql(address: SecretStr) -> SecretStr:
     if not address.get_secret_value().startswith("postgresql://"):
         raise ValueError("must begin with postgresql://")
+    if address.get_secret_value().count("@") > 1:
+        # A part of the password would be taken for the host, and named in the log.
+        raise ValueError("must have every @ but that before the host as %40")
     return address
 
 

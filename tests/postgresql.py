@@ -70,6 +70,12 @@ class Postgresql:
         finally:
             self.start()
 
+    def ask_for_passwords(self) -> None:
+        """Let no user in without a password from now on."""
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(rules.read_text().replace("trust", "scram-sha-256"))
+        self._run("pg_ctl", "-D", str(self.data), "reload")
+
     def execute(self, statement: str) -> None:
         """Run a statement."""
         with psycopg.connect(self.url) as connection:

@@ -7,10 +7,11 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
-from ..errors import JobsAway, SettingsError
+from ..errors import JobsAway, SettingsError, StorageFull
 from ..runtime.cores import control_groups, usable_cores
 from ..settings import Settings
 from .finding import Finding, written_bytes
@@ -84,30 +85,48 @@ def disk() -> Iterator[Finding]:
 
 
 def jobs(settings: Settings) -> Iterator[Finding]:
-    """Check the folder of jobs, or the one that it will be made in; or the bucket of jobs."""
-    if isinstance(settings.jobs, str):
-        yield _bucket(settings.jobs)
-        return
-    folder = settings.jobs.absolute()
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    yield try_folder("job folder", there)
+    """Check the folder of jobs, or where it will be made, or the bucket; and the database."""
+    place, database = settings.jobs, settings.database
+    if isinstance(place, Path):
+        folder = place.absolute()
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        yield try_folder("job folder", there)
+        if database is None:
+            return
+    from ..jobs.jobs import open_store, open_table  # what it imports may be broken
 
-
-def _bucket(address: str) -> Finding:
-    """Check that a bucket can be reached."""
-    from ..jobs.jobs import open_store  # what it imports may be broken
-
-    try:
-        open_store(address).check()
-    except SettingsError as error:
-        return Finding("job store", "problem", str(error), "Or name a folder in ROOFTRACE_JOBS.")
-    except JobsAway as error:
-        reason = str(error.__cause__).partition("\n")[0]
+    if isinstance(place, str):
         advice = (
-            "Compare ROOFTRACE_JOBS with the bucket, and AWS_… of the environment with its host."
+            "Compare ROOFTRACE_JOBS with the bucket, and AWS_… of the environment with its host. "
+            "Or name a folder."
         )
-        return Finding("job store", "problem", f"{address} can't be reached: {reason}", advice)
-    return Finding("job store", "ok", f"{address} answers")
+        yield _asked("job store", place, lambda: open_store(place).check(), advice)
+    address = database.get_secret_value() if database else None
+
+    def ask_table() -> None:
+        with closing(open_table(place, address, settings.job_budget)) as table:
+            table.check()
+
+    advice = (
+        "Compare ROOFTRACE_DATABASE with the server's host, user, password and database. "
+        "It is for several processes that share jobs in one place."
+    )
+    # Without the password, wherever it stands.
+    server = (address or "").removeprefix("postgresql://").rpartition("@")[2].partition("?")[0]
+    yield _asked("job database", server, ask_table, advice)
+
+
+def _asked(name: str, place: str, ask: Callable[[], None], advice: str) -> Finding:
+    """Check that a store or a database of jobs answers."""
+    try:
+        ask()
+    except SettingsError as error:
+        return Finding(name, "problem", str(error), advice)
+    except (JobsAway, StorageFull) as error:
+        cause = error.__cause__
+        reason = str(getattr(cause, "orig", cause)).partition("\n")[0]
+        return Finding(name, "problem", f"{place} can't be used: {reason}", advice)
+    return Finding(name, "ok", f"{place} answers")
 
 
 def try_folder(name: str, folder: Path) -> Finding:

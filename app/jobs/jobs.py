@@ -59,16 +59,11 @@ class Jobs:
             SettingsError: a package is not installed, an address is malformed, or a bucket comes
                 without a database.
         """
-        if isinstance(place, str) and database is None:
-            raise SettingsError(
-                f"ROOFTRACE_JOBS={place}: jobs in a bucket are noted in a PostgreSQL. Name one in "
-                "ROOFTRACE_DATABASE, or name a folder in ROOFTRACE_JOBS."
-            )
         self.memory = memory
         self._folder = place if isinstance(place, Path) else None
+        self._table = open_table(place, database, budget)
         self._blobs = open_store(place)
         self._is_shared = database is not None
-        self._table = JobTable(database or f"sqlite:///{place}/jobs.sqlite", budget=budget)
         scratch = self._folder / "scratch" if self._folder else Path(gettempdir())
         self.crew = Crew(self._table, self._blobs, scratch, retention, models, memory, ended)
         self._opening = Lock()
@@ -217,6 +212,21 @@ class Jobs:
         else:
             self._table.free()
         fcntl.flock(self._shared, fcntl.LOCK_SH)
+
+
+def open_table(place: Path | str, database: str | None, budget: int) -> JobTable:
+    """Open the table of jobs, which is in SQLite in the folder of jobs without a `database`.
+
+    Raises:
+        SettingsError: the package for PostgreSQL is not installed, the address is malformed, or a
+            bucket comes without a database.
+    """
+    if isinstance(place, str) and database is None:
+        raise SettingsError(
+            f"ROOFTRACE_JOBS={place}: jobs in a bucket are noted in a PostgreSQL. Name one in "
+            "ROOFTRACE_DATABASE, or name a folder in ROOFTRACE_JOBS."
+        )
+    return JobTable(database or f"sqlite:///{place}/jobs.sqlite", budget=budget)
 
 
 def open_store(place: Path | str) -> Blobs:

@@ -103,6 +103,11 @@ class _Database:
         self.is_away = False
         """Whether the database could not be reached, or had no room, when it was last asked."""
 
+    def check(self) -> None:
+        """See whether the database can be reached and may have the table. Nothing is left there."""
+        with self._asking(), self._engine.connect() as connection:
+            _METADATA.create_all(connection)  # and no commit
+
     def close(self) -> None:
         """Close the connections. The next use opens the file of then, and makes its table."""
         self._engine.dispose()
@@ -127,11 +132,17 @@ class _Database:
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
         """Open a transaction, in a database that has the table."""
-        try:
+        with self._asking():
             if not self._has_table:
                 self._make_table()
             with self._engine.begin() as connection:
                 yield connection
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turn the errors of a database that can't be used into ours."""
+        try:
+            yield
             self.is_away = False
         except SQLAlchemyError as error:
             self.is_away = True

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from app import __version__
@@ -19,6 +20,7 @@ from app.commandline.cli import main
 from app.doctor import installation, machine
 from app.doctor.models import built_in_image
 from tests.e2e.conftest import ROOT, free_port, running_server
+from tests.postgresql import running_postgresql
 from tests.serving import settings_of
 
 Rows = dict[str, dict[str, str]]
@@ -205,11 +207,57 @@ class TestMachine:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "who")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "what")
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        [found] = machine.jobs(settings_of(toy_bundle, jobs="s3://city/jobs"))
-        assert (found.state, found.name) == ("problem", "job store")
-        assert found.found.startswith("s3://city/jobs can't be reached: ")
-        assert "127.0.0.1:9" in found.found
-        assert "AWS_" in found.advice
+        store, table = machine.jobs(settings_of(toy_bundle, jobs="s3://city/jobs"))
+        assert (store.state, store.name) == ("problem", "job store")
+        assert store.found.startswith("s3://city/jobs can't be used: ")
+        assert "127.0.0.1:9" in store.found
+        assert "AWS_" in store.advice
+        assert (table.state, table.name) == ("problem", "job database")
+        assert "Name one in ROOFTRACE_DATABASE" in table.found, "the service would not start"
+
+    def test_the_database_of_jobs_is_asked(self, toy_bundle: Path, tmp_path: Path) -> None:
+        def found(address: str) -> tuple[str, str]:
+            settings = settings_of(toy_bundle, jobs=tmp_path, database=address)
+            folder, table = machine.jobs(settings)
+            assert (folder.name, folder.state, table.name) == ("job folder", "ok", "job database")
+            assert table.state == "ok" or "ROOFTRACE_DATABASE" in table.advice
+            assert "secret" not in str(table)
+            return table.state, table.found
+
+        with running_postgresql() as server:
+            host = f"127.0.0.1:{server.port}"
+            server.execute("ALTER USER jobs PASSWORD 'secret-1'")
+            server.ask_for_passwords()
+            address = f"postgresql://jobs:secret-1@{host}/postgres"
+            assert found(address) == ("ok", f"{host}/postgres answers")
+            with psycopg.connect(address) as connection:
+                tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'rooftrace%'"
+                assert connection.execute(tables).fetchone() == (0,), "nothing is left there"
+            for wrong, reason in (
+                (f"postgresql://jobs:secret-2@{host}/postgres", "password authentication failed"),
+                (f"postgresql://jobs:secret-1@{host}/other", 'database "other" does not exist'),
+                ("postgresql://jobs:secret-1@127.0.0.1:9/postgres", "refused"),
+                ("postgresql://jobs:secret-1@db.invalid/postgres", "db.invalid"),
+            ):
+                state, text = found(wrong)
+                assert state == "problem"
+                assert " can't be used: " in text
+                assert reason in text
+
+    def test_a_database_that_does_not_answer_is_given_up(self, toy_bundle: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"postgresql://jobs@127.0.0.1:{silent.getsockname()[1]}/jobs"
+            began = time.monotonic()
+            *_, table = machine.jobs(settings_of(toy_bundle, database=address))
+        assert (table.state, "timeout" in table.found) == ("problem", True)
+        assert time.monotonic() - began < 30
+
+    def test_a_database_without_its_extra(
+        self, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+        *_, table = machine.jobs(settings_of(toy_bundle, database="postgresql://jobs@db/jobs"))
+        assert (table.state, "the extra `postgres`" in table.found) == ("problem", True)
 
     def test_a_port_that_another_program_has(
         self, port: int, capsys: pytest.CaptureFixture[str]

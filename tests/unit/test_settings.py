@@ -31,10 +31,14 @@ def test_a_database_is_postgresql_and_its_password_is_not_shown(
     monkeypatch.setenv("ROOFTRACE_DATABASE", "postgresql://jobs:secret@host/name")
     settings = load_settings()
     assert "secret" not in f"{settings} {settings.database}"
-    monkeypatch.setenv("ROOFTRACE_DATABASE", "mysql://jobs:secret@host/name")
-    with pytest.raises(SettingsError, match=r"ROOFTRACE_DATABASE.*postgresql://") as raised:
-        load_settings()
-    assert "secret" not in str(raised.value)
+    for wrong, words in (
+        ("mysql://jobs:secret@host/name", "postgresql://"),
+        ("postgresql://jobs:p@secret@host/name", "%40"),  # or the host would be secret@host
+    ):
+        monkeypatch.setenv("ROOFTRACE_DATABASE", wrong)
+        with pytest.raises(SettingsError, match=f"ROOFTRACE_DATABASE.*{words}") as raised:
+            load_settings()
+        assert "secret" not in str(raised.value)
 
 
 def test_jobs_are_in_a_folder_or_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
