@@ -1,7 +1,8 @@
-"""Shared by all command lines: usage errors of two lines, counts such as "2 files", and bars."""
+"""Shared by all command lines: usage errors, names of files, counts such as "2 files", and bars."""
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _FLAG = re.compile(r"-[^\d. ][^ ]*$|-[^\d. ][^ =]*=")
 """A word that argparse takes for a flag. Others that begin with - are numbers, texts with a space,
 or standard input."""
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, those that end a line, and those that turn the direction of writing."""
 _KINDS: dict[object, str] = {int: "int_parsing", float: "float_parsing"}
 """Pydantic's names for what is refused, by the type of a flag."""
 
@@ -91,6 +94,14 @@ class Parser(argparse.ArgumentParser):
 
 def _refusal(action: argparse.Action, refused: Mapping[str, Any]) -> argparse.ArgumentError:
     return argparse.ArgumentError(None, refusal(action.dest, refused))
+
+
+def printable(name: str | Path) -> str:
+    """Return a file's name for a terminal: one line, which neither colours it nor moves its cursor.
+
+    Bytes that are no text and control characters become U+FFFD.
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", os.fsencode(name).decode(errors="replace"))
 
 
 def counted(number: int, noun: str) -> str:

@@ -22,7 +22,7 @@ from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
-from ..terminal import counted, progress_bar
+from ..terminal import counted, printable, progress_bar
 from .files import Source, expand
 from .resume import keep_others_out
 from .runs import BAR
@@ -128,7 +128,7 @@ class Bulk:
                 if outcome.result is not None:
                     records[tile.id] = outcome.result
                     for notice in outcome.result.notices:
-                        tqdm.write(f"notice: {tile.name}: {notice}", file=sys.stderr)
+                        tqdm.write(f"notice: {printable(tile.name)}: {notice}", file=sys.stderr)
                 else:
                     self._fail(outcome)
                 pace = 60 * (bar.n + tile.area / 1e6) / (perf_counter() - began)
@@ -138,7 +138,7 @@ class Bulk:
 
     def _fail(self, outcome: Outcome[Any]) -> None:
         self.failed[outcome.name] = outcome.error
-        tqdm.write(f"error: {outcome.name}: {outcome.error}", file=sys.stderr)
+        tqdm.write(f"error: {printable(outcome.name)}: {outcome.error}", file=sys.stderr)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from ..errors import InvalidOption
 from ..imaging.sniff import ENDINGS
 from ..outputs.formats import FORMATS, Format
+from ..terminal import printable
 from .resume import check_no_partial
 
 STANDARD = Path("-")
@@ -37,7 +38,7 @@ class Source:
     folder: Path = Path()
 
     def __str__(self) -> str:
-        return os.fsencode(self.name).decode(errors="replace")  # may be Latin-1
+        return "standard input" if self.is_standard else printable(self.name)
 
     @property
     def is_standard(self) -> bool:
@@ -206,11 +207,11 @@ def plan_targets(inputs: Sequence[Source], output: str, format: Format) -> dict[
     for source, target in targets.items():
         if target in owners:
             raise InvalidOption(
-                f"{owners[target]} and {source} would both be written to {target}: "
+                f"{owners[target]} and {source} would both be written to {printable(target)}: "
                 "run them with different -o folders"
             )
         if target.resolve() in sources:
-            raise InvalidOption(f"{target} would be overwritten: name another -o")
+            raise InvalidOption(f"{printable(target)} would be overwritten: name another -o")
         owners[target] = source
     return targets
 
@@ -231,8 +232,8 @@ def check_targets(targets: Iterable[Path], *, overwrite: bool) -> None:
     if existing and not overwrite:
         more = f", and {len(existing) - 1} more," if len(existing) > 1 else ""
         raise InvalidOption(
-            f"{existing[0]}{more} exists: add --overwrite to replace it, --resume to leave what is "
-            "finished, or name another -o"
+            f"{printable(existing[0])}{more} exists: add --overwrite to replace it, --resume to "
+            "leave what is finished, or name another -o"
         )
 
 

@@ -20,7 +20,7 @@ from ..segmentation.options import Options, ResultOptions
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled, SegmentedStream, never
-from ..terminal import counted, progress_bar
+from ..terminal import counted, printable, progress_bar
 from .files import STANDARD, Source
 from .inputs import check_header, check_size, open_source
 from .resume import partial_folder, partial_run
@@ -163,7 +163,7 @@ class Run:
         count: CascadeCount | None,
     ) -> SegmentedStream:
         name = os.fsencode(source.file_name).decode(errors="replace")
-        shown = self._with_bar(bands, plan, done, name)
+        shown = self._with_bar(bands, plan, done, printable(source.file_name))
         return stream(plan, image, shown, self.cancelled, name=name, cascade_count=count)
 
     def _bands(
@@ -241,7 +241,7 @@ def dry_run(
                 gsd = "" if image.gsd is None else f", {image.gsd[0]:.3g} m per pixel"
                 size = f"{image.width} x {image.height} pixels{gsd}"
             exists = ", which exists" if target != STANDARD and target.exists() else ""
-            print(f"{source} -> {target}{exists}: {size}")
+            print(f"{source} -> {printable(target)}{exists}: {size}")
         except BrokenPipeError:
             raise
         except Exception as error:

@@ -158,6 +158,17 @@ class TestOneFilesFault:
         assert "Traceback" not in err
         assert [path.name for path in out.iterdir()] == ["map.geojson"]
 
+    @pytest.mark.parametrize("more", [[], ["--dry-run"]])
+    def test_is_told_in_one_line_that_does_not_obey_its_name(
+        self, more: list[str], bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        odd = tmp_path / "a\nb\x1b[2Jc\u202e.tif"
+        odd.write_bytes(b"no image")
+        run("segment", odd, "-o", tmp_path / "out.geojson", "--quiet", *more)
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {tmp_path}/a\N{REPLACEMENT CHARACTER}b")
+        assert line.isprintable()
+
     @pytest.mark.parametrize("name", ["geotiff", "geojson"])
     def test_nor_by_a_name_that_is_too_long_for_its_result(
         self, name: str, bundle: Path, map_file: Path, capsys: pytest.CaptureFixture[str]
