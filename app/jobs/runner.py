@@ -92,8 +92,8 @@ class Work:
 
         Raises:
             Stopped: see there.
-            InputError, InferenceError, StorageFull: the job failed. `NoSuchJob`: its upload is gone
-                or damaged.
+            InputError, InferenceError, StorageFull: the job failed.
+            NoSuchJob: its upload is gone or damaged, and the job failed.
             JobsAway: the database can't be reached; the bands are kept.
         """
         options = Options.parse(self.job.options)
