@@ -1,6 +1,7 @@
 """The page in a real Chromium: many images, one viewer, mouse, fingers and keys."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,15 +246,20 @@ class TestProblems:
         wait_for_result(page)
         expect(alert).to_be_hidden()
 
-    def test_a_service_that_is_away_is_said_and_tried_again(self, page: Page, tile: Path) -> None:
+    def test_a_service_that_is_away_is_said_and_all_that_it_failed_is_tried_again(
+        self, page: Page, tile: Path, tmp_path: Path
+    ) -> None:
+        other = Path(shutil.copy(tile, tmp_path / "other.png"))
         page.route("**/execution", lambda route: route.abort())
-        choose(page, tile)
-        alert = page.locator("#problem")
+        choose(page, tile, other)
+        alert, failed = page.locator("#problem"), page.locator("#images li.failed")
         expect(alert).to_contain_text("The service can’t be reached.")
+        expect(failed).to_have_count(2)
         page.unroute("**/execution")
         page.get_by_role("button", name="Try again").click()
         wait_for_result(page)
         expect(alert).to_be_hidden()
+        expect(failed).to_have_count(0)
 
     def test_a_busy_service_is_waited_for(self, page: Page, tile: Path) -> None:
         answers = iter([True])

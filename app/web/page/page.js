@@ -359,7 +359,8 @@ $("access").onsubmit = (event) => {
   $("key").value = "";
   queue.retry(({ problem }) => problem.needsKey);
 };
-$("again").onclick = () => queue.retry((image) => image === shown);
+// All that found the service away failed by one problem, and are tried again together.
+$("again").onclick = () => queue.retry(({ problem }) => problem === shown.problem);
 $("cancel").onclick = () => remove(shown);
 $("previous").onclick = () => go(-1);
 $("next").onclick = () => go(1);
