@@ -41,7 +41,7 @@ def services(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks([i + 0.4 - width / 2 for i in range(len(labels))], labels, rotation=20)
     axes.set_ylabel("requests/s, best peer = 1")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)  # beside the bars, not upon them
     _save(figure, path)
 
 

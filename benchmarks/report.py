@@ -134,7 +134,7 @@ def _ratios(services: Mapping[str, Sequence[Found]]) -> str:
     rows = []
     for i, label in enumerate(labels):
         rates = [cells[i]["requests_per_second"] for cells in services.values()]
-        rows.append([label, *(f"{rate:.2f} ({rate / best[i]:.2f} ×)" for rate in rates)])
+        rows.append([label, *(f"{rate:#.3g} ({rate / best[i]:.2f} ×)" for rate in rates)])
     return "Requests per second, and how many times those of the best peer:\n\n" + table(
         ("", *services), rows
     )
@@ -145,7 +145,7 @@ def _service(cells: Sequence[Found]) -> str:
         (
             cell["label"],
             f"{cell['requests']}" + (f" (+ {cell['failed']} failed)" if cell["failed"] else ""),
-            f"{cell['requests_per_second']:.2f}",
+            f"{cell['requests_per_second']:#.3g}",
             *(f"{cell[q]:.2f}" for q in ("p50", "p95", "p99")),
             f"{cell['square_km_per_minute']:.2f}",
             f"{cell['processor_seconds_per_square_km']:.0f}",

@@ -400,7 +400,7 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, has_cascade: boo
     assert "| slow | 125 | 8.0 | 0.40 | 16 |" in page
     assert "takes 2.0 GFLOP." in page
     assert "one-thread workers reach 80% of that" in page  # 40 of 50 GFLOP/s
-    assert "| 1024², 4 clients | 0.50 (2.50 ×) | 0.20 (1.00 ×) |" in page
+    assert "| 1024², 4 clients | 0.500 (2.50 ×) | 0.200 (1.00 ×) |" in page
     assert "Rooftrace fp32, 1024², 4 clients: 90%" in page  # 0.5 x 36 of 20 patches per second
     line = "| 80% | fp32 | 9.00 | 4.00 | 2.25 | 70% | 99.876% | 0.9876 | 10.0% |"
     assert (line in page) == has_cascade
