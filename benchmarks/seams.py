@@ -7,6 +7,7 @@ patch whose middle lies closest to it, of patches a quarter of a patch apart: ev
 least three eighths of a patch to each side, as far as the scene goes, and nothing is blended.
 
 What differs is counted in pixels of the mask, at the bundle's threshold, as a share of the scene.
+All is computed in fp32, so that nothing differs but by patches.
 A scene that is too small is mirrored at its edges as often as it takes.
 """
 
@@ -32,17 +33,14 @@ from training.scenes import generate_scene
 
 OVERLAPS = (0.0, 0.25, 0.5, 0.75)
 _POOLS = {"ReduceMean", "AvgPool", "AdaptiveAvgPool"}
-_MULTIPLE = 32
-"""Of this a side must be for a network that halves it five times."""
+_MULTIPLE = 224
+"""Of this a side must be for networks that enlarge their patches and halve them five times."""
 
 
 def single_pass(
     bundle: Path, segmenter: Segmenter, member: str, image: Image
 ) -> NDArray[np.float32] | None:
-    """Run a member once over a whole image: float32 (1, H, W); None if it would be another network.
-
-    In bf16 where the segmenter computes in it, else in fp32.
-    """
+    """Run a member once over an image: float32 (1, H, W); None if it would be another network."""
     [file] = [m.file for m in segmenter.manifest.members if m.name == member]
     patch = segmenter.manifest.patch_size
     core = ov.Core()
@@ -54,8 +52,7 @@ def single_pass(
         if node.get_type_name() == "Interpolate":
             _keep_factor(node)
     graph.reshape([1, image.height, image.width, 3])
-    precision = "bf16" if "bf16" in segmenter.predictor.providers[member] else "f32"
-    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     probability: NDArray[np.float32] = compiled(image.pixels[np.newaxis])[0]
     return probability
 
@@ -154,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--overlap", type=float, nargs="+", default=OVERLAPS)
     args = parser.parse_args(arguments)
     image = scene(args.image, args.size)
-    with closing(load_segmenter(args.bundle)) as segmenter:
+    with closing(load_segmenter(args.bundle, device="cpu", precision="fp32")) as segmenter:
         of = args.image.name if args.image else "a procedural scene"
         print(f"{segmenter.manifest.version}, {segmenter.predictor.choice}")
         print(f"{image.height} x {image.width} pixels of {of}\n")

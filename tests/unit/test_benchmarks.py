@@ -181,8 +181,8 @@ def test_tiles_of_one_gsd_are_taken_evenly() -> None:
 
 
 def test_where_nothing_depends_on_patches_there_are_no_seams(tmp_path: Path) -> None:
-    image = seams.scene(None, 330)
-    assert image.pixels.shape == (320, 320, 3)
+    image = seams.scene(None, 460)
+    assert image.pixels.shape == (448, 448, 3)
     exact = exact_bundle(tmp_path / "exact")
     with closing(load_segmenter(exact, device="cpu")) as segmenter:
         rows = list(seams.measure(exact, segmenter, image, (0.0, 0.5)))
@@ -207,10 +207,10 @@ def test_a_scene_that_is_too_small_is_mirrored(tmp_path: Path) -> None:
     path = tmp_path / "scene.png"
     pixels = scene(40, 70)
     path.write_bytes(encoded(pixels))
-    wide = seams.scene(path, 96).pixels
+    wide = seams.scene(path, 224).pixels
     np.testing.assert_array_equal(wide[:40, :70], pixels)
     np.testing.assert_array_equal(wide[40:80, :70], pixels[::-1])
-    np.testing.assert_array_equal(wide[:40, 70:], pixels[:, :-27:-1])
+    np.testing.assert_array_equal(wide[:40, 70:140], pixels[:, ::-1])
 
 
 def test_arrangements_agree_on_masks(bundle: Path, imagery: Imagery) -> None:
