@@ -84,7 +84,7 @@ class Access:
 
 
 def read_keys(file: Path) -> list[bytes]:
-    """Return the digests of the keys in a file, one on each line.
+    """Read a file with a key on each line, and return the digests of the keys.
 
     Empty lines and those that start with # do not count.
 

@@ -1,6 +1,6 @@
 """Open an image that the user of this machine names: a file, or GDAL's name for a raster.
 
-No client of the service gets as far as here.
+Clients of the service never reach this module.
 """
 
 import re

@@ -102,8 +102,8 @@ def _degrees(source: DatasetReader, place: GeoReference) -> tuple[float, float, 
     if not (np.isfinite([west, south, east, north]).all() and metres[0] <= _ASTRAY):
         raise UnsupportedImage(
             f"The raster's coordinate reference system {crs_name(place)} is not valid where it "
-            "lies, or can't be drawn as tiles. Warp it, such as with gdalwarp -s_srs EPSG:9311 "
-            "-t_srs EPSG:3857."
+            "lies, or can't be drawn as tiles. Warp it with gdalwarp -t_srs EPSG:3857, and name "
+            "its own system with -s_srs, such as -s_srs EPSG:9311."
         )
     if east - west >= 360:
         return -180.0, south, 180.0, north

@@ -74,7 +74,7 @@ _IS_OPEN = _JOBS.c.status.in_(get_args(Open))
 _AT_ONCE = 500
 """Names in one query."""
 _LONGEST_LEASE = 120.0
-"""Seconds, twice as long as any lease: one that has more left is of a clock that has gone back."""
+"""Seconds: twice as long as any lease. One with more left is from before a clock went back."""
 _PATIENCE = 5
 """Seconds after which a PostgreSQL that does not answer is away."""
 _BUSY_MS = 10_000
@@ -104,7 +104,7 @@ class _Database:
         """Whether the database could not be reached, or had no room, when it was last asked."""
 
     def check(self) -> None:
-        """See whether the database can be reached and may have the table. Nothing is left there."""
+        """Check that the database answers and that the table can be made in it. Nothing is kept."""
         with self._asking(), self._engine.connect() as connection:
             _METADATA.create_all(connection)  # and no commit
 
