@@ -245,7 +245,8 @@ def post(server: Server, member: str, image: bytes) -> httpx2.Response:
 
 
 def test_a_killed_replica_costs_no_request(ray: Server) -> None:
-    with Load(ray, "/segment?models=late", IMAGE) as load:
+    # A member so slow, and so many clients, that a replica is at work whenever it is killed.
+    with Load(ray, "/segment?models=slow", IMAGE, clients=4) as load:
         load.kill_replicas(2)
     assert set(load.ends) == {"right"}, load.ends
     assert "a model replica ended in the middle of an image" in ray.log.read_text()
