@@ -18,9 +18,11 @@ EXTRAS := $(if $(filter cpu,$(DEVICE)),cpu$(comma)openvino,gpu)$(comma)map
 # here several times faster (training/README.md).
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184 THP_MEM_ALLOC_ENABLE=1
 
-# What `make train` exports, and before it the runs that some of it goes on from.
-MEMBERS := pspnet deeplabv3plus unet unet_lite unet_lite1
-RUNS := unet_lite_labels unet_lite unet_lite1_native unet_lite1 pspnet deeplabv3plus unet
+# The runs of `make train` in order, as some go on from others or learn from them, and what it exports:
+# of Unet, the mean of the weights that its last run began and ended with.
+RUNS := unet_lite_labels unet_lite unet_lite1_native unet_lite1 pspnet deeplabv3plus unet_scratch unet
+MEMBERS := $(patsubst %,runs/%.ckpt,\
+  pspnet/best deeplabv3plus/best unet/mean unet_lite/best unet_lite1/best)
 
 .PHONY: serve test check docs hostile soak fuzz qgis-plugin sbom train bench bench-gpu clean
 
@@ -68,7 +70,9 @@ train: $(VENV)/.dev-$(DEVICE)
 	for run in $(RUNS); do \
 	  $(TRAIN_ENV) $(BIN)/python -m training train training/configs/$$run.toml --resume || exit; \
 	done
-	$(BIN)/python -m training export $(MEMBERS:%=runs/%/best.ckpt) --out runs/bundle \
+	$(BIN)/python -m training average runs/unet_scratch/best.ckpt runs/unet/last.ckpt \
+	  --out runs/unet/mean.ckpt
+	$(BIN)/python -m training export $(MEMBERS) --out runs/bundle \
 	  --validation ../shared/data/val ../shared/data/val_abroad --negatives ../shared/data/negatives
 
 bench: $(VENV)/.bench-$(DEVICE)

@@ -55,7 +55,7 @@ def measure(
                         "precision": precision,
                         "without": without,
                         "with": with_cascade,
-                        "alone": patches.alone / patches.asked,
+                        "decided": [decided / patches.asked for decided in patches.decided],
                         "agreement": float(np.mean(on == off)),
                         "iou": count(on, off).iou,
                         "building": float(off.mean()),

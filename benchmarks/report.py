@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from app.bundle.manifest import Cascade
 from benchmarks import plots
 from benchmarks.engine import EXACT
 from benchmarks.service import EXACT_PATH
@@ -208,20 +209,14 @@ def _share_of_engine(
 def _cascade(fitted: Found | None) -> str:
     if fitted is None:
         return "This bundle has no cascade."
-    low, high = fitted["doubt"]
-    return (
-        f"{fitted['member']} decides a patch alone where at most {fitted['share']:.1%} of its "
-        f"probabilities lie from {low:g} to {high:g}. On {fitted['fitted_on']}, where this was "
-        f"fitted, it decides {fitted['alone']:.0%} of the patches, and micro Dice changes by "
-        f"{fitted['dice_micro_change']:+.4f}."
-    )
+    return str(Cascade.model_validate(fitted))
 
 
 def _cascade_table(rows: Sequence[Found]) -> str:
     if not rows:
         return ""
     header = (
-        "empty", "precision", "s without", "s with", "times as fast", "patches decided alone",
+        "empty", "precision", "s without", "s with", "times as fast", "decided by each stage",
         "masks agree", "IoU of both masks", "share that is building",
     )  # fmt: skip
     cells = [
@@ -231,7 +226,7 @@ def _cascade_table(rows: Sequence[Found]) -> str:
             f"{row['without']:.2f}",
             f"{row['with']:.2f}",
             f"{row['without'] / row['with']:.2f}",
-            f"{row['alone']:.0%}",
+            " + ".join(f"{share:.0%}" for share in row["decided"]),
             f"{row['agreement']:.3%}",
             f"{row['iou']:.4f}",
             f"{row['building']:.1%}",

@@ -106,8 +106,8 @@ FULL = (
 def contenders(bundle: Path) -> list[Contender]:
     """List the services: ours in each precision, its fast lane, the peers.
 
-    The fast lane is the cascade's member alone. One FastAPI peer runs all members, another those
-    with the encoders of `_MISSION`.
+    The fast lane is the cascade's first member alone. One FastAPI peer runs all members, another
+    those with the encoders of `_MISSION`.
     """
     manifest = load_manifest(bundle)
     found = [rooftrace("Rooftrace fp32", bundle, EXACT_PATH, precision="fp32")]
@@ -119,7 +119,7 @@ def contenders(bundle: Path) -> list[Contender]:
             found.append(rooftrace("Rooftrace bf16", bundle, precision="bf16"))
         if "int8" in native and any(member.int8 for member in manifest.members):
             found.append(rooftrace("Rooftrace int8", bundle, precision="int8"))
-    fast = manifest.cascade.member if manifest.cascade else None
+    fast = manifest.cascade.members[0] if manifest.cascade else None
     if fast:
         found.append(rooftrace(f"Rooftrace {fast}", bundle, f"/segment?models={fast}"))
     found.append(_peer("FastAPI, def", "plain_fastapi", bundle))

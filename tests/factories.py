@@ -233,13 +233,17 @@ def write_toy_bundle(
     return folder
 
 
-def toy_cascade(member: str, low: float, high: float = 1.0, share: float = 0.0) -> dict[str, Any]:
-    """Describe a cascade as a manifest's JSON; nothing of it is true but its rule."""
+def toy_cascade(
+    member: str, low: float, high: float = 1.0, share: float = 0.0, **then: float
+) -> dict[str, Any]:
+    """Describe a cascade as a manifest's JSON; nothing of it is true but its rule.
+
+    `then` are the shares of further stages by the member that they ask.
+    """
+    stages = {member: share, **then}
     return {
-        "member": member,
         "doubt": [low, high],
-        "share": share,
-        "alone": 0.4,
+        "stages": [{"member": m, "share": s, "decided": 0.4} for m, s in stages.items()],
         "dice_micro_change": -0.0001,
         "object_f1_change": -0.001,
         "fitted_on": "val (4 images), 36 patches",

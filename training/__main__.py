@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flags(scored.add_argument_group("options of the masks, as the service has them"), SCORED)
 
     command = add(_train, "train one network from its TOML configuration", quiet, overriding)
-    command.add_argument("config", type=Path, help="such as training/configs/unet.toml")
+    command.add_argument("config", type=Path, help="such as training/configs/unet_scratch.toml")
     command.add_argument("--run", type=Path, help="folder of the run (default: runs/MEMBER)")
     command.add_argument("--resume", action="store_true", help="go on after the last epoch there")
 

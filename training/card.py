@@ -114,15 +114,7 @@ def _cascade(manifest: Manifest) -> str:
     cascade = manifest.cascade
     if cascade is None:
         return "There is no cascade: all members decide every pixel."
-    low, high = cascade.doubt
-    return (
-        f"{cascade.member} decides a patch alone where at most {cascade.share:.1%} of its "
-        f"probabilities lie from {low:g} to {high:g}; all members decide the other patches, and "
-        f"with `cascade=off` every patch. On {cascade.fitted_on}, where this was fitted, it "
-        f"decides {cascade.alone:.0%} of the patches alone, and micro Dice changes by "
-        f"{cascade.dice_micro_change:+.4f} on the split that loses most"
-        + (f", object F1 by {f1:+.4f}." if (f1 := cascade.object_f1_change) is not None else ".")
-    )
+    return f"{cascade} With `cascade=off` all members decide every patch."
 
 
 def _data(manifest: Manifest) -> str:

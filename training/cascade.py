@@ -1,19 +1,20 @@
-"""Fit the cascade: which member is asked first, and with how little doubt it decides alone.
+"""Fit the cascade: in which order members are asked, and with how little doubt they decide.
 
-It is fitted along the path that serves, at the default options: every tile is predicted once, and
-stitched again for each rule that decides other patches alone than those before.
+It is fitted along the path that serves, at the default options. Rules are tried from the fastest
+on, and the first that keeps the masks as good is taken. A tile is stitched again only for a rule
+that decides other patches than those before.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import combinations, permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Cascade, CascadeRule
+from app.bundle.manifest import Cascade, CascadeRule, FittedStage, Stage
 from app.imaging.image import Image
+from app.segmentation.cascade import share_in_doubt, weighted_mean
 from app.segmentation.options import Options
 from app.segmentation.plan import Plan
 from app.segmentation.segmenter import Segmenter, stitch
@@ -29,9 +30,14 @@ NEGATIVE_LIMIT = 0.02
 """How much the share of negatives with a building may rise."""
 OBJECT_LIMIT = 0.005
 """How much object F1 may fall on a split. A small building hardly counts in micro Dice."""
+STAGES = 2
+"""The most stages that are tried."""
 LOWS, HIGHS = (0.1, 0.2, 0.3), (0.6, 0.7, 0.8, 1.0)
-SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15)
+SHARES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16)
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""
+
+_Doubt = dict[tuple[frozenset[str], tuple[float, float]], NDArray[np.float64]]
+"""By the members asked and a range: the share of each patch in doubt then, float64 (N,)."""
 
 
 @dataclass(frozen=True)
@@ -48,29 +54,8 @@ class _Score:
         )
 
 
-@dataclass(eq=False)
-class _Outcome:
-    """Scores of all tiles by group (a split or a source), and patches that were decided alone.
-
-    `built` is the number of negatives on which a building is found.
-    """
-
-    scores: defaultdict[str, _Score] = field(default_factory=lambda: defaultdict(_Score))
-    alone: int = 0
-    built: int = 0
-
-    def add(self, groups: Sequence[str], score: _Score, alone: int) -> None:
-        for group in groups:
-            self.scores[group] += score
-        self.alone += alone
-
-    def dice_change(self, whole: "_Outcome", group: str) -> float:
-        """Return micro Dice of a group less that in `whole`."""
-        return self.scores[group].pixels.dice - whole.scores[group].pixels.dice
-
-    def f1_change(self, whole: "_Outcome", group: str) -> float:
-        """Return object F1 of a group less that in `whole`."""
-        return self.scores[group].objects.dice - whole.scores[group].objects.dice
+_Scores = Mapping[str, _Score]
+"""By split, and by source within it."""
 
 
 def fit_cascade(
@@ -81,134 +66,210 @@ def fit_cascade(
     negatives: Sequence[Tile] = (),
     progress: bool = False,
 ) -> Cascade | None:
-    """Find the rule that spares most time and keeps the masks as good on every split and source.
+    """Find the fastest rule that keeps the masks as good on every split and source.
 
     `splits` are tiles by the name of their split. Micro Dice falls by at most `SPLIT_LIMIT` and
     object F1 by at most `OBJECT_LIMIT` on a split; micro Dice falls by at most `SOURCE_LIMIT` on a
     source of `JUDGING_BUILDINGS` or more. On `negatives`, tiles without a building, the share with
-    one rises by at most `NEGATIVE_LIMIT`. `times` are those that each member takes for a patch.
-    None where there is but one member, or where no rule that keeps to the limits decides a patch
-    alone.
+    one rises by at most `NEGATIVE_LIMIT`. `times` are those that each member takes for a patch;
+    imagery with buildings and imagery without, which is where most is spared, count alike. None
+    where no rule that keeps to the limits spares a member a patch.
     """
-    members, threshold = segmenter.predictor.members, segmenter.manifest.threshold.value
-    if len(members) == 1:
-        return None
-    rules = [
-        CascadeRule(member=member, doubt=(low, high), share=share)
-        for member, low, high, share in product(members, LOWS, HIGHS, SHARES)
-        if low <= threshold <= high
+    labelled = [
+        (tile, (name, f"{name}/{tile.source}")) for name, of in splits.items() for tile in of
     ]
-    whole, outcomes, patches = _Outcome(), [_Outcome() for _ in rules], 0
-    tiles = [(split, tile) for split, of in splits.items() for tile in of]
     with progress_bar(
-        total=len(tiles) + len(negatives), desc="cascade", unit="tile", disable=not progress
+        total=len(labelled) + len(negatives), desc="cascade", unit="tile", disable=not progress
     ) as bar:
-        for split, tile in tiles:
-            trial = _Trial.of(segmenter, tile)
-            groups = split, f"{split}/{tile.source}"
-            whole.add(groups, trial.score(None), 0)
-            for rule, outcome in zip(rules, outcomes, strict=True):
-                outcome.add(groups, trial.score(rule), trial.alone(rule))
-            patches += int(np.count_nonzero(trial.is_predicted))
-            bar.update()
-        for tile in negatives:
-            trial = _Trial.of(segmenter, tile)
-            whole.built += trial.score(None).built
-            for rule, outcome in zip(rules, outcomes, strict=True):
-                outcome.built += trial.score(rule).built
-            bar.update()
 
+        def trial(tile: Tile, groups: tuple[str, ...] = ()) -> _Trial:
+            bar.update()
+            return _Trial.of(segmenter, tile, groups)
+
+        trials = [trial(*of) for of in labelled]
+        empty = [trial(tile) for tile in negatives]
+    whole, built = _scores(trials, None), sum(trial.score(None).built for trial in empty)
+    patches = sum(int(np.count_nonzero(trial.valid)) for trial in trials)
     may_rise = NEGATIVE_LIMIT * len(negatives)
-    spared = [
-        outcome.alone
-        * (sum(times.values()) - times[rule.member])
-        * (_keeps(outcome, whole, splits) and outcome.built - whole.built <= may_rise)
-        for rule, outcome in zip(rules, outcomes, strict=True)
+
+    for rule, decided in _fastest_first(segmenter, trials, empty, times):
+        if sum(trial.score(rule).built for trial in empty) - built > may_rise:
+            continue
+        scores = _scores(trials, rule)
+        if not _keeps(scores, whole, splits):
+            continue
+        described = " and ".join(f"{split} ({len(of)} images)" for split, of in splits.items())
+        beside = f"; {len(negatives)} images without a building" if negatives else ""
+        return Cascade(
+            doubt=rule.doubt,
+            stages=tuple(
+                FittedStage(member=stage.member, share=stage.share, decided=round(share, 4))
+                for stage, share in zip(rule.stages, decided, strict=True)
+            ),
+            dice_micro_change=round(min(_dice_change(scores, whole, of) for of in splits), 6),
+            object_f1_change=round(min(_f1_change(scores, whole, of) for of in splits), 6),
+            fitted_on=f"{described}, {patches} patches{beside}",
+        )
+    return None
+
+
+def _fastest_first(
+    segmenter: Segmenter,
+    labelled: Sequence["_Trial"],
+    empty: Sequence["_Trial"],
+    times: Mapping[str, float],
+) -> Iterator[tuple[CascadeRule, list[float]]]:
+    """Yield the rules that spare time, the fastest first, each with what its stages decide.
+
+    These are shares of the patches of `labelled`.
+    """
+    doubts = [_all_doubt(trials) for trials in (labelled, empty) if trials]
+    timed = []
+    for rule in _rules(segmenter):
+        shares = [_decided(doubt, rule) for doubt in doubts]
+        timed.append((sum(_time(rule, decided, times) for decided in shares), rule, shares[0]))
+    all_members = len(doubts) * sum(times.values())
+    faster = (one for one in timed if one[0] < all_members * (1 - 1e-9))
+    for _, rule, decided in sorted(faster, key=lambda one: one[0]):
+        yield rule, decided
+
+
+def _all_doubt(trials: Sequence["_Trial"]) -> _Doubt:
+    return {
+        key: np.concatenate([trial.doubt[key][trial.valid] for trial in trials])
+        for key in trials[0].doubt
+    }
+
+
+def _decided(doubt: _Doubt, rule: CascadeRule) -> list[float]:
+    """Return the share of patches that each stage decides."""
+    deciding = _deciding(doubt, rule)
+    return [float(np.mean(deciding == n)) for n in range(len(rule.stages))]
+
+
+def _time(rule: CascadeRule, decided: Sequence[float], times: Mapping[str, float]) -> float:
+    """Return the mean time for a patch."""
+    left, time = 1.0, 0.0
+    for member, share in zip(rule.members, decided, strict=True):
+        time += left * times[member]
+        left -= share
+    return time + left * sum(of for member, of in times.items() if member not in rule.members)
+
+
+def _rules(segmenter: Segmenter) -> Iterator[CascadeRule]:
+    """Yield the rules to try, those of one stage first."""
+    members = segmenter.predictor.members
+    for number in range(1, _stages(segmenter) + 1):
+        tried = product(permutations(members, number), _ranges(segmenter))
+        for (order, doubt), shares in product(tried, product(SHARES, repeat=number)):
+            stages = [Stage(member=m, share=s) for m, s in zip(order, shares, strict=True)]
+            yield CascadeRule(doubt=doubt, stages=tuple(stages))
+
+
+def _stages(segmenter: Segmenter) -> int:
+    """Return the most stages that a rule may have: at least one member is spared."""
+    return min(STAGES, len(segmenter.predictor.members) - 1)
+
+
+def _ranges(segmenter: Segmenter) -> list[tuple[float, float]]:
+    threshold = segmenter.manifest.threshold.value
+    return [(low, high) for low, high in product(LOWS, HIGHS) if low <= threshold <= high]
+
+
+def _deciding(doubt: _Doubt, rule: CascadeRule) -> NDArray[np.int_]:
+    """Return the number of the stage that decides each patch, int (N,); after the last: none."""
+    sure = [
+        doubt[frozenset(rule.members[: n + 1]), rule.doubt] <= stage.share
+        for n, stage in enumerate(rule.stages)
     ]
-    best = int(np.argmax(spared))
-    if spared[best] <= 0:
-        return None
-    rule, outcome = rules[best], outcomes[best]
-    described = " and ".join(f"{split} ({len(of)} images)" for split, of in splits.items())
-    beside = f"; {len(negatives)} images without a building" if negatives else ""
-    return Cascade(
-        member=rule.member,
-        doubt=rule.doubt,
-        share=rule.share,
-        alone=round(outcome.alone / patches, 4),
-        dice_micro_change=round(min(outcome.dice_change(whole, split) for split in splits), 6),
-        object_f1_change=round(min(outcome.f1_change(whole, split) for split in splits), 6),
-        fitted_on=f"{described}, {patches} patches{beside}",
-    )
+    deciding: NDArray[np.int_] = np.argmax([*sure, np.ones_like(sure[0])], axis=0)
+    return deciding
 
 
-def _keeps(outcome: _Outcome, whole: _Outcome, splits: Iterable[str]) -> bool:
+def _scores(trials: Sequence["_Trial"], rule: CascadeRule | None) -> _Scores:
+    scores: dict[str, _Score] = {}
+    for trial in trials:
+        for group in trial.groups:
+            scores[group] = scores.get(group, _Score()) + trial.score(rule)
+    return scores
+
+
+def _dice_change(scores: _Scores, whole: _Scores, group: str) -> float:
+    return scores[group].pixels.dice - whole[group].pixels.dice
+
+
+def _f1_change(scores: _Scores, whole: _Scores, group: str) -> float:
+    return scores[group].objects.dice - whole[group].objects.dice
+
+
+def _keeps(scores: _Scores, whole: _Scores, splits: Mapping[str, object]) -> bool:
     """Tell whether the scores of every split and source stay within their limits."""
     judging = {
         group: SOURCE_LIMIT
-        for group, score in whole.scores.items()
+        for group, score in whole.items()
         if score.objects.true_positives + score.objects.false_negatives >= JUDGING_BUILDINGS
     } | dict.fromkeys(splits, SPLIT_LIMIT)
     return all(
-        outcome.dice_change(whole, group) >= -limit for group, limit in judging.items()
-    ) and all(outcome.f1_change(whole, split) >= -OBJECT_LIMIT for split in splits)
+        _dice_change(scores, whole, group) >= -limit for group, limit in judging.items()
+    ) and all(_f1_change(scores, whole, split) >= -OBJECT_LIMIT for split in splits)
 
 
 @dataclass(eq=False)
 class _Trial:
     """A tile that is predicted: all that is needed to segment it by any rule.
 
-    `predicted` is float32 (M, N, S, S), `is_predicted` bool (N,): patches with a valid pixel.
-    Blending is linear, so the members' weighted mean is taken before it: float32 (N, S, S).
+    `groups` are the split and source that it counts in. Answers are float32 (N, S, S) by member,
+    `mean` is theirs by weight, and `valid`, bool (N,), tells which patches have a valid pixel.
     """
 
     plan: Plan
     image: Image
     label: Label
-    predicted: NDArray[np.float32]
-    is_predicted: NDArray[np.bool_]
+    groups: tuple[str, ...]
+    answers: dict[str, NDArray[np.float32]]
+    valid: NDArray[np.bool_]
     mean: NDArray[np.float32]
-    _known: dict[tuple[str, bytes], _Score] = field(default_factory=dict)
-    _doubt: dict[tuple[str, tuple[float, float]], NDArray[np.float64]] = field(default_factory=dict)
+    doubt: _Doubt = field(default_factory=dict)
+    _known: dict[tuple[tuple[str, ...], bytes], _Score] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, segmenter: Segmenter, tile: Tile) -> "_Trial":
+    def of(cls, segmenter: Segmenter, tile: Tile, groups: tuple[str, ...] = ()) -> "_Trial":
         image, label = tile.read()
         plan = segmenter.plan(image, Options(cascade="off"))
-        predicted, is_predicted = predict_tile(segmenter, plan, image)
-        mean = np.tensordot(np.array(plan.weights, np.float32), predicted, axes=1)
-        return cls(plan, image, label, predicted, is_predicted, mean)
+        predicted, valid = predict_tile(segmenter, plan, image)
+        answers = dict(zip(plan.members, predicted, strict=True))
+        mean = weighted_mean(answers, plan.weight_of)
+        trial = cls(plan, image, label, groups, answers, valid, mean)
+        for number in range(1, _stages(segmenter) + 1):
+            for members in combinations(plan.members, number):
+                of_few = trial.mean_of(members)
+                for within in _ranges(segmenter):
+                    shares = np.array([share_in_doubt(of_patch, within) for of_patch in of_few])
+                    trial.doubt[frozenset(members), within] = shares
+        return trial
 
-    @property
-    def alone_plan(self) -> Plan:
-        """The plan of a single map in the members' place."""
-        return replace(self.plan, members=self.plan.members[:1], weights=(1.0,))
-
-    def alone(self, rule: CascadeRule) -> int:
-        """Count the patches that a rule's member decides alone."""
-        return int(np.count_nonzero(self._decided(rule)))
+    def mean_of(
+        self, members: Sequence[str], patches: NDArray[np.bool_] | slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """Return the weighted mean of some members' answers about some patches."""
+        few = {member: self.answers[member][patches] for member in members}
+        return weighted_mean(few, self.plan.weight_of)
 
     def score(self, rule: CascadeRule | None) -> _Score:
         """Compare the mask that a rule makes, or all members, with the label."""
-        decided = self._decided(rule)
-        key = (rule.member if rule and decided.any() else "", decided.tobytes())
+        members = rule.members if rule else ()
+        stage_of = _deciding(self.doubt, rule) if rule else np.zeros(len(self.valid), np.int_)
+        used = members[: 1 + int(stage_of[stage_of < len(members)].max(initial=-1))]
+        key = used, stage_of.tobytes() if used else b""
         if key not in self._known:
-            together = self.mean
-            if rule and decided.any():
-                first = self.predicted[self.plan.members.index(rule.member)]
-                together = np.where(decided[:, np.newaxis, np.newaxis], first, together)
-            bands = list(stitch(self.plan, together[:, np.newaxis]))
-            mask = from_members(self.alone_plan, self.image, bands).mask
+            together = self.mean.copy()
+            for n in range(len(used)):
+                decided = stage_of == n
+                together[decided] = self.mean_of(used[: n + 1], decided)
+            # Blending is linear, so the members' weighted mean is taken before it.
+            one = replace(self.plan, members=self.plan.members[:1], weights=(1.0,))
+            mask = from_members(one, self.image, list(stitch(one, together[:, np.newaxis]))).mask
             self._known[key] = _Score(
                 count(mask, self.label), match_objects(mask, self.label), int(has_building(mask))
             )
         return self._known[key]
-
-    def _decided(self, rule: CascadeRule | None) -> NDArray[np.bool_]:
-        if rule is None:
-            return np.zeros_like(self.is_predicted)
-        key = rule.member, rule.doubt
-        if key not in self._doubt:
-            answers = self.predicted[self.plan.members.index(rule.member)]
-            self._doubt[key] = np.array([rule.in_doubt(answer) for answer in answers])
-        return self.is_predicted & (self._doubt[key] <= rule.share)

@@ -367,16 +367,14 @@ def _fitted_and_scored(
         ) as as_served:
             size = manifest.patch_size
             times = {name: milliseconds(as_served, name, size) for name in as_served.members}
-        # Both act on every mask, so each is fitted with the other as it serves: twice in turns, and
-        # the cascade last, as its limits are to hold for the masks that are served. A bundle that
-        # is fitted anew must not keep its old cascade until then.
+        # The cascade comes last, as its limits are to hold for the masks that are served. A bundle
+        # that is fitted anew must not keep its old cascade until then.
         manifest = manifest.model_copy(update={"cascade": None})
-        for _ in range(2):
-            manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
-            cascade = fit_cascade(segmenter(), splits, times, negatives=empty, progress=progress)
-            manifest = manifest.model_copy(update={"cascade": cascade})
+        manifest = _with_min_confidence(manifest, segmenter(), tiles, progress=progress)
+        cascade = fit_cascade(segmenter(), splits, times, negatives=empty, progress=progress)
+        manifest = manifest.model_copy(update={"cascade": cascade})
         if cascade is None:
-            logger.info("no cascade: no member decides a patch alone within the limits")
+            logger.info("no cascade: no rule spares a member a patch within the limits")
         evaluated = examine(segmenter(), tiles, progress=progress)
         found = count_false(segmenter(), empty)
         precisions = costs(folder, segmenter(), tiles, described, progress=progress)
@@ -428,7 +426,7 @@ def _with_weights(
 def _with_min_confidence(
     manifest: Manifest, segmenter: Segmenter, tiles: Sequence[Tile], *, progress: bool
 ) -> Manifest:
-    """Return the manifest with the minimum confidence that suits its threshold and cascade."""
+    """Return the manifest with the minimum confidence that suits its threshold."""
     bound = fit_min_confidence(segmenter, tiles, progress=progress)
     chosen_by = manifest.threshold.chosen_by.partition("; min_confidence")[0]
     if bound:

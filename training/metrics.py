@@ -128,9 +128,9 @@ def match_objects(mask: NDArray[np.bool_], label: NDArray[np.bool_]) -> Counts:
         for of in (mask, label)
     )
     both = mask & label
-    pairs, shared = np.unique(
-        np.stack([found[0][both], named[0][both]]), axis=1, return_counts=True
-    )
+    of_pixels = found[0][both].astype(np.int64) * len(named[1]) + named[0][both]
+    overlapping, shared = np.unique(of_pixels, return_counts=True)
+    pairs = np.divmod(overlapping, len(named[1]))
     areas = found[1][pairs[0], cv2.CC_STAT_AREA], named[1][pairs[1], cv2.CC_STAT_AREA]
     matched = int(np.count_nonzero(shared > OBJECT_IOU * (areas[0] + areas[1] - shared)))
     # The first component of either is the background.

@@ -24,9 +24,9 @@ def fit_min_confidence(
     """Return the highest minimum confidence that costs at most `COST` of micro Dice.
 
     Components of low confidence are mostly false and have a few pixels each. Micro Dice hardly
-    counts these, so the bound drops as many of them as it tolerates. The manifest's cascade acts,
-    as it does when served. Each source of `JUDGING_BUILDINGS` or more counts alike, or every
-    source where none has as many. 0 where every bound drops nothing, or costs more.
+    counts these, so the bound drops as many of them as it tolerates. Each source of
+    `JUDGING_BUILDINGS` or more counts alike, or every source where none has as many. 0 where
+    every bound drops nothing, or costs more.
     """
     threshold = segmenter.manifest.threshold.value
     bounds = np.arange(threshold + STEP, HIGHEST + STEP / 2, STEP).round(2)

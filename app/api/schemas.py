@@ -67,7 +67,7 @@ class ModelsInfo(BaseModel):
     threshold: Threshold = Field(description="defaults of `threshold` and `min_confidence`")
     gsd: GsdRange = Field(description="GSD that the members were trained at")
     cascade: Cascade | None = Field(
-        description="when a member decides a patch alone; null without a cascade"
+        description="when some of the members decide a patch; null without a cascade"
     )
     members: list[MemberInfo] = Field(description="the networks of the ensemble")
     fallback: str | None = Field(

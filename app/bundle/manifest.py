@@ -6,12 +6,11 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -149,32 +148,79 @@ class GsdRange(_Model):
         return start * math.pow(self.reference / start, share)
 
 
-class CascadeRule(_Model):
-    """The rule of a `Cascade`, which has its terms."""
+class Stage(_Model):
+    """A stage of a cascade: the member that it asks, and how little doubt is to be left then."""
 
     member: _Name
-    doubt: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
     share: Annotated[float, Field(ge=0, lt=1)]
 
-    def in_doubt(self, probability: NDArray[np.float32]) -> float:
-        """Return the share of the member's answer about a patch, float32 (S, S), in doubt."""
-        low, high = self.doubt
-        return float(np.mean((probability >= low) & (probability <= high)))
+
+class CascadeRule(_Model):
+    """In which order members are asked about a patch, and when those asked decide it.
+
+    Each stage asks one member more. The members asked so far decide a patch by their weighted mean
+    where at most the stage's `share` of it lies within `doubt`, a range that holds the ensemble's
+    threshold. All members decide a patch that no stage does.
+    """
+
+    doubt: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Members in the order in which the stages ask them."""
+        return tuple(stage.member for stage in self.stages)
+
+
+class FittedStage(Stage):
+    """A stage, and the share of patches that it decided."""
+
+    decided: Annotated[float, Field(ge=0, le=1)]
 
 
 class Cascade(CascadeRule):
-    """When a member decides a patch alone, and the effect of that on the masks of `fitted_on`.
+    """A cascade's rule, and its effect on the masks of `fitted_on`.
 
-    It does where at most a share `share` of its probabilities lies within `doubt`, a range that
-    holds the ensemble's threshold. `alone` is the share of patches that it decided so.
     `dice_micro_change` is micro Dice less that of all members, and `object_f1_change` object F1
     less theirs; a bundle of an earlier version does not tell the latter.
     """
 
-    alone: Annotated[float, Field(ge=0, le=1)]
+    stages: Annotated[tuple[FittedStage, ...], Field(min_length=1)]
     dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
     object_f1_change: Annotated[float, Field(ge=-1, le=1)] | None = None
     fitted_on: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_member(cls, values: object) -> object:
+        """Read what bundles up to rooftrace-10 say: one stage, without its list."""
+        if isinstance(values, Mapping) and "member" in values:
+            values = dict(values)
+            names = {"member": "member", "share": "share", "alone": "decided"}
+            stage = {new: values.pop(old) for old, new in names.items() if old in values}
+            values["stages"] = [stage]
+        return values
+
+    def __str__(self) -> str:
+        low, high = self.doubt
+        first, *others = self.stages
+        rule = (
+            f"{first.member} decides a patch alone where at most {first.share:.1%} of its pixels "
+            f"lie from {low:g} to {high:g}. "
+        )
+        for stage in others:
+            rule += (
+                f"Elsewhere {stage.member} is asked too, and their mean decides where at most "
+                f"{stage.share:.1%} of its pixels do. "
+            )
+        decided = " and ".join(f"{stage.decided:.0%}" for stage in self.stages)
+        f1 = self.object_f1_change
+        return (
+            f"{rule}All members decide the other patches. On {self.fitted_on}, where this was "
+            f"fitted, {decided} of the patches are decided so, and micro Dice changes by "
+            f"{self.dice_micro_change:+.4f} on the split that loses most"
+            + (f", object F1 by {f1:+.4f}." if f1 is not None else ".")
+        )
 
 
 class PrecisionCost(_Model):
@@ -264,9 +310,11 @@ class Manifest(_Model):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the weights of the members must sum to 1, got {total:.7g}")
         if self.cascade:
-            if self.cascade.member not in names:
+            asked = self.cascade.members
+            if len(set(asked)) < len(asked) or not set(asked) < set(names):
                 raise ValueError(
-                    f"cascade.member must be one of {', '.join(names)}, got {self.cascade.member}"
+                    f"cascade.stages must ask some of {', '.join(names)}, but not all, and each "
+                    f"once, got {', '.join(asked)}"
                 )
             low, high = self.cascade.doubt
             if not low <= self.threshold.value <= high:

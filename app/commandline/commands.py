@@ -190,12 +190,7 @@ def models(args: argparse.Namespace) -> int:
                 f"  {predictor.providers[member.name]}  SHA-256 {member.sha256[:12]}… verified"
             )
         if cascade := manifest.cascade:
-            low, high = cascade.doubt
-            print(
-                f"  cascade: {cascade.member} decides a patch alone where at most "
-                f"{cascade.share:.0%} of its pixels lie from {low:g} to {high:g}: "
-                f"{cascade.alone:.0%} of the patches of {cascade.fitted_on}"
-            )
+            print(f"  cascade: {cascade}")
         print(f"  {predictor.choice}")
         if predictor.fallback:
             print(f"  {predictor.fallback}")

@@ -63,7 +63,7 @@ class KeptBands:
             self._names.append(name)
         if count is not None:
             rows = header.get("cascade", {})
-            count.rows.update({int(row): (asked, alone) for row, (asked, alone) in rows.items()})
+            count.rows.update({int(row): list(of_row) for row, of_row in rows.items()})
 
     def read(self, plan: Plan, image: RowSource) -> Iterator[Band]:
         """Read the bands that are kept, with the mask that `plan` makes of them."""

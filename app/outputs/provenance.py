@@ -14,8 +14,8 @@ def provenance(plan: Plan) -> dict[str, object]:
     `model` is the version of the bundle, which holds a digest of its weights. `weights` are those
     of the members that voted; they sum to 1. `min_confidence` is the least mean probability of a
     building; 0: no more than the threshold asks for. `gsd` is in metres per pixel, None where it is
-    not known. `cascade` is the member that decided patches alone; None where all members decided
-    every pixel.
+    not known. `cascade` names the members that may decide a patch without the others, in the order
+    in which they are asked; None where all members decided every pixel.
     """
     return {
         "software": _SOFTWARE,
@@ -25,7 +25,7 @@ def provenance(plan: Plan) -> dict[str, object]:
         "combine": plan.combine,
         "min_confidence": plan.min_confidence,
         "gsd": _gsd(plan),
-        "cascade": plan.cascade.member if plan.cascade else None,
+        "cascade": _cascade(plan),
     }
 
 
@@ -40,13 +40,16 @@ def tags(plan: Plan) -> dict[str, str]:
         "rooftrace_combine": plan.combine,
         "rooftrace_min_confidence": f"{plan.min_confidence:g}",
         "rooftrace_gsd": "unknown" if gsd is None else f"{gsd:.6g} m",
-        "rooftrace_cascade": plan.cascade.member if plan.cascade else "off",
+        "rooftrace_cascade": _cascade(plan) or "off",
     }
 
 
 def _weights(plan: Plan) -> dict[str, float]:
-    weights = zip(plan.members, plan.weights, strict=True)
-    return {name: round(weight, 6) for name, weight in weights}
+    return {name: round(weight, 6) for name, weight in plan.weight_of.items()}
+
+
+def _cascade(plan: Plan) -> str | None:
+    return ", ".join(plan.cascade.members) if plan.cascade else None
 
 
 def _gsd(plan: Plan) -> float | None:

@@ -41,8 +41,10 @@ class RleResult(BaseModel):
     """number of buildings; pixels that share a side are one building"""
     building_area_m2: float | None = Field(examples=[2.34])
     """area of the building pixels on the ground; null when the GSD is not known"""
-    cascade: str | None = Field(examples=["unet_lite decided 34 of 49 patches alone"])
-    """how many patches one member decided alone; null where the cascade was off"""
+    cascade: str | None = Field(
+        examples=["unet_lite decided 27 of 49 patches alone, with unet_lite1 12"]
+    )
+    """how many patches some members decided; null where the cascade was off"""
     notices: list[str] = Field(examples=[[]])
     """what to know about the image"""
 

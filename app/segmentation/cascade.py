@@ -1,12 +1,13 @@
-"""Which members are asked about a patch: all of them, none, or the first alone.
+"""Which members are asked about a patch: none, some of them or all.
 
-A patch without a valid pixel is not predicted. With a cascade, the first member decides a patch
-alone where it leaves little doubt. Whether it does depends on no other patch, so masks do not
+A patch without a valid pixel is not predicted. With a cascade, one member after the other is asked
+until those asked leave little doubt, or all are. That depends on no other patch, so masks do not
 depend on where an image is cut or a run was resumed.
 """
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
@@ -25,14 +26,14 @@ Ask = Callable[[Iterable[Patch], tuple[str, ...]], Iterator[NDArray[np.float32]]
 
 @dataclass
 class CascadeCount:
-    """How many patches the first member was asked about, and how many it decided alone.
+    """How many patches members were asked about, and how many of them each stage decided.
 
-    `rows` has both numbers for each row of windows, so that a run that goes on counts no patch
-    twice: rows that are predicted again are counted anew.
+    `members` are those of the stages. `rows` has these numbers for each row of windows, so that a
+    run that goes on counts no patch twice: rows that are predicted again are counted anew.
     """
 
-    member: str
-    rows: dict[int, tuple[int, int]] = field(default_factory=dict)
+    members: tuple[str, ...]
+    rows: dict[int, list[int]] = field(default_factory=dict)
     _read: deque[int] = field(default_factory=deque)
 
     def reading(
@@ -41,30 +42,34 @@ class CascadeCount:
         """Pass on the patches of `windows`, and remember in which rows those lie that are asked."""
         for window, patch in zip(windows, patches, strict=True):
             if window.col == 0:
-                self.rows[window.row] = 0, 0
+                self.rows[window.row] = [0] * (1 + len(self.members))
             if patch is not None:
                 self._read.append(window.row)
             yield patch
 
-    def add(self, alone: Iterable[bool]) -> None:
-        """Count the patches that were asked about next, and whether each was decided alone."""
-        for decided in alone:
-            row = self._read.popleft()
-            asked_there, alone_there = self.rows[row]
-            self.rows[row] = asked_there + 1, alone_there + decided
+    def add(self, asked: int) -> None:
+        """Count the patch that was asked about next, and that so many members decided."""
+        row = self.rows[self._read.popleft()]
+        row[0] += 1
+        if asked <= len(self.members):
+            row[asked] += 1
 
     @property
     def asked(self) -> int:
         """Patches that the first member was asked about."""
-        return sum(asked for asked, _ in self.rows.values())
+        return sum(asked for asked, *_ in self.rows.values())
 
     @property
-    def alone(self) -> int:
-        """Patches that it decided alone."""
-        return sum(alone for _, alone in self.rows.values())
+    def decided(self) -> tuple[int, ...]:
+        """Patches that each stage decided."""
+        return tuple(map(sum, zip(*self.rows.values(), strict=True)))[1:] or (0,) * len(
+            self.members
+        )
 
     def __str__(self) -> str:
-        return f"{self.member} decided {self.alone} of {self.asked} patches alone"
+        first, *others = zip(self.members, self.decided, strict=True)
+        alone = f"{first[0]} decided {first[1]} of {self.asked} patches alone"
+        return alone + "".join(f", with {member} {decided}" for member, decided in others)
 
 
 def predict_valid(
@@ -96,31 +101,52 @@ def predict_valid(
     yield from (np.zeros(shape, np.float32) for _ in skipped)
 
 
+def share_in_doubt(probability: NDArray[np.float32], doubt: tuple[float, float]) -> float:
+    """Return the share of a patch's probabilities, float32 (S, S), that lie within `doubt`."""
+    low, high = doubt
+    return float(np.mean((probability >= low) & (probability <= high)))
+
+
+def weighted_mean(
+    answers: Mapping[str, NDArray[np.float32]], weights: Mapping[str, float]
+) -> NDArray[np.float32]:
+    """Return the mean of the answers of some members, float32 of one shape, by their weights."""
+    shares = np.array([weights[name] for name in answers])
+    mean: NDArray[np.float32] = np.tensordot(
+        (shares / math.fsum(shares)).astype(np.float32), np.stack(list(answers.values())), axes=1
+    )
+    return mean
+
+
 def predict_cascade(
     patches: Iterable[Patch],
     ask: Ask,
-    members: tuple[str, ...],
+    weights: Mapping[str, float],
     rule: CascadeRule,
     count: CascadeCount,
     *,
     at_once: int,
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield a float32 (M, S, S) prediction per patch, `members` in their order.
+    """Yield a float32 (M, S, S) prediction per patch, of the members of `weights` in their order.
 
-    Where the first member decides alone, its answer stands for every member's. Members are asked
-    about up to `at_once` patches together, to keep the device busy.
+    Where a stage decides, the mean of those asked stands for each member that was not asked.
+    Members are asked about up to `at_once` patches together, to keep the device busy.
     """
-    first = members.index(rule.member)
-    others = tuple(name for name in members if name != rule.member)
+    others = tuple(name for name in weights if name not in rule.members)
     remaining = iter(patches)
     while few := list(islice(remaining, at_once)):
-        answers = [answer[0] for answer in ask(few, (rule.member,))]
-        alone = [rule.in_doubt(answer) <= rule.share for answer in answers]
-        count.add(alone)
-        doubtful = [patch for patch, decided in zip(few, alone, strict=True) if not decided]
-        more = ask(doubtful, others)
-        for answer, decided in zip(answers, alone, strict=True):
-            if decided:
-                yield np.broadcast_to(answer, (len(members), *answer.shape))
-            else:
-                yield np.insert(next(more), first, answer, axis=0)
+        answers: list[dict[str, NDArray[np.float32]]] = [{} for _ in few]
+        means: dict[int, NDArray[np.float32]] = {}
+        undecided = list(range(len(few)))
+        for stage in rule.stages:
+            of_member = ask((few[n] for n in undecided), (stage.member,))
+            for n, answer in zip(undecided, of_member, strict=True):
+                answers[n][stage.member] = answer[0]
+                means[n] = weighted_mean(answers[n], weights)
+            undecided = [n for n in undecided if share_in_doubt(means[n], rule.doubt) > stage.share]
+        of_others = ask((few[n] for n in undecided), others)
+        for n, known in enumerate(answers):
+            if n in undecided:
+                known.update(zip(others, next(of_others), strict=True))
+            count.add(len(known))
+            yield np.stack([known.get(name, means[n]) for name in weights])

@@ -102,9 +102,9 @@ class InferenceOptions(_Parsed):
     """`average`: weighted mean of the probabilities. `vote`: strict majority of the thresholded
     members."""
     cascade: Switch = Field("on", examples=["off"])
-    """`on`: one member, which the bundle names, decides a patch alone where it leaves little
-    doubt; the others are asked about the rest. `off`: all members decide every pixel, as they do
-    with `models`, `tta`, `combine=vote` or an unusual `threshold`."""
+    """`on`: the members that the bundle names decide a patch where they leave little doubt; the
+    others are asked about the rest. `off`: all members decide every pixel, as they do with
+    `models`, `tta`, `combine=vote` or an unusual `threshold`."""
     gsd: float | None = Field(None, ge=MIN_GSD, le=MAX_GSD, examples=[0.3])
     """Metres per pixel of the image. Default: what its georeference says."""
     resample: Resample = Field("auto", examples=["off"])

@@ -53,7 +53,7 @@ class Plan:
     row_areas: NDArray[np.float64] | None
     """Area of a pixel of each row on the ground, float64 (height,), in m²; None if not known."""
     cascade: CascadeRule | None
-    """When the first member decides a patch alone; None: never."""
+    """When some of the members decide a patch; None: never."""
     gsd: Gsd | None
     """GSD down and across, in metres per pixel, from client or file; None if not known."""
     buildings: bool
@@ -134,7 +134,12 @@ class Plan:
 
     def count(self) -> CascadeCount | None:
         """Return a new count of the patches that the cascade spares; None without a cascade."""
-        return CascadeCount(self.cascade.member) if self.cascade else None
+        return CascadeCount(self.cascade.members) if self.cascade else None
+
+    @property
+    def weight_of(self) -> dict[str, float]:
+        """The weight of each member."""
+        return dict(zip(self.members, self.weights, strict=True))
 
     @property
     def size(self) -> Size:

@@ -125,12 +125,12 @@ class Segmenter:
         ask = partial(self._ask, plan, cancelled)
         predict = partial(ask, members=plan.members)
         if plan.cascade:
-            count = count or CascadeCount(plan.cascade.member)
+            count = count or CascadeCount(plan.cascade.members)
             patches = count.reading(plan.grid.windows_from(needed), patches)
             predict = partial(
                 predict_cascade,
                 ask=ask,
-                members=plan.members,
+                weights=plan.weight_of,
                 rule=plan.cascade,
                 count=count,
                 at_once=4 * self.predictor.batch_size,

@@ -1,5 +1,6 @@
 """The shipped bundle in tables and sentences, from its manifest."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from app.bundle.manifest import Evaluation, Manifest, load_manifest
@@ -92,17 +93,11 @@ def members() -> str:
 
 
 def cascade() -> str:
-    """Say when the first member decides a patch alone, and the cost of that."""
+    """Say when some of the members decide a patch, and the cost of that."""
     manifest, _ = _shipped()
-    rule = manifest.cascade
-    if rule is None:
+    if manifest.cascade is None:
         return "This bundle has no cascade: all members decide every patch."
-    low, high = rule.doubt
-    return (
-        f"`{rule.member}` decides a patch alone where at most {rule.share:.1%} of its pixels lie "
-        f"from {low:g} to {high:g}.\nOn {rule.fitted_on}, these are {rule.alone:.0%} of the "
-        f"patches, and micro Dice changes by {rule.dice_micro_change:+.4f}."
-    )
+    return textwrap.fill(str(manifest.cascade), 100)
 
 
 def _shipped() -> tuple[Manifest, Evaluation]:

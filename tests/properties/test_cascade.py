@@ -1,4 +1,4 @@
-"""The cascade: the first member decides a patch alone, or every member does."""
+"""The cascade: some members decide a patch, or every member does."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from app.bundle.manifest import Cascade
 from app.imaging.image import Image
 from app.runtime.predictor import Predictor
 from app.segmentation.blending import blend
+from app.segmentation.cascade import weighted_mean
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter
 from app.segmentation.stream import collect
@@ -55,54 +56,64 @@ def blobs(height: int, width: int, seed: int, share: float) -> NDArray[np.uint8]
 
 
 def expected(
-    pixels: NDArray[np.uint8], first: int, doubt: tuple[float, float], share: float, overlap: float
-) -> tuple[NDArray[np.bool_], int]:
-    """Work out the mask of the toy bundle by hand, and the patches that are decided alone."""
+    pixels: NDArray[np.uint8],
+    shares: Mapping[str, float],
+    doubt: tuple[float, float],
+    overlap: float,
+) -> tuple[NDArray[np.bool_], Counter[int]]:
+    """Work out the mask of the toy bundle by hand, and how many members decided each patch."""
     height, width, _ = pixels.shape
     grid = plan_windows(height, width, PATCH, overlap)
-    alone = 0
+    deciding: Counter[int] = Counter()
 
     def predictions() -> Iterator[NDArray[np.float32]]:
-        nonlocal alone
         for window in grid:
             patch = read_patch(pixels, window, PATCH).astype(np.float32) / np.float32(255)
-            answer = patch[..., first]
-            doubtful = ((answer >= doubt[0]) & (answer <= doubt[1])).sum()
-            if doubtful <= share * answer.size:
-                alone += 1
-                yield np.stack([answer] * 3)
+            every = dict(zip(TOY_WEIGHTS, np.moveaxis(patch, 2, 0), strict=True))
+            asked: dict[str, NDArray[np.float32]] = {}
+            for member, share in shares.items():
+                asked[member] = every[member]
+                mean = weighted_mean(asked, TOY_WEIGHTS)
+                if ((mean >= doubt[0]) & (mean <= doubt[1])).sum() <= share * mean.size:
+                    every = {name: asked.get(name, mean) for name in every}
+                    break
             else:
-                yield np.moveaxis(patch, 2, 0)
+                asked = every
+            deciding[len(asked)] += 1
+            yield np.stack(list(every.values()))
 
     blended = np.concatenate([band.members for band in blend(grid, predictions())], axis=1)
     weights = np.array(list(TOY_WEIGHTS.values()), np.float32)
-    return np.average(blended, axis=0, weights=weights) >= 0.5, alone
+    return np.average(blended, axis=0, weights=weights) >= 0.5, deciding
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     shape=st.tuples(sizes, sizes),
     overlap=overlaps,
-    member=st.sampled_from(list(TOY_WEIGHTS)),
+    members=st.permutations(list(TOY_WEIGHTS)),
+    stages=st.integers(1, 2),
     doubt=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)),
-    rule_share=st.sampled_from([0.0, 0.1, 0.4]),
+    rule_shares=st.tuples(*[st.sampled_from([0.0, 0.1, 0.4])] * 2),
     share=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
     seed=st.integers(0, 99),
 )
-def test_patches_are_decided_alone_or_by_all(
+def test_patches_are_decided_by_some_or_by_all(
     small_toy: Segmenter,
     shape: tuple[int, int],
     overlap: float,
-    member: str,
+    members: Sequence[str],
+    stages: int,
     doubt: tuple[float, float],
-    rule_share: float,
+    rule_shares: tuple[float, float],
     share: float,
     seed: int,
 ) -> None:
-    segmenter = cascaded(small_toy, toy_cascade(member, *doubt, rule_share))
+    shares = dict(zip(members[:stages], rule_shares, strict=False))
+    (first, share_alone), *then = shares.items()
+    segmenter = cascaded(small_toy, toy_cascade(first, *doubt, share_alone, **dict(then)))
     pixels = blobs(*shape, seed, share)
-    first = list(TOY_WEIGHTS).index(member)
-    mask, alone = expected(pixels, first, doubt, rule_share, overlap)
+    mask, deciding = expected(pixels, shares, doubt, overlap)
     image = Image(pixels)
 
     plan = segmenter.plan(image, Options(overlap=overlap))
@@ -111,10 +122,14 @@ def test_patches_are_decided_alone_or_by_all(
 
     np.testing.assert_array_equal(found.mask, mask)
     windows = len(plan_windows(*shape, PATCH, overlap))
-    assert str(stream.cascade_count) == f"{member} decided {alone} of {windows} patches alone"
-    asked = segmenter.predictor.asked  # type: ignore[attr-defined]
-    for name in TOY_WEIGHTS:
-        assert asked[name] <= (windows if name == member else windows - alone)
+    said = f"{first} decided {deciding[1]} of {windows} patches alone"
+    assert str(stream.cascade_count) == said + "".join(
+        f", with {member} {deciding[2]}" for member, _ in then
+    )
+    asked, left = segmenter.predictor.asked, windows  # type: ignore[attr-defined]
+    for n, name in enumerate(members):
+        assert asked[name] <= left  # the predictor may remember a patch that comes again
+        left -= deciding[n + 1] if n < stages else 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -211,7 +226,7 @@ def test_nobody_else_is_asked_about_a_patch_that_is_decided(
     asked, count = segmenter.predictor.asked, stream.cascade_count  # type: ignore[attr-defined]
     assert count is not None
     assert asked["blue"] == count.asked >= 100
-    assert asked["red"] == asked["green"] == count.asked - count.alone == 1
+    assert asked["red"] == asked["green"] == count.asked - count.decided[0] == 1
 
 
 def test_invalid_windows_are_not_even_shown_to_the_first(small_toy: Segmenter) -> None:

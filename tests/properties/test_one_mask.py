@@ -36,7 +36,7 @@ GRID = Affine(STEP, 0, 8, 0, -STEP, 1)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one_mask")
-    cascade = toy_cascade("blue", 0.2, 0.8, 0.2)
+    cascade = toy_cascade("blue", 0.2, 0.8, 0.2, red=0.1)
     return exact_bundle(folder, patch_size=32, cascade=cascade, min_confidence=0.6)
 
 

@@ -257,7 +257,7 @@ def test_a_killed_replica_costs_no_request(ray: Server) -> None:
 def test_the_shipped_models_lose_nothing_over_six_kills(tmp_path: Path) -> None:
     bundle = load_settings().bundle
     manifest = load_manifest(bundle)
-    member = manifest.cascade.member if manifest.cascade else manifest.members[0].name
+    member = manifest.cascade.members[0] if manifest.cascade else manifest.members[0].name
     settings: dict[str, Any] = {"engine": "ray", "replicas": 2, "workers": 1}
     with running_server(tmp_path, bundle, patience=PATIENCE, **settings) as server:
         path = f"/segment?models={member}"

@@ -36,6 +36,12 @@ def segmenter(tmp_path: Path) -> Iterator[Segmenter]:
         yield loaded
 
 
+@pytest.fixture
+def one_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member decides alone, or all do: a limit then shows in the first stage's share."""
+    monkeypatch.setattr("training.cascade.STAGES", 1)
+
+
 def write_tiles(folder: Path, **pictures: Picture) -> list[Tile]:
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -84,12 +90,14 @@ def street() -> Picture:
     return np.dstack([label * np.uint8(255)] * 3), label
 
 
-def cascade(**values: Any) -> Cascade:
-    """Describe the first rule that is tried of blue, but for `values`."""
-    first = {"member": "blue", "doubt": (0.1, 0.6), "share": 0.0, "dice_micro_change": 0.0}
+def cascade(decided: float, *, share: float = 0.0, **values: Any) -> Cascade:
+    """Describe the first rule that is tried of blue alone, but for `values`."""
+    stage = {"member": "blue", "share": share, "decided": decided}
+    first = {"doubt": (0.1, 0.6), "stages": (stage,), "dice_micro_change": 0.0}
     return Cascade(**{**first, "object_f1_change": 0.0, **values})
 
 
+@pytest.mark.usefixtures("one_stage")
 def test_it_decides_alone_as_often_as_the_mask_allows(segmenter: Segmenter, tmp_path: Path) -> None:
     """The rule of blue that decides most: 3 of 4 patches, where it is not wrong about the last."""
     last = patch(0, 0, MAYBE, 3, building=False)  # 9.4 % of the patch
@@ -97,13 +105,14 @@ def test_it_decides_alone_as_often_as_the_mask_allows(segmenter: Segmenter, tmp_
     first = [tile for tile in tiles if tile.name != "a_3"]
 
     assert fit_cascade(segmenter, {"val": tiles}, TIMES) == cascade(
-        alone=0.75, fitted_on="val (4 images), 4 patches"
+        0.75, fitted_on="val (4 images), 4 patches"
     )
     assert fit_cascade(segmenter, {"val": first}, TIMES) == cascade(
-        alone=1, fitted_on="val (3 images), 3 patches"
+        1, fitted_on="val (3 images), 3 patches"
     )
 
 
+@pytest.mark.usefixtures("one_stage")
 def test_micro_dice_may_fall_by_so_much(segmenter: Segmenter, tmp_path: Path) -> None:
     """Blue alone finds a wrong row of one patch, which is allowed, or two of another, which is not.
 
@@ -115,13 +124,14 @@ def test_micro_dice_may_fall_by_so_much(segmenter: Segmenter, tmp_path: Path) ->
     assert change >= -SPLIT_LIMIT > 2 * change
 
     assert fit_cascade(segmenter, {"val": tiles}, TIMES) == cascade(
+        round(21 / 22, 4),
         share=0.04,
-        alone=round(21 / 22, 4),
         dice_micro_change=round(change, 6),
         fitted_on="val (22 images), 22 patches",
     )
 
 
+@pytest.mark.usefixtures("one_stage")
 @pytest.mark.parametrize(
     ("split", "source", "others", "allowed"),
     [
@@ -146,14 +156,15 @@ def test_the_limits_hold_for_each_split_and_source(
     fitted = fit_cascade(segmenter, splits, TIMES)
 
     assert fitted is not None
-    assert fitted.share == (0.04 if allowed else 0.0)
-    assert fitted.alone == round((patches if allowed else patches - 1) / patches, 4)
+    assert fitted.stages[0].share == (0.04 if allowed else 0.0)
+    assert fitted.stages[0].decided == round((patches if allowed else patches - 1) / patches, 4)
     assert fitted.fitted_on == (
         f"val ({len(splits['val'])} images) and abroad ({len(splits['abroad'])} images), "
         f"{patches} patches"
     )
 
 
+@pytest.mark.usefixtures("one_stage")
 @pytest.mark.parametrize(("houses", "allowed"), [(95, False), (105, True)])
 def test_object_f1_may_fall_by_so_much(
     segmenter: Segmenter, tmp_path: Path, houses: int, allowed: bool
@@ -167,10 +178,11 @@ def test_object_f1_may_fall_by_so_much(
     fitted = fit_cascade(segmenter, {"val": tiles}, TIMES)
 
     assert fitted is not None
-    assert fitted.share == (0.04 if allowed else 0.0)
+    assert fitted.stages[0].share == (0.04 if allowed else 0.0)
     assert fitted.object_f1_change == (round(change, 6) if allowed else 0)
 
 
+@pytest.mark.usefixtures("one_stage")
 @pytest.mark.parametrize(("empty", "allowed"), [(40, False), (60, True)])
 def test_buildings_on_negatives_may_rise_by_so_much(
     segmenter: Segmenter, tmp_path: Path, empty: int, allowed: bool
@@ -185,8 +197,10 @@ def test_buildings_on_negatives_may_rise_by_so_much(
     fitted = fit_cascade(segmenter, {"val": tiles}, TIMES, negatives=negatives)
 
     assert fitted is not None
-    assert fitted.share == (0.04 if allowed else 0.0)
-    assert fitted.alone == round((21 if allowed else 20) / 21, 4)  # negatives are not among them
+    assert fitted.stages[0].share == (0.04 if allowed else 0.0)
+    assert fitted.stages[0].decided == round(
+        (21 if allowed else 20) / 21, 4
+    )  # negatives are not among them
     assert fitted.fitted_on == f"val (21 images), 21 patches; {empty} images without a building"
 
 
@@ -200,8 +214,8 @@ def test_a_slow_member_goes_first_where_it_spares_more(
     fitted = fit_cascade(segmenter, {"val": tiles}, TIMES)
 
     assert fitted is not None
-    assert fitted.member in ("red", "green")
-    assert (fitted.alone, fitted.dice_micro_change) == (1, 0)
+    assert fitted.members[0] in ("red", "green")
+    assert (fitted.stages[0].decided, fitted.dice_micro_change) == (1, 0)
 
 
 def test_the_member_that_is_slowest_in_times_is_not_first(
@@ -212,7 +226,38 @@ def test_the_member_that_is_slowest_in_times_is_not_first(
     for fast in WEIGHTS:
         fitted = fit_cascade(segmenter, {"val": tiles}, {**dict.fromkeys(WEIGHTS, 2.0), fast: 1.0})
         assert fitted is not None
-        assert fitted.member == fast
+        assert fitted.members[0] == fast
+
+
+def test_a_second_stage_decides_what_the_first_doubts(segmenter: Segmenter, tmp_path: Path) -> None:
+    """Blue doubts two patches, of which red is sure, and red the two others."""
+    tiles = write_tiles(
+        tmp_path / "val",
+        a_0=patch(MAYBE, 255, 255, building=True),
+        a_1=patch(MAYBE, 0, 0, building=False),
+        a_2=patch(255, 255, MAYBE, building=True),
+        a_3=patch(0, 0, MAYBE, building=False),
+    )
+
+    fitted = fit_cascade(segmenter, {"val": tiles}, {"red": 2.0, "green": 9.0, "blue": 1.0})
+
+    assert fitted is not None
+    assert fitted.members == ("blue", "red")
+    assert [stage.decided for stage in fitted.stages] == [0.5, 0.5]
+    assert (fitted.dice_micro_change, fitted.object_f1_change) == (0, 0)
+
+
+def test_a_second_stage_keeps_the_limits_too(segmenter: Segmenter, tmp_path: Path) -> None:
+    """Red is faster than green, but blue and red would be sure, and wrong, of what blue doubts."""
+    missed = patch(0, 255, MAYBE, building=True)  # 0.18 by blue and red, 0.85 by blue and green
+    tiles = write_tiles(tmp_path / "val", a_0=SURE, a_1=EMPTY, a_2=missed)
+
+    fitted = fit_cascade(segmenter, {"val": tiles}, {"red": 2.0, "green": 9.0, "blue": 1.0})
+
+    assert fitted is not None
+    assert fitted.members == ("blue", "green")
+    assert [stage.decided for stage in fitted.stages] == [0.6667, 0.3333]
+    assert fitted.dice_micro_change == 0
 
 
 def test_a_slow_member_takes_more_milliseconds(tmp_path: Path) -> None:
@@ -266,7 +311,7 @@ def test_its_figures_are_those_of_the_served_masks(segmenter: Segmenter, tmp_pat
     assert fitted is not None
     manifest = segmenter.manifest.model_copy(update={"cascade": fitted})
     served = Segmenter(manifest, segmenter.predictor)
-    on, off, alone, asked = Counts(), Counts(), 0, 0
+    on, off, decided, asked = Counts(), Counts(), [0] * len(fitted.stages), 0
     objects_on, objects_off = Counts(), Counts()
     for tile in tiles:
         image, label = tile.read()
@@ -279,9 +324,10 @@ def test_its_figures_are_those_of_the_served_masks(segmenter: Segmenter, tmp_pat
         objects_on += match_objects(with_it, label)
         objects_off += match_objects(without, label)
         assert stream.cascade_count is not None
-        alone, asked = alone + stream.cascade_count.alone, asked + stream.cascade_count.asked
-    assert 0 < alone < asked
-    assert fitted.alone == round(alone / asked, 4)
+        asked += stream.cascade_count.asked
+        decided = [a + b for a, b in zip(decided, stream.cascade_count.decided, strict=True)]
+    assert 0 < decided[0] < asked
+    assert [stage.decided for stage in fitted.stages] == [round(n / asked, 4) for n in decided]
     assert fitted.fitted_on == f"val (2 images), {asked} patches"
     assert fitted.dice_micro_change == round(on.dice - off.dice, 6)
     assert fitted.object_f1_change == round(objects_on.dice - objects_off.dice, 6)

@@ -313,7 +313,7 @@ def test_the_cascade_is_compared_with_all_members(tmp_path: Path, imagery: Image
     """No probability of blue is 0.5, so it is never in doubt: the mask is blue's own."""
     alone = write_toy_bundle(tmp_path / "toy", cascade=toy_cascade("blue", 0.5, 0.5))
     found = cascade.measure(alone, imagery, size=300, empty=(0.0, 1.0))
-    assert found["cascade"]["member"] == "blue"
+    assert [stage["member"] for stage in found["cascade"]["stages"]] == ["blue"]
     in_fp32 = [row for row in found["rows"] if row["precision"] == "fp32"]
     assert [row["empty"] for row in in_fp32] == [0, 1]
     for row in in_fp32:
@@ -323,7 +323,7 @@ def test_the_cascade_is_compared_with_all_members(tmp_path: Path, imagery: Image
                 segmenter.segment_image(image, Options(**options)).mask
                 for options in ({"cascade": "off"}, {"models": "blue"})
             )
-        assert row["alone"] == 1
+        assert row["decided"] == [1]
         assert row["agreement"] == np.mean(everyone == blue) < 1
         assert row["iou"] == np.sum(everyone & blue) / np.sum(everyone | blue)
         assert row["building"] == np.mean(everyone)
@@ -354,7 +354,7 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, has_cascade: boo
         "dice_micro_change": 0.0,
     }  # fmt: skip
     row = {
-        "empty": 0.8, "precision": "fp32", "without": 9.0, "with": 4.0, "alone": 0.7,
+        "empty": 0.8, "precision": "fp32", "without": 9.0, "with": 4.0, "decided": [0.7, 0.1],
         "agreement": 0.99876, "iou": 0.9876, "building": 0.1,
     }  # fmt: skip
     slow = workers | {"milliseconds": 125.0, "dice_micro_change": -0.0012}
@@ -402,9 +402,9 @@ def test_the_page_has_every_figure(tmp_path: Path, load: float, has_cascade: boo
     assert "one-thread workers reach 80% of that" in page  # 40 of 50 GFLOP/s
     assert "| 1024², 4 clients | 0.500 (2.50 ×) | 0.200 (1.00 ×) |" in page
     assert "Rooftrace fp32, 1024², 4 clients: 90%" in page  # 0.5 x 36 of 20 patches per second
-    line = "| 80% | fp32 | 9.00 | 4.00 | 2.25 | 70% | 99.876% | 0.9876 | 10.0% |"
+    line = "| 80% | fp32 | 9.00 | 4.00 | 2.25 | 70% + 10% | 99.876% | 0.9876 | 10.0% |"
     assert (line in page) == has_cascade
-    rule = "at most 8.0% of its probabilities lie from 0.2 to 0.7"
+    rule = "at most 8.0% of its pixels lie from 0.2 to 0.7"
     assert (f"unet_lite decides a patch alone where {rule}" in page) == has_cascade
     assert ("This bundle has no cascade." in page) == (not has_cascade)
     assert "`/segment?cascade=off&min_confidence=0`" in page

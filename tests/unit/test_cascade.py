@@ -105,6 +105,13 @@ class TestHttp:
                 assert result["cascade"] == said
                 np.testing.assert_array_equal(decode_rle(result["rle"], 64, 96, "row"), mask)
 
+    def test_a_second_stage_says_how_many_it_decided(self, tmp_path: Path) -> None:
+        cascade = toy_cascade("blue", 0.2, red=0.99)
+        with serving(exact_bundle(tmp_path / "bundle", patch_size=32, cascade=cascade)) as client:
+            response = post(client)
+        assert response.headers["x-cascade"] == f"{SAID}, with red 4"
+        assert tags_of(response.content)["rooftrace_cascade"] == "blue, red"
+
     def test_there_is_no_other_choice(self, client: TestClient) -> None:
         files = {"file": ("tile.png", encoded(PIXELS))}
         response = client.post("/segment", files=files, params={"cascade": "wide"})
@@ -139,4 +146,4 @@ class TestCommandLine:
     def test_models_tells_of_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["models"]) == 0
         said = capsys.readouterr().out
-        assert "cascade: blue decides a patch alone where at most 0% of its pixels lie" in said
+        assert "cascade: blue decides a patch alone where at most 0.0% of its pixels lie" in said

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.manifest import GsdRange, load_manifest
+from app.bundle.manifest import FittedStage, GsdRange, load_manifest
 from app.bundle.verification import read_model, verify_files
 from app.errors import BundleError
-from tests.factories import toy_manifest, write_toy_bundle
+from tests.factories import toy_cascade, toy_manifest, write_toy_bundle
 
 COST = {"dice_micro_change": 0, "agreement": 1, "iou": 1, "measured_on": "val"}
 
@@ -63,6 +63,19 @@ def test_a_written_bundle_loads_and_verifies(bundle: Path) -> None:
         ),
         pytest.param(lambda m: m["threshold"].update(value=1), "threshold", id="threshold 1"),
         pytest.param(lambda m: m["threshold"].update(value=0), "threshold", id="threshold 0"),
+        *(
+            pytest.param(
+                lambda m, asked=asked: m.update(cascade=toy_cascade(asked[0], 0.2, **asked[1])),
+                "cascade.stages must ask some of red, green, blue, but not all, and each once, got",
+                id=f"stages {asked}",
+            )
+            for asked in (("pink", {}), ("red", {"pink": 0.0}), ("red", {"green": 0, "blue": 0}))
+        ),
+        pytest.param(
+            lambda m: m.update(cascade=toy_cascade("red", 0.6)),
+            "cascade.doubt must hold the threshold, 0.5, got 0.6 to 1.0",
+            id="doubt beside the threshold",
+        ),
         pytest.param(lambda m: m["gsd"].update(min=0.7), "min 0.7 exceeds max 0.6", id="GSD"),
         pytest.param(lambda m: m["gsd"].update(min=0), "gsd.min", id="GSD 0"),
         pytest.param(
@@ -124,6 +137,17 @@ def test_a_wrong_field_is_told_as_every_refused_value(
     edit(bundle, change)
     with pytest.raises(BundleError, match=re.escape(told)):
         load_manifest(bundle)
+
+
+def test_the_cascade_of_an_earlier_bundle_has_one_stage(bundle: Path) -> None:
+    earlier = {
+        "member": "blue", "doubt": [0.2, 0.7], "share": 0.08, "alone": 0.5,
+        "dice_micro_change": 0, "fitted_on": "val (4 images), 36 patches",
+    }  # fmt: skip
+    edit(bundle, lambda m: m.update(cascade=earlier))
+    cascade = load_manifest(bundle).cascade
+    assert cascade is not None
+    assert cascade.stages == (FittedStage(member="blue", share=0.08, decided=0.5),)
 
 
 @pytest.mark.parametrize(

@@ -447,7 +447,7 @@ class TestGoingOn:
     def test_a_run_that_goes_on_counts_the_patches_that_were_spared_before(
         self, tmp_path: Path, tall: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        cascade = toy_cascade("blue", 0.2, share=0.99)
+        cascade = toy_cascade("blue", 0.2, share=0.5, red=0.99)
         bundle = exact_bundle(tmp_path / "cascaded", patch_size=32, cascade=cascade)
         monkeypatch.setenv("ROOFTRACE_BUNDLE", str(bundle))
         monkeypatch.setenv("ROOFTRACE_DEVICE", "cpu")
@@ -457,7 +457,7 @@ class TestGoingOn:
         assert run("segment", tall, "-o", out, "--resume", "--quiet") == 0
         assert out.read_bytes() == whole.read_bytes()
         counted = json.loads(out.read_text())["cascade"]
-        assert re.fullmatch(r"blue decided \d+ of 1000 patches alone", counted)
+        assert re.fullmatch(r"blue decided \d+ of 1000 patches alone, with red \d+", counted)
 
     def test_options_that_act_on_bands_may_change(
         self, bundle: Path, tall: Path, tmp_path: Path
