@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from app.bundle.manifest import Cascade
+from app.bundle.cascade import Cascade
 from benchmarks import plots
 from benchmarks.engine import EXACT
 from benchmarks.service import EXACT_PATH

@@ -12,7 +12,7 @@ from itertools import combinations, permutations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Cascade, CascadeRule, FittedStage, Stage
+from app.bundle.cascade import Cascade, CascadeRule, FittedStage, Stage
 from app.imaging.image import Image
 from app.segmentation.cascade import share_in_doubt, weighted_mean
 from app.segmentation.options import Options

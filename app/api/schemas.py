@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ..bundle.manifest import Cascade, GsdRange, Threshold
+from ..bundle.cascade import Cascade
+from ..bundle.manifest import GsdRange, Threshold
 from ..outputs.rle import RleResult
 
 

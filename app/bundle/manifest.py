@@ -6,7 +6,6 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,38 +13,33 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     AwareDatetime,
     BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 
 from ..errors import BundleError, refusal
+from .cascade import Cascade
+from .fields import FileName, Name, NonNegative, Sha256
 
 FILE_NAME = "manifest.json"
 
 Lower = Literal["bf16", "int8"]
 """Precisions below fp32."""
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_+-]+$")]
-_FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_+.-]*\.onnx$")]
-_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-_NonNegative = Annotated[float, Field(ge=0)]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Model(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    pass
 
 
 class Parity(_Model):
     """How far ONNX Runtime's probabilities lay from torch's when the member was exported."""
 
-    max_abs_difference: _NonNegative
+    max_abs_difference: NonNegative
     patches: PositiveInt
     tolerance: PositiveFloat
 
@@ -82,11 +76,11 @@ class Member(_Model):
     `int8` is None if it is not to be computed in int8: too little gained, or too much lost.
     """
 
-    name: _Name
+    name: Name
     architecture: str
     encoder: str
-    file: _FileName
-    sha256: _Sha256
+    file: FileName
+    sha256: Sha256
     bytes: PositiveInt
     weight: PositiveFloat
     parity: Parity
@@ -148,81 +142,6 @@ class GsdRange(_Model):
         return start * math.pow(self.reference / start, share)
 
 
-class Stage(_Model):
-    """A stage of a cascade: the member that it asks, and how little doubt is to be left then."""
-
-    member: _Name
-    share: Annotated[float, Field(ge=0, lt=1)]
-
-
-class CascadeRule(_Model):
-    """In which order members are asked about a patch, and when those asked decide it.
-
-    Each stage asks one member more. The members asked so far decide a patch by their weighted mean
-    where at most the stage's `share` of it lies within `doubt`, a range that holds the ensemble's
-    threshold. All members decide a patch that no stage does.
-    """
-
-    doubt: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """Members in the order in which the stages ask them."""
-        return tuple(stage.member for stage in self.stages)
-
-
-class FittedStage(Stage):
-    """A stage, and the share of patches that it decided."""
-
-    decided: Annotated[float, Field(ge=0, le=1)]
-
-
-class Cascade(CascadeRule):
-    """A cascade's rule, and its effect on the masks of `fitted_on`.
-
-    `dice_micro_change` is micro Dice less that of all members, and `object_f1_change` object F1
-    less theirs; a bundle of an earlier version does not tell the latter.
-    """
-
-    stages: Annotated[tuple[FittedStage, ...], Field(min_length=1)]
-    dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
-    object_f1_change: Annotated[float, Field(ge=-1, le=1)] | None = None
-    fitted_on: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_one_member(cls, values: object) -> object:
-        """Read what bundles up to rooftrace-10 say: one stage, without its list."""
-        if isinstance(values, Mapping) and "member" in values:
-            values = dict(values)
-            names = {"member": "member", "share": "share", "alone": "decided"}
-            stage = {new: values.pop(old) for old, new in names.items() if old in values}
-            values["stages"] = [stage]
-        return values
-
-    def __str__(self) -> str:
-        low, high = self.doubt
-        first, *others = self.stages
-        rule = (
-            f"{first.member} decides a patch alone where at most {first.share:.1%} of its pixels "
-            f"lie from {low:g} to {high:g}. "
-        )
-        for stage in others:
-            rule += (
-                f"Elsewhere {stage.member} is asked too, and their mean decides where at most "
-                f"{stage.share:.1%} of its pixels do. "
-            )
-        decided = " and ".join(f"{stage.decided:.0%}" for stage in self.stages)
-        f1 = self.object_f1_change
-        return (
-            f"{rule}All members decide the other patches. On {self.fitted_on}, where this was "
-            f"fitted, {decided} of the patches are decided so, and micro Dice changes by "
-            f"{self.dice_micro_change:+.4f} on the split that loses most"
-            + (f", object F1 by {f1:+.4f}." if f1 is not None else ".")
-        )
-
-
 class PrecisionCost(_Model):
     """What a precision below fp32 does to the masks of `measured_on`.
 
@@ -281,7 +200,7 @@ class Manifest(_Model):
     """Describe a bundle: which networks it holds, how they are combined, where they come from."""
 
     schema_version: Literal[1]
-    name: _Name
+    name: Name
     created: AwareDatetime
     patch_size: PositiveInt
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
@@ -296,7 +215,7 @@ class Manifest(_Model):
     """The file of its run that each member was exported from, such as `last.ckpt`."""
     refitted_from: str | None = None
     """Name of the bundle that the networks were exported to, where they were fitted anew."""
-    joined: tuple[_Name, ...] = ()
+    joined: tuple[Name, ...] = ()
     """Members that were added then."""
     git_commit: str
     exporter: dict[str, str]

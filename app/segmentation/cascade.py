@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import CascadeRule
+from ..bundle.cascade import CascadeRule
 from ..errors import InferenceError
 from .windows import Window
 

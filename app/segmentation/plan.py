@@ -8,7 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import CascadeRule, GsdRange, Manifest
+from ..bundle.cascade import CascadeRule
+from ..bundle.manifest import GsdRange, Manifest
 from ..errors import InvalidOption
 from ..imaging.georeference import Gsd
 from ..imaging.image import RowSource

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Cascade
+from app.bundle.cascade import Cascade
 from app.imaging.image import Image
 from app.runtime.predictor import Predictor
 from app.segmentation.blending import blend

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Cascade
+from app.bundle.cascade import Cascade
 from app.segmentation.options import Options
 from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import collect

@@ -216,7 +216,6 @@ class TestReaders:
             if not read.startswith("app.segmentation.plan:")
         } == {"app.segmentation.segmenter: patch_size"}  # as a bundle is loaded
         assert importers("app.bundle.manifest", "app.segmentation") == {
-            "app.segmentation.cascade",  # for the type of the rule, which the plan holds
             "app.segmentation.plan",
             "app.segmentation.segmenter",
         }

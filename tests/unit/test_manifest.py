@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.manifest import FittedStage, GsdRange, load_manifest
+from app.bundle.cascade import FittedStage
+from app.bundle.manifest import GsdRange, load_manifest
 from app.bundle.verification import read_model, verify_files
 from app.errors import BundleError
 from tests.factories import toy_cascade, toy_manifest, write_toy_bundle

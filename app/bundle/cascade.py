@@ -1,0 +1,87 @@
+"""The cascade of a bundle: the order in which members are asked, and what it does to masks."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, Field, model_validator
+
+from .fields import Name
+
+
+class _Model(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    pass
+
+
+class Stage(_Model):
+    """A stage of a cascade: the member that it asks, and how little doubt is to be left then."""
+
+    member: Name
+    share: Annotated[float, Field(ge=0, lt=1)]
+
+
+class CascadeRule(_Model):
+    """In which order members are asked about a patch, and when those asked decide it.
+
+    Each stage asks one member more. The members asked so far decide a patch by their weighted mean
+    where at most the stage's `share` of it lies within `doubt`, a range that holds the ensemble's
+    threshold. All members decide a patch that no stage does.
+    """
+
+    doubt: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Members in the order in which the stages ask them."""
+        return tuple(stage.member for stage in self.stages)
+
+
+class FittedStage(Stage):
+    """A stage, and the share of patches that it decided."""
+
+    decided: Annotated[float, Field(ge=0, le=1)]
+
+
+class Cascade(CascadeRule):
+    """A cascade's rule, and its effect on the masks of `fitted_on`.
+
+    `dice_micro_change` is micro Dice less that of all members, and `object_f1_change` object F1
+    less theirs; a bundle of an earlier version does not tell the latter.
+    """
+
+    stages: Annotated[tuple[FittedStage, ...], Field(min_length=1)]
+    dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
+    object_f1_change: Annotated[float, Field(ge=-1, le=1)] | None = None
+    fitted_on: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_member(cls, values: object) -> object:
+        """Read what bundles up to rooftrace-10 say: one stage, without its list."""
+        if isinstance(values, Mapping) and "member" in values:
+            values = dict(values)
+            names = {"member": "member", "share": "share", "alone": "decided"}
+            stage = {new: values.pop(old) for old, new in names.items() if old in values}
+            values["stages"] = [stage]
+        return values
+
+    def __str__(self) -> str:
+        low, high = self.doubt
+        first, *others = self.stages
+        rule = (
+            f"{first.member} decides a patch alone where at most {first.share:.1%} of its pixels "
+            f"lie from {low:g} to {high:g}. "
+        )
+        for stage in others:
+            rule += (
+                f"Elsewhere {stage.member} is asked too, and their mean decides where at most "
+                f"{stage.share:.1%} of its pixels do. "
+            )
+        decided = " and ".join(f"{stage.decided:.0%}" for stage in self.stages)
+        f1 = self.object_f1_change
+        return (
+            f"{rule}All members decide the other patches. On {self.fitted_on}, where this was "
+            f"fitted, {decided} of the patches are decided so, and micro Dice changes by "
+            f"{self.dice_micro_change:+.4f} on the split that loses most"
+            + (f", object F1 by {f1:+.4f}." if f1 is not None else ".")
+        )
