@@ -183,6 +183,7 @@ def refit(
                 "created": _now(),
                 "gsd": GsdRange.model_validate(gsd),
                 "refitted_from": manifest.refitted_from or manifest.name,
+                "git_commit": git_commit(),
             }
         )
         if add:
@@ -241,7 +242,6 @@ def _joined(
         "joined": joined if len(joined) < len(members) else (),
         "refitted_from": manifest.refitted_from if len(joined) < len(members) else None,
         "checkpoints": manifest.checkpoints | {one.config.member: one.checkpoint for one in add},
-        "git_commit": git_commit(),
         "exporter": tool_versions(),
     }
     return Manifest.model_validate(document)

@@ -14,7 +14,7 @@ from training.metrics import JUDGING_BUILDINGS, count, count_objects
 
 STEP = 0.01
 HIGHEST = 0.9
-COST = 0.003
+COST = 0.009
 """How much micro Dice may fall for it."""
 
 

@@ -26,7 +26,7 @@ RESULT_HEADERS = {
         "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
         "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
     ),
-    "X-Model-Version": header("version of the bundle", "rooftrace-10-0123456789ab"),
+    "X-Model-Version": header("version of the bundle", "rooftrace-11-0123456789ab"),
     "X-Execution-Provider": header("runtime and precision", "OpenVINO CPU int8"),
     "X-Building-Fraction": header("share of building among the valid pixels", 0.123456, "number"),
     "X-Building-Count": header(
@@ -37,7 +37,7 @@ RESULT_HEADERS = {
     ),
     "X-Cascade": header(
         "how many patches some members decided; absent where the cascade was off",
-        "unet_lite decided 27 of 49 patches alone, with unet_lite1 12",
+        "unet_lite decided 27 of 49 patches alone, 12 with unet_lite1",
     ),
     "X-Notice": header(
         "something to know about the image; may come more than once",

@@ -42,7 +42,7 @@ class RleResult(BaseModel):
     building_area_m2: float | None = Field(examples=[2.34])
     """area of the building pixels on the ground; null when the GSD is not known"""
     cascade: str | None = Field(
-        examples=["unet_lite decided 27 of 49 patches alone, with unet_lite1 12"]
+        examples=["unet_lite decided 27 of 49 patches alone, 12 with unet_lite1"]
     )
     """how many patches some members decided; null where the cascade was off"""
     notices: list[str] = Field(examples=[[]])

@@ -69,7 +69,7 @@ class CascadeCount:
     def __str__(self) -> str:
         first, *others = zip(self.members, self.decided, strict=True)
         alone = f"{first[0]} decided {first[1]} of {self.asked} patches alone"
-        return alone + "".join(f", with {member} {decided}" for member, decided in others)
+        return alone + "".join(f", {decided} with {member}" for member, decided in others)
 
 
 def predict_valid(

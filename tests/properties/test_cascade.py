@@ -124,7 +124,7 @@ def test_patches_are_decided_by_some_or_by_all(
     windows = len(plan_windows(*shape, PATCH, overlap))
     said = f"{first} decided {deciding[1]} of {windows} patches alone"
     assert str(stream.cascade_count) == said + "".join(
-        f", with {member} {deciding[2]}" for member, _ in then
+        f", {deciding[2]} with {member}" for member, _ in then
     )
     asked, left = segmenter.predictor.asked, windows  # type: ignore[attr-defined]
     for n, name in enumerate(members):

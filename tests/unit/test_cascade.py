@@ -109,7 +109,7 @@ class TestHttp:
         cascade = toy_cascade("blue", 0.2, red=0.99)
         with serving(exact_bundle(tmp_path / "bundle", patch_size=32, cascade=cascade)) as client:
             response = post(client)
-        assert response.headers["x-cascade"] == f"{SAID}, with red 4"
+        assert response.headers["x-cascade"] == f"{SAID}, 4 with red"
         assert tags_of(response.content)["rooftrace_cascade"] == "blue, red"
 
     def test_there_is_no_other_choice(self, client: TestClient) -> None:
