@@ -38,7 +38,7 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 _HERE = Path(__file__).parent
 _SHIPPED_BUNDLE = (
     # Inside the package where it is installed, beside it in a checkout.
-    (_HERE if (_HERE / "models").is_dir() else _HERE.parent) / "models" / "rooftrace-10"
+    (_HERE if (_HERE / "models").is_dir() else _HERE.parent) / "models" / "rooftrace-11"
 )
 
 _BUCKET = re.compile(r"s3://[^/\s?#]+/[^\s?#]*[^/\s?#]/?")

@@ -37,7 +37,7 @@ class FileProblem(BaseModel):
 class BatchResult(BaseModel):
     """The results of a batch, in upload order."""
 
-    model: str = Field(description="version of the bundle", examples=["rooftrace-10-0123456789ab"])
+    model: str = Field(description="version of the bundle", examples=["rooftrace-11-0123456789ab"])
     results: list[RleResult | FileProblem] = Field(description="a result or a problem for each")
 
 
@@ -60,9 +60,9 @@ class MemberInfo(BaseModel):
 class ModelsInfo(BaseModel):
     """The loaded ensemble."""
 
-    name: str = Field(description="name of the bundle", examples=["rooftrace-10"])
+    name: str = Field(description="name of the bundle", examples=["rooftrace-11"])
     version: str = Field(
-        description="the name and a digest of the manifest", examples=["rooftrace-10-0123456789ab"]
+        description="the name and a digest of the manifest", examples=["rooftrace-11-0123456789ab"]
     )
     patch_size: int = Field(description="side of a patch in pixels", examples=[224])
     threshold: Threshold = Field(description="defaults of `threshold` and `min_confidence`")
@@ -124,7 +124,7 @@ class Health(BaseModel):
 class Readiness(Health):
     """The state of a service that is ready."""
 
-    model: str = Field(description="version of the bundle", examples=["rooftrace-10-0123456789ab"])
+    model: str = Field(description="version of the bundle", examples=["rooftrace-11-0123456789ab"])
     execution_providers: list[str] = Field(
         description="runtimes and precisions in use", examples=[["OpenVINO CPU int8"]]
     )

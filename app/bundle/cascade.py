@@ -69,13 +69,13 @@ class Cascade(CascadeRule):
         low, high = self.doubt
         first, *others = self.stages
         rule = (
-            f"{first.member} decides a patch alone where at most {first.share:.1%} of its pixels "
-            f"lie from {low:g} to {high:g}. "
+            f"{first.member} decides a patch alone where {_few(first.share)} of its pixels lie "
+            f"from {low:g} to {high:g}. "
         )
         for stage in others:
             rule += (
-                f"Elsewhere {stage.member} is asked too, and their mean decides where at most "
-                f"{stage.share:.1%} of its pixels do. "
+                f"Elsewhere {stage.member} is asked too, and their mean decides where "
+                f"{_few(stage.share)} of its pixels do. "
             )
         decided = " and ".join(f"{stage.decided:.0%}" for stage in self.stages)
         f1 = self.object_f1_change
@@ -85,3 +85,7 @@ class Cascade(CascadeRule):
             f"{self.dice_micro_change:+.4f} on the split that loses most"
             + (f", object F1 by {f1:+.4f}." if f1 is not None else ".")
         )
+
+
+def _few(share: float) -> str:
+    return f"at most {share:.1%}" if share else "none"

@@ -62,9 +62,8 @@ class CascadeCount:
     @property
     def decided(self) -> tuple[int, ...]:
         """Patches that each stage decided."""
-        return tuple(map(sum, zip(*self.rows.values(), strict=True)))[1:] or (0,) * len(
-            self.members
-        )
+        stages = range(1, 1 + len(self.members))
+        return tuple(sum(row[n] for row in self.rows.values()) for n in stages)
 
     def __str__(self) -> str:
         first, *others = zip(self.members, self.decided, strict=True)

@@ -146,4 +146,4 @@ class TestCommandLine:
     def test_models_tells_of_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["models"]) == 0
         said = capsys.readouterr().out
-        assert "cascade: blue decides a patch alone where at most 0.0% of its pixels lie" in said
+        assert "cascade: blue decides a patch alone where none of its pixels lie" in said
