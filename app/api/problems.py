@@ -191,7 +191,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
             "service. It may not, unless its operator names the page's origin in the setting "
             "ROOFTRACE_CORS_ORIGINS."
         )
-    title = HTTPStatus(error.status_code).phrase
+    title = HTTPStatus(error.status_code).phrase.capitalize()  # as the other titles
     problem = _problem(error.status_code, title, detail, request.state.request_id)
     return problem_response(request, problem, headers)
 
