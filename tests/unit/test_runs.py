@@ -26,6 +26,7 @@ from app.errors import InvalidOption
 from app.imaging.files import open_image
 from app.jobs.bands import KeptBands
 from app.jobs.blobs import Folder
+from app.outputs.formats import FORMATS
 from app.segmentation.stream import Band
 from tests.factories import scene, toy_cascade
 from tests.geotiff import tiff
@@ -72,6 +73,25 @@ def names(inputs: list[str], output: str = "-") -> list[str]:
 
 
 class TestFiles:
+    def test_a_folder_says_what_it_leaves_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("in/deep").mkdir(parents=True)
+        for name in ("a.b.tif", "a.b.tfw", "a.b.tif.aux.xml", "deep/c.TIF", "deep/.d", "e.tif."):
+            Path("in", name).touch()
+        assert names(["in"]) == ["in/a.b.tif", "in/deep/c.TIF", "in/e.tif."]
+        assert capsys.readouterr().err == "", "files beside an image are its own"
+        for name in ("scan.jp2", "deep/a.tfw", "notes"):
+            Path("in", name).touch()
+        assert len(names(["in"])) == 3
+        said = capsys.readouterr().err
+        assert said.startswith("notice: left out in/deep/a.tfw and 2 more files: images end in .p")
+
+    def test_a_dot_at_the_end_of_a_name_begins_no_ending(self) -> None:
+        [target] = plan_targets([Source("trailing.tif.")], "out/", FORMATS["gpkg"]).values()
+        assert str(target) == "out/trailing.gpkg"
+
     def test_patterns_are_looked_up_where_the_shell_did_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
