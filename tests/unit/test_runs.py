@@ -491,9 +491,12 @@ class TestGoingOn:
 
     def test_ctrl_c_says_how_to_go_on(self, bundle: Path, tall: Path, tmp_path: Path) -> None:
         out = tmp_path / "out.tif"
-        status, saved = interrupted(signal.SIGINT, tall, out)
-        assert status == 130
-        assert saved >= 10
+        with started(tall, out, "--quiet") as process:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said == "interrupted: run it again with --resume to go on\n"
+        assert len(list(partial_folder(out).glob("*.band"))) >= 10
         assert not out.exists()
 
     def test_what_is_saved_is_not_computed_again(
