@@ -309,7 +309,7 @@ class TestStreaming:
         out = tmp_path / "out.tif"
         assert run("segment", map_file, "-o", out, "--rescale", "0,25500", "--quiet") == 0
         np.testing.assert_array_equal(mask_of(out) == 1, toy_mask(PIXELS))
-        assert "rescale=0,25500,0,25500,0,25500, as asked" in capsys.readouterr().err
+        assert "--rescale 0,25500,0,25500,0,25500, as asked" in capsys.readouterr().err
 
     def test_a_picture_streams_as_well(
         self, bundle: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
