@@ -25,5 +25,5 @@ def _middle(map: Map) -> Iterator[Finding]:
     if valid is None or valid.any():
         yield Finding("live tiles", "ok", f"the source {map.name!r} can be read")
     else:
-        found = f"the source {map.name!r} answers, and has no imagery in its middle"
+        found = f"the source {map.name!r} has no imagery in its middle"
         yield Finding("live tiles", "warning", found, _ADVICE)
