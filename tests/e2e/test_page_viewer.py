@@ -210,7 +210,7 @@ class TestImages:
             expect(entries.nth(at)).to_have_text(re.compile(r"^\d+ buildings?$"))
         wait_for_result(page)
         page.locator("#threshold").fill("0.7")
-        expect(entries.nth(1)).to_have_text(re.compile(r"^\d+ buildings? before$"))
+        expect(entries.nth(1)).to_have_text(re.compile(r"^Was \d+ buildings?$"))
         expect(entries.nth(0)).to_have_text(re.compile(r"^\d+ buildings?$"))
         page.locator("#images li").nth(1).get_by_role("button").first.click()
         expect(entries.nth(1)).to_have_text(re.compile(r"^\d+ buildings?$"))

@@ -54,7 +54,7 @@ function changed(image) {
 function list(image) {
   if (image.state === "done") {
     const { count, of } = image.buildings ?? { count: image.job.building_count, of: "{}" };
-    image.summary = counted(count) + (of === JSON.stringify(controls.mask) ? "" : " before");
+    image.summary = (of === JSON.stringify(controls.mask) ? "" : "Was ") + counted(count);
   }
   tray.update(image);
 }
