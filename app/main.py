@@ -53,7 +53,7 @@ def create_app(
     memory = memory_of(settings)
     access = access_of(settings)
     traces = Traces(settings.traces)
-    live = _open_tiles(settings)
+    live = open_tiles(settings)
     database = settings.database.get_secret_value() if settings.database else None
     jobs = Jobs(
         settings.jobs,
@@ -141,7 +141,7 @@ def create_app(
     return app
 
 
-def _open_tiles(settings: Settings) -> "LiveTiles | None":
+def open_tiles(settings: Settings) -> "LiveTiles | None":
     """Return the live tiles that the settings ask for.
 
     Raises:

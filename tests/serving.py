@@ -158,6 +158,7 @@ def assert_problem(
     problem: dict[str, Any] = response.json()
     assert set(problem) == {"type", "title", "status", "detail", "instance"}
     assert (problem["status"], problem["title"]) == (status, title)
+    assert title == title.capitalize()
     assert problem["type"].startswith("urn:rooftrace:")
     assert problem["instance"] == f"urn:rooftrace:request:{response.headers['x-request-id']}"
     for word in words:

@@ -10,13 +10,14 @@ from pydantic import ValidationError
 
 from ..documents import read_json
 from ..errors import InvalidInputs, InvalidOption, NotAcceptable, brief, refusal
+from ..outputs.choices import FormatName
 from ..segmentation.options import Options
 from ..settings import Settings
 from .admission import Place
 from .answers import accepted
 from .engine import OUTPUT
 from .ogc import Execute
-from .parameters import JOB_TYPES, RESULT_TYPES, JobFormatName, SegmentParameters, choose_formats
+from .parameters import JOB_TYPES, RESULT_TYPES, SegmentParameters, choose_formats
 from .uploads import Upload, content_type, read_body, read_upload
 from .work import Work
 
@@ -58,7 +59,7 @@ async def read_execution(
 class _Inputs(Options):
     """The inputs beside the image."""
 
-    format: JobFormatName | None = None
+    format: FormatName | None = None
     filename: str = "body"
 
 

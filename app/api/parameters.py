@@ -7,13 +7,10 @@ from fastapi import Request
 from pydantic import Field
 
 from ..errors import InvalidOption, NotAcceptable
+from ..outputs.choices import FormatName, StreamFormatName
 from ..outputs.formats import FORMATS
 from ..segmentation.options import BatchOptions, Options, ResultOptions
 
-FormatName = Literal[
-    "png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"
-]
-JobFormatName = Literal[FormatName, "gpkg", "flatgeobuf", "geoparquet"]
 BatchFormatName = Literal["json", "ndjson", "csv"]
 
 JOB_TYPES = {name: format.media_type for name, format in FORMATS.items()}
@@ -28,7 +25,7 @@ ANY_BYTES = "application/octet-stream"
 class SegmentParameters(Options):
     """Query parameters of `POST /segment`."""
 
-    format: FormatName | None = Field(
+    format: StreamFormatName | None = Field(
         None,
         description="The result: "
         + "; ".join(f"`{name}`: {FORMATS[name].description}" for name in RESULT_TYPES)
@@ -41,7 +38,7 @@ class SegmentParameters(Options):
 class ResultParameters(ResultOptions):
     """Query parameters of the results of a job: those that act on finished probabilities."""
 
-    format: JobFormatName | None = Field(
+    format: FormatName | None = Field(
         None,
         description="The result: "
         + "; ".join(f"`{name}`: {format.description}" for name, format in FORMATS.items())

@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import get_args
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +19,7 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import errors
+from ..outputs.choices import FormatName
 from ..segmentation.options import InferenceOptions
 from .schemas import Problem
 
@@ -168,6 +170,8 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
             details.append(f"{errors.brief(name)} is not a parameter of {request.url.path}")
         else:
             details.append(errors.refusal(name, item))
+            if name == "format" and item["input"] in get_args(FormatName):
+                details[-1] += ", which the results of a job have"
     detail = "; ".join(details)[:1000] + ". /docs lists every parameter and its values."
     problem = _problem(422, "Invalid option", detail, request.state.request_id)
     return problem_response(request, problem)
@@ -191,7 +195,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
             "service. It may not, unless its operator names the page's origin in the setting "
             "ROOFTRACE_CORS_ORIGINS."
         )
-    title = HTTPStatus(error.status_code).phrase
+    title = HTTPStatus(error.status_code).phrase.capitalize()  # as the other titles
     problem = _problem(error.status_code, title, detail, request.state.request_id)
     return problem_response(request, problem, headers)
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from tqdm import tqdm
-
 from ..bundle.manifest import Manifest, load_manifest
 from ..errors import InvalidOption
 from ..scale.finish import finish, save_files
@@ -25,7 +23,7 @@ from ..settings import Settings
 from ..terminal import counted, printable, progress_bar
 from .files import Source, expand
 from .resume import keep_others_out
-from .runs import BAR
+from .runs import BAR, tell
 
 _WORK = ".work"
 """Folder below the output that keeps all that a further run can use."""
@@ -128,7 +126,7 @@ class Bulk:
                 if outcome.result is not None:
                     records[tile.id] = outcome.result
                     for notice in outcome.result.notices:
-                        tqdm.write(f"notice: {printable(tile.name)}: {notice}", file=sys.stderr)
+                        tell("notice", printable(tile.name), notice)
                 else:
                     self._fail(outcome)
                 pace = 60 * (bar.n + tile.area / 1e6) / (perf_counter() - began)
@@ -138,7 +136,7 @@ class Bulk:
 
     def _fail(self, outcome: Outcome[Any]) -> None:
         self.failed[outcome.name] = outcome.error
-        tqdm.write(f"error: {printable(outcome.name)}: {outcome.error}", file=sys.stderr)
+        tell("error", printable(outcome.name), outcome.error)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A command's module is imported once the command is known: help and usage errors 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +13,10 @@ from ..errors import InvalidOption, StartupError, message_of
 from .parser import build_parser
 
 _REFUSED, _INTERRUPTED, _CLOSED_PIPE = 2, 130, 141
+_GOING_ON = {
+    "segment": ": run it again with --resume to go on",
+    "bulk": ": run it again to go on",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,10 +53,8 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"error: {name}{message_of(error)}", file=sys.stderr)
         return _REFUSED
     except KeyboardInterrupt:
-        print(
-            "interrupted: --resume goes on with `segment`, and `bulk` goes on anyway",
-            file=sys.stderr,
-        )
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it, without a traceback
+        print(f"interrupted{_GOING_ON.get(args.command, '')}", file=sys.stderr)
         return _INTERRUPTED
     return status
 

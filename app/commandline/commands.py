@@ -148,14 +148,16 @@ def interruptible() -> Iterator[Cancelled]:
     """Have Ctrl-C end the work, at the latest when the yielded function is called next.
 
     Python raises KeyboardInterrupt at any point of the code. In a callback of C code or in a
-    destructor, it is printed and lost. A process that ignores Ctrl-C, such as a shell's background
-    job, goes on ignoring it.
+    destructor, it is printed and lost. A second Ctrl-C ends the process at once: while threads are
+    stopped, it would be an abort. A process that ignores Ctrl-C, such as a shell's background job,
+    goes on ignoring it.
     """
     interrupted = False
 
     def interrupt(*_: object) -> None:
         nonlocal interrupted
         interrupted = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     def cancelled() -> None:
@@ -168,7 +170,8 @@ def interruptible() -> Iterator[Cancelled]:
     try:
         yield cancelled
     finally:
-        signal.signal(signal.SIGINT, before)
+        if not interrupted:
+            signal.signal(signal.SIGINT, before)
 
 
 def models(args: argparse.Namespace) -> int:

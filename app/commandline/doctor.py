@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     for of_them in settings:
         yield from look("limits", partial(_limits, of_them), advice)
         yield from look("machine", partial(_machine, of_them), _REPORT)
+        yield from look("live tiles", partial(_tiles, of_them), advice)
         advice = "Restore the bundle's files, or name another bundle with --bundle."
         models = list(look("models", partial(_files, of_them), advice))
         yield from models
@@ -91,6 +93,16 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
     yield from machine.disk()
     yield from machine.jobs(settings)
     yield from machine.port(settings)
+
+
+def _tiles(settings: "Settings") -> Iterator[Finding]:
+    from ..main import open_tiles
+
+    if live := open_tiles(settings):
+        from ..doctor import tiles
+
+        with closing(live):
+            yield from tiles.imagery(live)
 
 
 def _files(settings: "Settings") -> Iterator[Finding]:

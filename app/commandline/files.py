@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from urllib.parse import unquote
 from ..errors import InvalidOption
 from ..imaging.sniff import ENDINGS
 from ..outputs.formats import FORMATS, Format
-from ..terminal import printable
+from ..terminal import counted, printable
 from .resume import check_no_partial
 
 STANDARD = Path("-")
@@ -83,7 +84,8 @@ class Source:
     @property
     def stem(self) -> str:
         """Name of its results, without ending."""
-        return "stdin" if self.is_standard else Path(self.file_name).stem
+        name = self.file_name.rstrip(".") or self.file_name  # a last dot begins no ending
+        return "stdin" if self.is_standard else Path(name).stem
 
 
 def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
@@ -122,13 +124,27 @@ def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
 def _images_in(folder: str, output: str) -> list[Source]:
     """Find the images in a folder and below it, in the order of their names.
 
-    A .vrt there is left out: usually it is made of the others.
+    Say what is left out. A .vrt there is left out: usually it is made of the others.
     """
     left_out = Path(output).resolve() if output != "-" else None
-    found = sorted(_walk(Path(folder), left_out))
+    files = sorted(_walk(Path(folder), left_out))
+    found = [path for path in files if path.name.rstrip(".").lower().endswith(ENDINGS)]
+    endings = ", ".join(ENDINGS)
     if not found:
-        raise InvalidOption(f"{folder} holds no image: no file ends in {', '.join(ENDINGS)}")
-    return [Source(str(path), path.parent.relative_to(folder)) for path in found]
+        raise InvalidOption(f"{folder} holds no image: no file ends in {endings}")
+    sources = [Source(str(path), path.parent.relative_to(folder)) for path in found]
+    stems = {str(source.path.with_name(source.stem)) for source in sources}
+    if others := [path for path in files if stems.isdisjoint(_stems(path))]:
+        more = f" and {counted(len(others) - 1, 'more file')}" if len(others) > 1 else ""
+        left = f"notice: left out {printable(others[0])}{more}: images end in {endings}"
+        print(left, file=sys.stderr)
+    return sources
+
+
+def _stems(path: Path) -> Iterator[str]:
+    """Yield its path up to each dot of its name: `city` of `city.tif.aux.xml` is an image's."""
+    name = str(path)
+    yield from (name[:at] for at in range(len(name) - len(path.name), len(name)) if name[at] == ".")
 
 
 def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
@@ -140,11 +156,7 @@ def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
             and not name.endswith(".partial")
             and (left_out is None or Path(root, name).resolve() != left_out)
         ]
-        yield from (
-            Path(root, name)
-            for name in files
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
-        )
+        yield from (Path(root, name) for name in files if not name.startswith("."))
 
 
 def check_output(output: str) -> None:

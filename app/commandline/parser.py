@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import get_args
 
 from .. import __version__
+from ..outputs.choices import FormatName
 from ..terminal import Parser
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
-FORMATS = (
-    *("png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"),
-    *("gpkg", "flatgeobuf", "geoparquet"),
-)
-"""Names in `app.outputs.formats`, which takes long to import."""
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -56,7 +52,8 @@ def _segment(parser: argparse.ArgumentParser) -> None:
         "files, https:// and s3:// addresses, GDAL's /vsi names, or - for standard input",
         "a folder, the one result's file, or - for standard output",
     )
-    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of -o, else png")
+    formats = get_args(FormatName)
+    parser.add_argument("--format", choices=formats, help="default: by the ending of -o, else png")
     parser.add_argument(
         "--dry-run",
         action="store_true",

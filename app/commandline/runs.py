@@ -1,6 +1,7 @@
 """Segment files: the work of `rooftrace segment` after its arguments are read."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,13 @@ _AFTER_BANDS = set(ResultOptions.model_fields) - {"threshold"}
 BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} [{elapsed}<{remaining}{postfix}]"
 )
+_PARAMETER = re.compile(rf"\b({'|'.join(Options.model_fields)})= ?")
+
+
+def tell(kind: str, name: object, text: str) -> None:
+    """Say something about a file. A parameter, such as `rgb=3,2,1`, is written as its flag."""
+    text = _PARAMETER.sub(lambda match: f"--{match[1].replace('_', '-')} ", text)
+    tqdm.write(f"{kind}: {name}: {text}", file=sys.stderr)
 
 
 @dataclass
@@ -100,18 +108,18 @@ class Run:
         """Segment one file, and say what there is to know about it, or what is wrong with it."""
         try:
             for notice in self._segment(source, target):
-                tqdm.write(f"notice: {source}: {notice}", file=sys.stderr)
+                tell("notice", source, notice)
         except BrokenPipeError:  # standard output was closed: no file can be written to it
             raise
         except Exception as error:  # whatever it is, the other files go on
             self.summary.failed += 1
-            tqdm.write(f"error: {source}: {message_of(error)}", file=sys.stderr)
+            tell("error", source, message_of(error))
 
     def _segment(self, source: Source, target: Path) -> tuple[str, ...]:
         """Segment one file, and return its notices."""
         if self.resume and _is_done(source, target):
             self.summary.left += 1
-            return (f"{target} is there, and newer: it was left as it is.",)
+            return (f"{target} is there: it was left as it is.",)
         whole = self.format.whole or target == STANDARD
         if whole:
             check_header(source, self.format, self.max_pixels)
@@ -246,7 +254,7 @@ def dry_run(
             raise
         except Exception as error:
             failed += 1
-            print(f"error: {source}: {message_of(error)}", file=sys.stderr)
+            tell("error", source, message_of(error))
     print(f"{counted(len(targets), 'file')}, {failed} can't be segmented; nothing was written")
     return failed
 

@@ -10,6 +10,7 @@ from typing import IO
 from ..errors import StorageFull
 from ..imaging.image import RowSource
 from ..segmentation.stream import SegmentedStream
+from .choices import FormatName
 from .coco import write_coco
 from .geojson import check_coordinates, write_geojson
 from .geotiff import check_grid, save_geotiff, write_geotiff
@@ -31,7 +32,7 @@ class Format:
     QGIS style, for a file of the same name that ends in `.qml`.
     """
 
-    name: str
+    name: FormatName
     media_type: str
     extension: str
     description: str

@@ -94,6 +94,17 @@ class Map:
         lon = (west + east) / 2 + (180 if west > east else 0)
         return lon - 360 if lon > 180 else lon, (south + north) / 2
 
+    def read_middle(self, zoom: int, cancelled: Cancelled) -> Image:
+        """Read some imagery of a zoom.
+
+        Raises:
+            SourceDown: it can't be read.
+            Exception: any that `cancelled` raises.
+        """
+        column, row = pixel_at(*self.middle(), zoom)
+        half = _SAMPLE // 2
+        return self.source.read(Area(zoom, column - half, row - half, _SAMPLE, _SAMPLE), cancelled)
+
     def zooms(self, trained: GsdRange) -> list[int]:
         """Return the zooms that work somewhere in the source."""
         _, south, _, north = self.source.bounds()
@@ -150,13 +161,9 @@ class Map:
         key = "sharpening", self.name, zoom
         kept = self._cache.get(key)
         if not isinstance(kept, int):
-            kept = sharpening_for(self.source.read(self._middle(zoom), cancelled))
+            kept = sharpening_for(self.read_middle(zoom, cancelled))
             self._cache.put(key, kept, 100)
         return kept
-
-    def _middle(self, zoom: int) -> Area:
-        column, row = pixel_at(*self.middle(), zoom)
-        return Area(zoom, column - _SAMPLE // 2, row - _SAMPLE // 2, _SAMPLE, _SAMPLE)
 
 
 def mirror_beyond(image: Image) -> Image:

@@ -18,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-from app.api.parameters import BatchFormatName, FormatName
+from app.api.parameters import BatchFormatName
+from app.outputs.choices import StreamFormatName
 from app.outputs.rle import decode_rle
 from tests.e2e.conftest import Server
 from tests.factories import scene
@@ -99,7 +100,7 @@ def test_nothing_chosen_is_the_mask(client: Client) -> None:
     assert float(answer.headers["X-Building-Fraction"]) == pytest.approx(MASK.mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize("format", get_args(FormatName))
+@pytest.mark.parametrize("format", get_args(StreamFormatName))
 def test_every_format(client: Client, format: str) -> None:
     answer = client.segment(format)
     assert answer.status_code == 200

@@ -165,8 +165,10 @@ def test_what_an_image_can_not_have_is_said(page: Page, tile: Path) -> None:
     expect(geotiff).to_have_accessible_description(re.compile("georeference"))
 
 
-def test_the_command_line_gives_the_same_file(page: Page, tile: Path, tmp_path: Path) -> None:
-    choose(page, tile)
+@pytest.mark.parametrize("stem", ["my.tile", """a;type=b,"c\\"'d'$e #1""", "-"])
+def test_the_command_line_gives_the_same_file(page: Page, tmp_path: Path, stem: str) -> None:
+    suffix = "" if stem == "-" else ".png"  # curl takes a bare - for standard input
+    choose(page, written(tmp_path / f"{stem}{suffix}", encoded(GREY)))
     wait_for_result(page)
     page.locator("#threshold").fill("0.7")
     expect(page.locator("#share")).to_have_text(percent(toy_mask(GREY, 0.7)))
@@ -177,8 +179,8 @@ def test_the_command_line_gives_the_same_file(page: Page, tile: Path, tmp_path: 
     assert len(commands) == 2
     for command in commands:
         subprocess.run(["bash", "-ec", f"{command} -sS"], cwd=tmp_path, check=True)
-        assert (tmp_path / "my.tile.rle.json").read_bytes() == data
-        (tmp_path / "my.tile.rle.json").unlink()
+        assert (tmp_path / f"{stem}.rle.json").read_bytes() == data
+        (tmp_path / f"{stem}.rle.json").unlink()
     page.locator("#threshold").fill("0.6")
     expect(page.locator("#command pre")).to_contain_text("format=rle&threshold=0.6")
 

@@ -201,6 +201,20 @@ class TestImages:
         expect(page.locator("#share")).to_have_text(percent(toy_mask(GREY)))
         np.testing.assert_array_equal(shown_mask(page), toy_mask(GREY))
 
+    def test_a_count_at_other_settings_is_marked(
+        self, page: Page, houses: Path, tile: Path
+    ) -> None:
+        choose(page, houses, tile)
+        entries = page.locator("#images li small")
+        for at in range(2):
+            expect(entries.nth(at)).to_have_text(re.compile(r"^\d+ buildings?$"))
+        wait_for_result(page)
+        page.locator("#threshold").fill("0.7")
+        expect(entries.nth(1)).to_have_text(re.compile(r"^Was \d+ buildings?$"))
+        expect(entries.nth(0)).to_have_text(re.compile(r"^\d+ buildings?$"))
+        page.locator("#images li").nth(1).get_by_role("button").first.click()
+        expect(entries.nth(1)).to_have_text(re.compile(r"^\d+ buildings?$"))
+
     def test_one_that_is_removed_is_forgotten_by_the_service(
         self, page: Page, server: Server, houses: Path
     ) -> None:

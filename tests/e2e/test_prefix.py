@@ -89,7 +89,7 @@ def root(nginx: str, request: pytest.FixtureRequest) -> str:
 def test_it_segments(root: str) -> None:
     response = httpx2.post(f"{root}segment", files={"file": ("a.png", encoded(PIXELS))})
     np.testing.assert_array_equal(decoded(response.content) == 255, toy_mask(PIXELS))
-    assert_problem(httpx2.get(f"{root}nowhere"), 404, "Not Found", "/docs")
+    assert_problem(httpx2.get(f"{root}nowhere"), 404, "Not found", "/docs")
 
 
 @pytest.mark.parametrize(

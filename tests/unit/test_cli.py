@@ -485,7 +485,7 @@ def test_ctrl_c_counts_where_python_forgets_it() -> None:
             del [Interrupted()][0]
             with pytest.raises(KeyboardInterrupt):
                 cancelled()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "a second one ends the process"
     finally:
         signal.signal(signal.SIGINT, before)
 

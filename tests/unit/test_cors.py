@@ -159,7 +159,7 @@ class TestOthers:
     )
     def test_they_are_granted_nothing(self, client: TestClient, origin: str) -> None:
         response = client.options("/segment", headers={**PREFLIGHT, "Origin": origin})
-        assert_problem(response, 405, "Method Not Allowed", "ROOFTRACE_CORS_ORIGINS", origin)
+        assert_problem(response, 405, "Method not allowed", "ROOFTRACE_CORS_ORIGINS", origin)
         assert cors_headers(response) == []
         response = client.get("/models", headers={"Origin": origin})
         assert response.status_code == 200
@@ -167,7 +167,7 @@ class TestOthers:
         assert response.headers["vary"] == "Origin"  # or a cache would answer `OURS` with it
 
     def test_options_without_a_preflight_is_any_other_method(self, client: TestClient) -> None:
-        assert_problem(client.options("/segment"), 405, "Method Not Allowed", "OPTIONS", "/segment")
+        assert_problem(client.options("/segment"), 405, "Method not allowed", "OPTIONS", "/segment")
 
 
 def test_all(toy_bundle: Path) -> None:
@@ -188,7 +188,7 @@ def test_none_by_default(toy_bundle: Path) -> None:
     assert settings_of(toy_bundle).cors_origins == ()
     with serving(toy_bundle) as client:
         response = client.options("/segment", headers=PREFLIGHT)
-        assert_problem(response, 405, "Method Not Allowed", "ROOFTRACE_CORS_ORIGINS", OURS)
+        assert_problem(response, 405, "Method not allowed", "ROOFTRACE_CORS_ORIGINS", OURS)
         assert cors_headers(response) == []
         assert cors_headers(client.get("/models", headers=HEADERS)) == []
 

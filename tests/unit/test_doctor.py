@@ -22,6 +22,7 @@ from app.doctor.models import built_in_image
 from tests.e2e.conftest import ROOT, free_port, running_server
 from tests.postgresql import running_postgresql
 from tests.serving import settings_of
+from tests.tilehost import city_cog, hosting
 
 Rows = dict[str, dict[str, str]]
 
@@ -138,6 +139,41 @@ class TestSettings:
         found = doctor(capsys, 1)
         assert "ROOFTRACE_WORKERS" in found["settings"]["found"]
         assert "models" not in found
+
+
+class TestLiveTiles:
+    def name(self, monkeypatch: pytest.MonkeyPatch, **sources: Any) -> None:
+        monkeypatch.setenv("ROOFTRACE_TILE_SOURCES", json.dumps(sources))
+
+    def test_sources_that_can_be_read(
+        self, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("city.tif").write_bytes(city_cog(18, 2**17, 2**17))
+        with hosting() as host:
+            self.name(monkeypatch, city="city.tif", tiles=host.template)
+            assert main(["doctor"]) == 0
+        found = capsys.readouterr().out
+        assert "ok       live tiles        the source 'city' can be read" in found
+        assert "ok       live tiles        the source 'tiles' can be read" in found
+
+    def test_a_file_that_is_no_map(
+        self, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("city.tif").write_bytes(b"not a TIFF")
+        self.name(monkeypatch, city="city.tif")
+        found = doctor(capsys, 1)["live tiles"]
+        assert (found["state"], "'city' can't be read" in found["found"]) == ("problem", True)
+
+    def test_a_host_that_fails_or_has_nothing_there(
+        self, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with hosting() as host:
+            self.name(monkeypatch, city=host.template)
+            host.status = 500
+            assert "answered with status 500" in doctor(capsys, 1)["live tiles"]["found"]
+            host.status = 404
+            found = doctor(capsys, 0)["live tiles"]
+            assert (found["state"], "no imagery" in found["found"]) == ("warning", True)
 
 
 class TestInstallation:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from app.commandline import parser
 from app.commandline.cli import main
 from app.commandline.files import Source, expand, plan_targets
 from app.errors import InvalidOption
+from app.outputs.choices import FormatName, StreamFormatName
 from app.outputs.formats import FORMATS
 from app.settings import load_settings
 from tests.factories import scene
@@ -280,7 +282,9 @@ class TestShell:
             assert action.help, action.dest
 
     def test_every_format_can_be_named(self) -> None:
-        assert tuple(FORMATS) == parser.FORMATS
+        assert tuple(FORMATS) == get_args(FormatName)
+        streamed = tuple(name for name, format in FORMATS.items() if format.write)
+        assert streamed == get_args(StreamFormatName)
 
     @pytest.mark.parametrize("arguments", [("--help",), ("settings",), ("segment", "a", "-o", "-")])
     def test_a_closed_pipe_is_no_error(self, bundle: Path, arguments: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ from app.errors import InvalidOption
 from app.imaging.files import open_image
 from app.jobs.bands import KeptBands
 from app.jobs.blobs import Folder
+from app.outputs.formats import FORMATS
 from app.segmentation.stream import Band
 from tests.factories import scene, toy_cascade
 from tests.geotiff import tiff
@@ -72,6 +73,25 @@ def names(inputs: list[str], output: str = "-") -> list[str]:
 
 
 class TestFiles:
+    def test_a_folder_says_what_it_leaves_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("in/deep").mkdir(parents=True)
+        for name in ("a.b.tif", "a.b.tfw", "a.b.tif.aux.xml", "deep/c.TIF", "deep/.d", "e.tif."):
+            Path("in", name).touch()
+        assert names(["in"]) == ["in/a.b.tif", "in/deep/c.TIF", "in/e.tif."]
+        assert capsys.readouterr().err == "", "files beside an image are its own"
+        for name in ("scan.jp2", "deep/a.tfw", "notes"):
+            Path("in", name).touch()
+        assert len(names(["in"])) == 3
+        said = capsys.readouterr().err
+        assert said.startswith("notice: left out in/deep/a.tfw and 2 more files: images end in .p")
+
+    def test_a_dot_at_the_end_of_a_name_begins_no_ending(self) -> None:
+        [target] = plan_targets([Source("trailing.tif.")], "out/", FORMATS["gpkg"]).values()
+        assert str(target) == "out/trailing.gpkg"
+
     def test_patterns_are_looked_up_where_the_shell_did_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -289,7 +309,7 @@ class TestStreaming:
         out = tmp_path / "out.tif"
         assert run("segment", map_file, "-o", out, "--rescale", "0,25500", "--quiet") == 0
         np.testing.assert_array_equal(mask_of(out) == 1, toy_mask(PIXELS))
-        assert "rescale=0,25500,0,25500,0,25500, as asked" in capsys.readouterr().err
+        assert "--rescale 0,25500,0,25500,0,25500, as asked" in capsys.readouterr().err
 
     def test_a_picture_streams_as_well(
         self, bundle: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -471,9 +491,12 @@ class TestGoingOn:
 
     def test_ctrl_c_says_how_to_go_on(self, bundle: Path, tall: Path, tmp_path: Path) -> None:
         out = tmp_path / "out.tif"
-        status, saved = interrupted(signal.SIGINT, tall, out)
-        assert status == 130
-        assert saved >= 10
+        with started(tall, out, "--quiet") as process:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said == "interrupted: run it again with --resume to go on\n"
+        assert len(list(partial_folder(out).glob("*.band"))) >= 10
         assert not out.exists()
 
     def test_what_is_saved_is_not_computed_again(

@@ -221,6 +221,11 @@ class TestAccept:
         response = post(client, headers={"Accept": accept})
         assert_problem(response, 406, "Not acceptable", accept, "image/png, application/json")
 
+    def test_one_that_a_job_has(self, client: TestClient) -> None:
+        response = client.post("/segment", params={"format": "gpkg"}, files={"file": PNG})
+        detail = "got 'gpkg', which the results of a job have. /docs lists"
+        assert_problem(response, 422, "Invalid option", detail)
+
     def test_several_accept_headers_are_one(self, client: TestClient) -> None:
         accept = [("Accept", "text/html"), ("Accept", "application/json")]
         headers = [("Content-Type", "image/png"), *accept]

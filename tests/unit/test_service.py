@@ -119,7 +119,7 @@ class TestPathsAndMethods:
         ["/nowhere", "/segment/png", "/web/index.html", "/../etc/passwd", "/%0d%0aX: 1"],
     )
     def test_unknown_paths(self, client: TestClient, path: str) -> None:
-        assert_problem(client.get(path), 404, "Not Found", "/docs")
+        assert_problem(client.get(path), 404, "Not found", "/docs")
 
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
@@ -140,7 +140,7 @@ class TestPathsAndMethods:
         self, client: TestClient, method: str, path: str, allowed: str
     ) -> None:
         response = client.request(method, path)
-        assert_problem(response, 405, "Method Not Allowed", method, path, allowed)
+        assert_problem(response, 405, "Method not allowed", method, path, allowed)
         assert response.headers["allow"] == allowed
 
     @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ class TestPathsAndMethods:
 
     @pytest.mark.parametrize("path", ["/nowhere/", "/docs//", "/swagger/"])
     def test_a_slash_at_the_end_of_nothing(self, client: TestClient, path: str) -> None:
-        assert_problem(client.get(path), 404, "Not Found", path)
+        assert_problem(client.get(path), 404, "Not found", path)
 
 
 class TestHead:

@@ -89,7 +89,7 @@ export class Downloads {
     if (OF_SEGMENT.includes(format)) {
       const query = new URLSearchParams({ format, ...parameters });
       lines.push("", "# from the image, in one go",
-        `curl${key} -F ${quoted(`file=@${image.name}`)} ${address(`segment?${query}`)} ${to}`);
+        `curl${key} -F ${quoted(part(image.name))} ${address(`segment?${query}`)} ${to}`);
     }
     $("command").querySelector("pre").textContent = lines.join("\n");
   }
@@ -99,5 +99,7 @@ const titleOf = (name) => FORMATS[name]?.[0] ?? name;
 const fileName = ({ name }, format) =>
   name.replace(/\.[^.]*$/, "") + (FORMATS[format]?.[1] ?? `.${format}`);
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+// As curl reads -F: unquoted, a comma or a semicolon ends the name; a bare - is standard input.
+const part = (name) => `file=@"./${name.replace(/["\\]/g, "\\$&")}"`;
 const listed = (names) =>
   names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;

@@ -45,12 +45,18 @@ function begin(images) {
 
 /** Show what has become of an image. */
 function changed(image) {
-  if (image.state === "done" && !image.summary) {
-    image.summary = counted(image.job.building_count);
-  }
-  tray.update(image);
+  list(image);
   $("access").hidden = !queue.images.some(({ problem }) => problem?.needsKey);
   if (image === shown) drawStage();
+}
+
+/** Write into the list how far an image is, or its count: one at other settings says so. */
+function list(image) {
+  if (image.state === "done") {
+    const { count, of } = image.buildings ?? { count: image.job.building_count, of: "{}" };
+    image.summary = (of === JSON.stringify(controls.mask) ? "" : "Was ") + counted(count);
+  }
+  tray.update(image);
 }
 
 /** Put an image on the stage. */
@@ -145,6 +151,7 @@ async function refresh() {
   drawFacts(image);
   await mapsAreThere.then((there) => { $("switch").hidden = !(there && image.place); });
   $("updating").hidden = false;
+  queue.images.forEach(list);
   try {
     const of = JSON.stringify(mask);
     if (image.buildings?.of !== of) {
@@ -154,8 +161,7 @@ async function refresh() {
       const buildings = new Buildings(await answer.json(), answer.headers, step);
       if (signal.aborted) return;
       image.buildings = Object.assign(buildings, { of });
-      image.summary = counted(buildings.count);
-      tray.update(image);
+      list(image);
       say(`${image.name}: ${image.summary}`);
     }
     drawBuildings(image);
