@@ -7,7 +7,7 @@ import pytest
 from tests.factories import write_toy_bundle
 from training.__main__ import main
 
-CONFIG = Path(__file__).parents[2] / "training" / "configs" / "unet.toml"
+CONFIG = Path(__file__).parents[2] / "training" / "configs" / "unet_scratch.toml"
 
 
 @pytest.fixture
