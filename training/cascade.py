@@ -37,7 +37,7 @@ SHARES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16)
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""
 
 _Doubt = dict[tuple[frozenset[str], tuple[float, float]], NDArray[np.float64]]
-"""By the members asked and a range: the share of each patch in doubt then, float64 (N,)."""
+"""Shares of patches in doubt, float64 (N,), by the members asked and the range of doubt."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class _Trial:
     def mean_of(
         self, members: Sequence[str], patches: NDArray[np.bool_] | slice = slice(None)
     ) -> NDArray[np.float32]:
-        """Return the weighted mean of some members' answers about some patches."""
+        """Return the weighted mean of the answers of `members`: float32 (n, S, S) for n patches."""
         few = {member: self.answers[member][patches] for member in members}
         return weighted_mean(few, self.plan.weight_of)
 

@@ -36,7 +36,7 @@ RESULT_HEADERS = {
         "area of the building pixels, where the GSD is known", 2318.4, "number"
     ),
     "X-Cascade": header(
-        "how many patches some members decided; absent where the cascade was off",
+        "how many patches each stage of the cascade decided; absent where the cascade was off",
         "unet_lite decided 27 of 49 patches alone, 12 with unet_lite1",
     ),
     "X-Notice": header(

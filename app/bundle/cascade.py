@@ -61,8 +61,7 @@ class Cascade(CascadeRule):
         if isinstance(values, Mapping) and "member" in values:
             values = dict(values)
             names = {"member": "member", "share": "share", "alone": "decided"}
-            stage = {new: values.pop(old) for old, new in names.items() if old in values}
-            values["stages"] = [stage]
+            values["stages"] = [{names[old]: values.pop(old) for old in names if old in values}]
         return values
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from ..tiles.maps import Map
 from .finding import Finding, look
 
 _ZOOM = 18
-"""Some 0.6 m per pixel at the equator: a zoom that works."""
+"""The zoom at which sources are read, where they have it: 0.6 m per pixel at the equator."""
 _ADVICE = "Compare ROOFTRACE_TILE_SOURCES with the file or the host. `bounds` tells where it lies."
 
 

@@ -44,7 +44,7 @@ class RleResult(BaseModel):
     cascade: str | None = Field(
         examples=["unet_lite decided 27 of 49 patches alone, 12 with unet_lite1"]
     )
-    """how many patches some members decided; null where the cascade was off"""
+    """how many patches each stage of the cascade decided; null where the cascade was off"""
     notices: list[str] = Field(examples=[[]])
     """what to know about the image"""
 

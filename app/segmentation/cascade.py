@@ -48,7 +48,7 @@ class CascadeCount:
             yield patch
 
     def add(self, asked: int) -> None:
-        """Count the patch that was asked about next, and that so many members decided."""
+        """Count one patch more. So many members were asked about it, and decided it."""
         row = self.rows[self._read.popleft()]
         row[0] += 1
         if asked <= len(self.members):
@@ -109,7 +109,7 @@ def share_in_doubt(probability: NDArray[np.float32], doubt: tuple[float, float])
 def weighted_mean(
     answers: Mapping[str, NDArray[np.float32]], weights: Mapping[str, float]
 ) -> NDArray[np.float32]:
-    """Return the mean of the answers of some members, float32 of one shape, by their weights."""
+    """Return the weighted mean of members' answers: float32 arrays of one shape, by member."""
     shares = np.array([weights[name] for name in answers])
     mean: NDArray[np.float32] = np.tensordot(
         (shares / math.fsum(shares)).astype(np.float32), np.stack(list(answers.values())), axes=1
@@ -126,9 +126,9 @@ def predict_cascade(
     *,
     at_once: int,
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield a float32 (M, S, S) prediction per patch, of the members of `weights` in their order.
+    """Yield a prediction of each patch: float32 (M, S, S), a map for each of `weights`, in order.
 
-    Where a stage decides, the mean of those asked stands for each member that was not asked.
+    Where a stage decides, the weighted mean of the members asked stands for those not asked.
     Members are asked about up to `at_once` patches together, to keep the device busy.
     """
     others = tuple(name for name in weights if name not in rule.members)

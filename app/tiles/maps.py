@@ -95,7 +95,7 @@ class Map:
         return lon - 360 if lon > 180 else lon, (south + north) / 2
 
     def read_middle(self, zoom: int, cancelled: Cancelled) -> Image:
-        """Read some imagery of a zoom.
+        """Read the imagery in the middle of the source, at a zoom.
 
         Raises:
             SourceDown: it can't be read.

@@ -91,7 +91,7 @@ def street() -> Picture:
 
 
 def cascade(decided: float, *, share: float = 0.0, **values: Any) -> Cascade:
-    """Describe the first rule that is tried of blue alone, but for `values`."""
+    """Describe the first rule that the fit tries with blue alone. `values` replace fields of it."""
     stage = {"member": "blue", "share": share, "decided": decided}
     first = {"doubt": (0.1, 0.6), "stages": (stage,), "dice_micro_change": 0.0}
     return Cascade(**{**first, "object_f1_change": 0.0, **values})
@@ -230,7 +230,7 @@ def test_the_member_that_is_slowest_in_times_is_not_first(
 
 
 def test_a_second_stage_decides_what_the_first_doubts(segmenter: Segmenter, tmp_path: Path) -> None:
-    """Blue doubts two patches, of which red is sure, and red the two others."""
+    """Blue is in doubt about two patches, and red about the other two."""
     tiles = write_tiles(
         tmp_path / "val",
         a_0=patch(MAYBE, 255, 255, building=True),

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -33,7 +34,7 @@ from training.graph import _averages
 from training.min_confidence import fit_min_confidence
 from training.network import SegmentationNetwork
 from training.parity import TOLERANCE, check_parity, parity_patches
-from training.provenance import data_sources
+from training.provenance import data_sources, git_commit
 from training.scenes import generate_scene
 from training.train import TrainingRun
 
@@ -292,7 +293,7 @@ def test_figures_are_fitted_before_the_manifest_is_written(
 
 
 def test_two_folders_of_one_name_are_one_split(tiny: Path, bundle: Path, tmp_path: Path) -> None:
-    """`home/val` and `away/val`: weights are fitted to the tiles of both."""
+    """`home/val` and `away/val`: weights are fitted to the tiles of both, by today's commit."""
     for place, tile in zip(("home", "away"), list_tiles(tiny.parent / "val"), strict=True):
         image, label = tile.read()
         for part, pixels in (("images", image.pixels), ("masks", label)):
@@ -301,10 +302,14 @@ def test_two_folders_of_one_name_are_one_split(tiny: Path, bundle: Path, tmp_pat
             PIL.Image.fromarray(pixels).save(folder / f"{tile.name}.png")
     validation = [tmp_path / place / "val" for place in ("home", "away")]
 
-    fitted = refit(bundle, tmp_path / "fitted", validation=validation)
+    path = Path(shutil.copytree(bundle, tmp_path / "before")) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "git_commit": "an earlier one"}))
+
+    fitted = refit(path.parent, tmp_path / "fitted", validation=validation)
 
     assert fitted.evaluation is not None
     assert (fitted.evaluation.split, fitted.evaluation.images) == ("val", 2)
+    assert fitted.git_commit == git_commit()
 
 
 def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:
