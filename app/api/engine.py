@@ -113,7 +113,7 @@ def encode(
             "application/json" if document else format.media_type,
             stream.plan.model,
             result_headers(stream, providers),
-            stream.plan.notices,
+            stream.notices,
             math.prod(stream.plan.size),
         )
 

@@ -149,7 +149,7 @@ class Run:
                 if self.styled:
                     self._write_style(source, target)
         self.summary.add(segmented)
-        return plan.notices
+        return segmented.notices
 
     def _write_style(self, source: Source, target: Path) -> None:
         """Write the format's style beside a result, but never over or for another file.

@@ -179,10 +179,8 @@ def alpha_notices(alpha: NDArray[Any], band: int) -> list[str]:
     everywhere, its greatest; near infrared, which some publishers flag as alpha, has many.
     """
     shown = alpha[alpha > 0]
-    if shown.size == alpha.size:
+    if shown.size in (0, alpha.size):
         return []
-    if not shown.size:
-        return ["The image is transparent all over: it is invalid, and holds no building."]
     _, counts = np.unique(shown, return_counts=True)
     if counts.max() * 2 >= shown.size:
         return []

@@ -115,7 +115,7 @@ class Work:
             "building_count": read.building_count,
             "building_fraction": round(read.building_fraction, 6),
             "building_area_m2": read.building_area,
-            "notices": [*plan.notices, *anew],
+            "notices": [*read.notices, *anew],
         }
         now = time.time()
         self._note(

@@ -23,7 +23,6 @@ def write_coco(stream: SegmentedStream, file: IO[bytes]) -> None:
             {"id": 1, "file_name": stream.name, "width": image.width, "height": image.height}
         ],
         "categories": [{"id": 1, "name": "building", "supercategory": "building"}],
-        "notices": stream.plan.notices,
     }
     annotations = (
         _annotation(number, building, stream)

@@ -33,7 +33,7 @@ def write_geojson(stream: SegmentedStream, file: IO[bytes]) -> None:
     if stream.image.georeference is None:
         # Not `coordinates`: RFC 7946, section 7.1, reserves that name for geometries.
         head["coordinate_system"] = "pixel"
-    head |= {"provenance": provenance(stream.plan), "notices": stream.plan.notices}
+    head["provenance"] = provenance(stream.plan)
     features = (_feature(footprint, stream) for footprint in footprints(stream))
     write_json(file, stream, head, "features", features)
 

@@ -63,7 +63,7 @@ def write_rle(stream: SegmentedStream, file: IO[bytes]) -> None:
         building_count=stream.building_count,
         building_area_m2=stream.building_area,
         cascade=None if stream.cascade_count is None else str(stream.cascade_count),
-        notices=list(stream.plan.notices),
+        notices=list(stream.notices),
     )
     file.write(result.model_dump_json().encode())
 

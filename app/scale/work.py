@@ -33,6 +33,9 @@ BUILDINGS = "buildings.parquet"
 """The table of the buildings that end inside a tile."""
 ERASED = "erased.json"
 """The file in which `finish` notes the parts that it erased from a tile's mask."""
+_NOTHING_COUNTS = (
+    "No pixel of the image counts: each is transparent, nodata, unwritten, or shown by a neighbour."
+)
 _LEAST_MARGIN = 0.25
 """Share of a patch that a margin has at least, even if windows overlap less."""
 
@@ -219,7 +222,7 @@ def _segment(
         id=tile.id,
         made_of=made_of(tile, neighbours, work.options, plan.model),
         provenance=provenance(plan),
-        notices=plan.notices,
+        notices=plan.notices if shown.valid_pixels else (*plan.notices, _NOTHING_COUNTS),
         segmented=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(perf_counter() - began, 3),
         buildings=len(inside),

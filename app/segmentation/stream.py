@@ -20,6 +20,12 @@ Advanced = Callable[[], None]
 """Called after every window of an image, for a bar that moves."""
 
 
+_NOTHING_VALID = (
+    "No pixel of the image is valid: it is transparent, nodata or unwritten all over, and holds no "
+    "building."
+)
+
+
 def never() -> None:
     """Do nothing: a `Cancelled` that never stops the work, and an `Advanced` that shows nothing."""
 
@@ -151,6 +157,11 @@ class SegmentedStream:
             whole[band.rows] = drawn
         assert whole is not None, "an image has rows"
         return whole
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The plan's, and one where no pixel is valid; complete with the last band."""
+        return (*self.plan.notices, *(() if self.valid_pixels else (_NOTHING_VALID,)))
 
     @property
     def building_fraction(self) -> float:

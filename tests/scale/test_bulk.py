@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from app.commandline.cli import main
 from app.errors import InvalidOption
 from app.outputs.partitions import quadkeys
 from app.scale.sources import File
-from tests.maps import NORTH_UP, geotiff, picture
+from tests.geotiff import tiff
+from tests.maps import NORTH_UP, UTM, geotiff, picture
 from tests.s3 import KEYS, running_s3
 from tests.serving import exact_bundle
 
@@ -207,6 +209,20 @@ def test_one_bad_file_costs_no_other(
     city[3].write_bytes(damaged)
     assert bulk(*city, "-o", "out", *ALIKE) == 0
     assert {row["status"] for row in rows(Path("out")).values()} == {"segmented"}
+
+
+def test_a_tile_of_which_no_pixel_counts_is_told(
+    city: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = np.zeros((3, SIDE, SIDE), np.uint8)
+    place = {"crs": UTM, "transform": NORTH_UP}
+    city[0].write_bytes(tiff(nothing, nodata=0, photometric="rgb", **place))
+    shutil.copy(city[4], "twice.tif")
+    assert bulk(city[0], city[4], "twice.tif", "-o", "out", *ALIKE) == 0
+    counted = {name for name, row in rows(Path("out")).items() if not row["notices"]}
+    assert len(counted) == 1
+    assert counted < {"t11.tif", "twice.tif"}
+    assert f"notice: {city[0]}: No pixel of the image counts" in capsys.readouterr().err
 
 
 def test_an_image_of_no_place_is_refused_with_a_reason(tmp_path: Path) -> None:

@@ -183,12 +183,6 @@ class TestAlpha:
         assert image.valid is not None
         assert image.notices == ()
 
-    def test_nothing_but_transparency_is_told(self) -> None:
-        bands = BANDS[:4].copy()
-        bands[3] = 0
-        [notice] = decode(tiff(bands, photometric="rgb", alpha="yes")).notices
-        assert "transparent all over" in notice
-
 
 @pytest.mark.parametrize(("colours", "told"), [(11, True), (200, False)])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

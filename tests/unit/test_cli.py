@@ -110,6 +110,14 @@ class TestSegment:
         assert "megapixels" in shown()
         assert f"notice: {tile}: The image is greyscale" in shown()
 
+    @pytest.mark.parametrize("output", ["-", "out.geojson"])
+    def test_an_image_without_a_valid_pixel_is_told(
+        self, bundle: Path, tile: Path, output: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        tile.write_bytes(encoded(np.zeros((40, 60, 4), np.uint8)))
+        assert run("segment", tile, "-o", output, "--format", "geojson") == 0
+        assert f"notice: {tile}: No pixel of the image is valid" in capsys.readouterr().err
+
     def test_a_log_has_no_bar(self, bundle: Path, tile: Path, tmp_path: Path) -> None:
         tile.write_bytes(encoded(PIXELS[..., 0]))
         shutil.copy(tile, tile.parent / "other.png")

@@ -21,6 +21,7 @@ from app.imaging.sharpness import sharpen_soft
 from app.outputs.rle import decode_rle
 from app.segmentation.options import PixelOrder
 from tests.factories import nan_graph, scene, without_small
+from tests.geotiff import tiff
 from tests.maps import BUILDINGS, NORTH_UP, UTM, geotiff, picture, plan
 from tests.serving import (
     THRESHOLD,
@@ -464,6 +465,23 @@ class TestHeaders:
         by_header = post(client, grey).headers["x-notice"]
         assert by_header.startswith("The image is greyscale")
         assert post(client, grey, params={"format": "rle"}).json()["notices"] == [by_header]
+
+    @pytest.mark.parametrize("format", ["png", "rle", "coco", "geojson", "geotiff"])
+    @pytest.mark.parametrize("how", ["alpha", "nodata"])
+    def test_an_image_without_a_valid_pixel_is_told(
+        self, client: TestClient, how: str, format: str
+    ) -> None:
+        nothing = np.zeros((90, 120, 3), np.uint8)
+        options = {"nodata": 0} if how == "nodata" else {"alpha": "yes"}
+        bands = nothing if how == "nodata" else np.dstack([nothing + 255, nothing[..., 0]])
+        options |= {"photometric": "rgb", "crs": UTM, "transform": NORTH_UP}
+        data = tiff(np.moveaxis(bands, 2, 0), **options)
+        response = post(client, data, params={"format": format})
+        assert response.headers["x-building-count"] == "0"
+        [notice] = response.headers.get_list("x-notice")
+        assert notice.startswith("No pixel of the image is valid")
+        if format in ("rle", "coco", "geojson"):
+            assert response.json()["notices"] == [notice]
 
     @pytest.mark.parametrize("ours", ["abcdefgh", "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11", "A" * 64])
     def test_a_request_id_is_echoed(self, client: TestClient, ours: str) -> None:
