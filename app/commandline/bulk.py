@@ -21,7 +21,7 @@ from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter
 from ..settings import Settings
 from ..terminal import counted, printable, progress_bar
-from .files import Source, expand
+from .files import Source, expand, images_among
 from .resume import keep_others_out
 from .runs import BAR, tell
 
@@ -177,7 +177,7 @@ def find_files(inputs: Sequence[str], dest: str, asset: str | None) -> list[File
             local = not source.is_named_by_scheme and source.path.exists()
             version = source.version if local else ""
             file = File(source.name, source.for_gdal, source.needs_gdal, version, taken)
-            files.setdefault(source.name, file)
+            files.setdefault(source.place, file)
     return list(files.values())
 
 
@@ -192,6 +192,12 @@ def _named(name: str, dest: str, asset: str | None) -> list[tuple[Source, str | 
         fixed = rest.split("/")
         first = next((n for n, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
         folder = f"{scheme}://{'/'.join(fixed[:first])}".rstrip("/")
-        listed = list_bucket(Source(folder).for_gdal, "/".join(fixed[first:]))
-        return [(Source(path), None) for path in listed]
+        pattern = "/".join(fixed[first:])
+        images = images_among(list_bucket(Source(folder).for_gdal, pattern))
+        if not images:
+            raise InvalidOption(
+                f"{folder} has no image{f' that fits {pattern}' if pattern else ''}, or can't be "
+                "listed: check its name, and the credentials and the region in AWS_…"
+            )
+        return [(Source(path), None) for path in images]
     return [(found, None) for found in expand([name], dest)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, message_of
 from ..imaging.sniff import ENDINGS
 from ..outputs.formats import FORMATS, Format
 from ..terminal import counted, printable
@@ -75,6 +75,12 @@ class Source:
         return Path(self.name)
 
     @property
+    def place(self) -> str:
+        """Its path without links to folders, so that each file has one; else its name."""
+        no_file = self.is_standard or self.is_named_by_scheme
+        return self.name if no_file else str(self.path.parent.resolve() / self.path.name)
+
+    @property
     def file_name(self) -> str:
         """The last part of its name, of a URL without query and fragment."""
         if not self.is_named_by_scheme:
@@ -92,13 +98,13 @@ def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
     """Return the inputs that are named, once each.
 
     Patterns such as `**/*.tif` are looked up, and folders searched with all that lies below them,
-    but for the output folder, hidden folders and those of unfinished runs.
+    linked folders too, but for the output folder, hidden folders and those of unfinished runs.
 
     Raises:
         InvalidOption: a pattern that no file matches, a folder without an image, a scheme that is
             not read, or standard input beside other inputs.
     """
-    sources: dict[Source, None] = {}
+    sources: dict[str, Source] = {}
     for name in inputs:
         found = [name]
         if _LIKE_URL.match(name):
@@ -108,55 +114,71 @@ def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
                     f"{name} has a scheme that is not read: use {known} or a /vsi name"
                 )
         elif glob.has_magic(name) and not Path(name).exists():
-            # Path.glob takes no absolute pattern.
-            found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+            # Path.glob takes no absolute pattern. Of a file that links show twice, the way that is
+            # shortest comes first.
+            found = glob.glob(name, recursive=True)  # noqa: PTH207
+            found.sort(key=lambda path: (path.count("/"), path))
             if not found:
                 raise InvalidOption(f"{name} matches no file")
         for source in map(Source, found):
             is_folder = not source.is_named_by_scheme and source.path.is_dir()
-            inside = _images_in(source.name, output) if is_folder else [source]
-            sources |= dict.fromkeys(inside)
-    if any(source.is_standard for source in sources) and len(sources) > 1:
+            for inside in _images_in(source.name, output) if is_folder else [source]:
+                sources.setdefault(inside.place, inside)
+    if "-" in sources and len(sources) > 1:
         raise InvalidOption("- is standard input, and can't be one of several inputs")
-    return list(sources)
+    return list(sources.values())
 
 
 def _images_in(folder: str, output: str) -> list[Source]:
-    """Find the images in a folder and below it, in the order of their names.
-
-    Say what is left out. A .vrt there is left out: usually it is made of the others.
-    """
+    """Find the images in a folder and below it, in the order of their names."""
     left_out = Path(output).resolve() if output != "-" else None
-    files = sorted(_walk(Path(folder), left_out))
-    found = [path for path in files if path.name.rstrip(".").lower().endswith(ENDINGS)]
-    endings = ", ".join(ENDINGS)
+    found = images_among(sorted(map(str, _walk(Path(folder), left_out))))
     if not found:
-        raise InvalidOption(f"{folder} holds no image: no file ends in {endings}")
-    sources = [Source(str(path), path.parent.relative_to(folder)) for path in found]
-    stems = {str(source.path.with_name(source.stem)) for source in sources}
-    if others := [path for path in files if stems.isdisjoint(_stems(path))]:
+        raise InvalidOption(f"{folder} holds no image: no file ends in {', '.join(ENDINGS)}")
+    return [Source(path, Path(path).parent.relative_to(folder)) for path in found]
+
+
+def images_among(paths: Sequence[str]) -> list[str]:
+    """Return the paths of images, known by their endings, and say what is left out.
+
+    Files beside an image are its own, and need no word. A .vrt is left out: usually it is made of
+    the others.
+    """
+    found = [path for path in paths if path.rstrip(".").lower().endswith(ENDINGS)]
+    stems = {path.rstrip(".").rpartition(".")[0] for path in found}
+    others = [path for path in paths if stems.isdisjoint(_stems(path))]
+    if found and others:
         more = f" and {counted(len(others) - 1, 'more file')}" if len(others) > 1 else ""
-        left = f"notice: left out {printable(others[0])}{more}: images end in {endings}"
-        print(left, file=sys.stderr)
-    return sources
+        _leave_out(others[0], f"{more}: images end in {', '.join(ENDINGS)}")
+    return found
 
 
-def _stems(path: Path) -> Iterator[str]:
-    """Yield its path up to each dot of its name: `city` of `city.tif.aux.xml` is an image's."""
-    name = str(path)
-    yield from (name[:at] for at in range(len(name) - len(path.name), len(name)) if name[at] == ".")
+def _stems(path: str) -> Iterator[str]:
+    """Yield a path up to each dot of its name: `city` of `city.tif.aux.xml` is an image's."""
+    name = path.rpartition("/")[2]
+    yield from (path[:at] for at in range(len(path) - len(name), len(path)) if path[at] == ".")
 
 
 def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and not name.endswith(".partial")
-            and (left_out is None or Path(root, name).resolve() != left_out)
-        ]
+    """Yield the files of a folder and below it; each folder once, though links lead in circles."""
+    passed = {left_out, folder.resolve()}
+
+    def is_new(path: Path) -> bool:
+        if path.name.startswith(".") or path.suffix == ".partial" or path.resolve() in passed:
+            return False
+        passed.add(path.resolve())
+        return True
+
+    def tell(error: OSError) -> None:
+        _leave_out(error.filename, f": {message_of(error)}")
+
+    for root, folders, files in os.walk(folder, onerror=tell, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if is_new(Path(root, name))]
         yield from (Path(root, name) for name in files if not name.startswith("."))
+
+
+def _leave_out(path: str, why: str) -> None:
+    print(f"notice: left out {printable(path)}{why}", file=sys.stderr)
 
 
 def check_output(output: str) -> None:

@@ -41,12 +41,12 @@ class File:
 
 
 def list_bucket(folder: str, pattern: str) -> list[str]:
-    """Return the images below a folder (/vsis3/…) whose path in it matches `pattern`, sorted.
+    """Return the files below a folder (/vsis3/…) whose path in it matches `pattern`, sorted.
 
-    An empty pattern matches all images.
+    An empty pattern matches all files. Hidden ones are left out.
 
     Raises:
-        InvalidOption: there are none, or the bucket can't be listed.
+        InvalidOption: the bucket can't be listed.
     """
     import pyogrio
 
@@ -54,15 +54,13 @@ def list_bucket(folder: str, pattern: str) -> list[str]:
         listed = pyogrio.vsi_listtree(folder)
     except Exception as error:  # GDAL's reasons have no class of their own
         raise InvalidOption(f"{folder} can't be listed: {error}") from error
-    paths = [path for path in listed if path.lower().endswith(ENDINGS)]
-    if pattern:
-        paths = [path for path in paths if _fits(path[len(folder) :].lstrip("/"), pattern)]
-    if not paths:
-        raise InvalidOption(
-            f"{folder} has no image{f' that fits {pattern}' if pattern else ''}, or can't be "
-            "listed: check its name, and the credentials and the region in AWS_…"
-        )
-    return sorted(paths)
+    below = {path: path[len(folder) :].lstrip("/") for path in listed if not path.endswith("/")}
+    return sorted(
+        path
+        for path, name in below.items()
+        if not any(part.startswith(".") for part in name.split("/"))
+        and (not pattern or _fits(name, pattern))
+    )
 
 
 def list_catalogue(href: str, asset: str | None) -> Iterator[tuple[str, str | None]]:

@@ -88,6 +88,38 @@ class TestFiles:
         said = capsys.readouterr().err
         assert said.startswith("notice: left out in/deep/a.tfw and 2 more files: images end in .p")
 
+    def test_a_linked_folder_is_searched_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("in/a.tif", "in/out/done.tif", "elsewhere/b.tif"):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
+        Path("in/linked").symlink_to(tmp_path / "elsewhere")
+        Path("in/twice").symlink_to(tmp_path / "elsewhere")
+        Path("in/circle").symlink_to(tmp_path / "in")
+        Path("elsewhere/results").symlink_to(tmp_path / "in" / "out")
+        assert names(["in"], "in/out") == ["in/a.tif", "in/linked/b.tif"]
+        assert names(["in", "elsewhere", "in/circle/a.tif"], "in/out") == names(["in"], "in/out")
+        assert names(["in/**/*.tif"]) == ["in/a.tif", "in/linked/b.tif", "in/out/done.tif"]
+        assert [str(source.folder) for source in expand(["in"], "in/out")] == [".", "linked"]
+        assert capsys.readouterr().err == ""
+
+    def test_a_folder_that_may_not_be_read_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("in/closed").mkdir(parents=True)
+        Path("in/a.tif").touch()
+        Path("in/closed").chmod(0)
+        try:
+            if os.access("in/closed", os.R_OK):
+                pytest.skip("root reads every folder")
+            assert names(["in"]) == ["in/a.tif"]
+        finally:
+            Path("in/closed").chmod(0o700)
+        assert capsys.readouterr().err == "notice: left out in/closed: Permission denied\n"
+
     def test_a_dot_at_the_end_of_a_name_begins_no_ending(self) -> None:
         [target] = plan_targets([Source("trailing.tif.")], "out/", FORMATS["gpkg"]).values()
         assert str(target) == "out/trailing.gpkg"
