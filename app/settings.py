@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from .choices import Engine, LogFormat, LogLevel
 from .errors import SettingsError, refusal
 from .runtime.choices import Backend, Device, Precision
 from .tiles.spec import TileSource, parse_sources
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
     unset: CUDA alone"""
     concurrency: PositiveInt | None = None
     """requests that are worked on at once; unset: one more than `workers`"""
-    engine: Literal["local", "ray"] = "local"
+    engine: Engine = "local"
     """where models run. local: in this process; ray: in replicas on a Ray cluster"""
     ray_address: str | None = None
     """the Ray cluster, such as 10.0.0.5:6379, that has the application already; unset: begin
@@ -196,11 +197,11 @@ class Settings(BaseSettings):
     """address that `rooftrace serve` listens on"""
     port: int = Field(8000, ge=0, le=65535)
     """port that `rooftrace serve` listens on"""
-    log_format: Literal["text", "json"] = "text"
+    log_format: LogFormat = "text"
     """text: a line for a person; json: an object on a line for a machine"""
     traces: bool = False
     """send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT"""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     """least severe kind of log line that is written"""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from .. import __version__
+from ..choices import Engine, LogLevel
 from ..outputs.choices import FormatName
 from ..terminal import Parser
 
@@ -32,7 +33,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="port to listen on; default: 8000")
     parser.add_argument(
         "--engine",
-        choices=("local", "ray"),
+        choices=get_args(Engine),
         help="who predicts. local: this process; ray: model replicas on a Ray cluster; "
         "default: local",
     )
@@ -97,7 +98,7 @@ def _bulk(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--engine",
-        choices=("local", "ray"),
+        choices=get_args(Engine),
         default="local",
         help="local: this process, one file after the other; ray: many processes, on a Ray "
         "cluster; default: local",
@@ -181,7 +182,7 @@ def _add_bundle_and_device(parser: argparse.ArgumentParser) -> None:
 def _add_log_level(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-level",
-        choices=("debug", "info", "warning", "error"),
+        choices=get_args(LogLevel),
         help="least severe kind of log line to write; debug: with tracebacks; default: info",
     )
 

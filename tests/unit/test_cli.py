@@ -11,7 +11,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ from app.api.listening import bound
 from app.api.server import Server
 from app.bundle.manifest import load_manifest
 from app.commandline.cli import main
-from app.commandline.commands import interruptible
+from app.commandline.commands import _OVERRIDES, interruptible
+from app.commandline.parser import build_parser
 from app.errors import StartupError
 from app.loading import load_models
 from app.main import create_app
@@ -324,6 +325,18 @@ def test_a_wrong_value_is_refused_in_the_words_of_the_service(
     with pytest.raises(SystemExit, match="2"):
         run(*arguments.split())
     assert capsys.readouterr().err.startswith(f"error: {error}")
+
+
+@pytest.mark.parametrize("command", ["serve", "segment", "bulk", "models", "settings", "doctor"])
+def test_a_flag_has_the_choices_and_the_default_of_its_setting(command: str) -> None:
+    [commands] = (action for action in build_parser()._actions if action.dest == "command")
+    flags = {flag.dest: flag for flag in dict(commands.choices or {})[command]._actions}
+    for name in set(_OVERRIDES) & set(flags):
+        setting, help = Settings.model_fields[name], flags[name].help or ""
+        choices = [choice for choice in flags[name].choices or () if choice != "gpu"]
+        assert choices == list(get_args(setting.annotation)) or not choices
+        if setting.default is not None and name != "bundle":
+            assert help.split("default: ")[1] == str(setting.default)
 
 
 def test_a_name_that_begins_with_a_dash(
