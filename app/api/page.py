@@ -15,7 +15,7 @@ from starlette.types import Scope
 from ..settings import Settings
 from .answers import accepted
 from .ogc import landing_page
-from .parameters import choose_formats
+from .parameters import RESULT_TYPES, choose_formats
 
 _WEB = Path(__file__).parents[1] / "web"
 _HTML, _JSON = "text/html", "application/json"
@@ -44,7 +44,11 @@ def install(app: FastAPI, settings: Settings) -> None:
     @app.get("/page.json", include_in_schema=False)
     async def page_settings() -> JSONResponse:
         basemap = {"url": settings.basemap, "attribution": settings.basemap_attribution}
-        body = {"map": has_map, "basemap": basemap if settings.basemap else None}
+        body = {
+            "map": has_map,
+            "basemap": basemap if settings.basemap else None,
+            "formats": [*RESULT_TYPES],
+        }
         return JSONResponse(body, headers=headers)
 
     app.mount("/page", Files(headers, directory=_WEB / "page"))

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
+import httpx2
 import numpy as np
 import PIL.Image
 import pytest
@@ -105,7 +106,8 @@ def test_without_the_extra_all_but_the_map_is_there(
     browser: Browser, server: Server, scene: Path
 ) -> None:
     with watched(browser, server.url, service_workers="block") as page:
-        page.route("**/page.json", lambda route: route.fulfill(json={"map": False}))
+        told = httpx2.get(f"{server.url}/page.json").json() | {"map": False}
+        page.route("**/page.json", lambda route: route.fulfill(json=told))
         page.reload()
         choose(page, scene)
         wait_for_result(page)

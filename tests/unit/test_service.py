@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from app import __version__
 from app.bundle.manifest import load_manifest
 from app.errors import BundleError
 from app.main import create_app
+from app.outputs.choices import StreamFormatName
 from app.runtime.predictor import Predictor
 from app.segmentation.segmenter import Segmenter
 from tests.factories import TOY_WEIGHTS, scene
@@ -409,7 +411,8 @@ class TestPage:
             monkeypatch.setattr("app.api.page.find_spec", lambda name: None)
         with serving(toy_bundle) as client:
             answer = client.get("/page.json")
-            assert answer.json() == {"map": installed, "basemap": None}
+            formats = list(get_args(StreamFormatName))
+            assert answer.json() == {"map": installed, "basemap": None, "formats": formats}
             assert ("worker-src blob:" in answer.headers["content-security-policy"]) == installed
             for name in ("maplibre-gl.js", "maplibre-gl.css"):
                 assert (client.get(f"/map/{name}").status_code == 200) == installed

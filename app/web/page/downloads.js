@@ -1,7 +1,7 @@
 // Downloads: a button for each format that the service names, and the command that does the same.
 
 import { $, element } from "./dom.js";
-import { ask, hasKey, resultPath } from "./service.js";
+import { ask, hasKey, resultPath, settings } from "./service.js";
 
 // What a person calls a format, and how its file is called. A format that is not here has its name.
 const FORMATS = {
@@ -18,7 +18,6 @@ const FORMATS = {
   geoparquet: ["GeoParquet", ".parquet"],
 };
 const FIRST = { map: ["gpkg", "geojson"], image: ["png"] };
-const OF_SEGMENT = ["png", "probability", "disagreement", "overlay", "rle", "coco", "geojson", "geotiff"];
 
 /** The section "Download". `parameters()` are those of what is shown. */
 export class Downloads {
@@ -77,7 +76,8 @@ export class Downloads {
   }
 
   /** Write the commands by which a shell gets the same, in the format that was last downloaded. */
-  #command() {
+  async #command() {
+    const { formats } = await settings;
     const { image, got: format } = this, parameters = this.parameters();
     const key = hasKey() ? ' -H "Authorization: Bearer $ROOFTRACE_KEY"' : "";
     const address = (path) => quoted(new URL(path, document.baseURI).href);
@@ -86,7 +86,7 @@ export class Downloads {
       "# this result, as long as the service keeps it",
       `curl${key} ${address(resultPath(image.id, format, parameters))} ${to}`,
     ];
-    if (OF_SEGMENT.includes(format)) {
+    if (formats.includes(format)) {
       const query = new URLSearchParams({ format, ...parameters });
       lines.push("", "# from the image, in one go",
         `curl${key} -F ${quoted(part(image.name))} ${address(`segment?${query}`)} ${to}`);

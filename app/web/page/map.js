@@ -1,8 +1,6 @@
 // A map, where MapLibre GL JS is installed beside the service: the image in its place on the earth.
 
-import { askJson } from "./service.js";
-
-const settings = askJson("page.json").catch(() => ({ map: false, basemap: null }));
+import { settings } from "./service.js";
 
 /** Whether there is a map, and a browser that can draw it. */
 export const mapsAreThere = settings.then(({ map }) =>

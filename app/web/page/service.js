@@ -44,6 +44,10 @@ export async function ask(path, { headers = {}, ...options } = {}) {
 
 export const askJson = async (path, options) => (await ask(path, options)).json();
 
+/** What the service tells its page: whether there is a map, its basemap, the formats of /segment. */
+export const settings =
+  askJson("page.json").catch(() => ({ map: false, basemap: null, formats: [] }));
+
 /** Upload an image and begin its job. `fetch` tells nothing of an upload's progress: this does. */
 export function beginJob(file, onSent, signal) {
   return new Promise((resolve, reject) => {
