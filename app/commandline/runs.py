@@ -31,13 +31,19 @@ _AFTER_BANDS = set(ResultOptions.model_fields) - {"threshold"}
 BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} [{elapsed}<{remaining}{postfix}]"
 )
-_PARAMETER = re.compile(rf"\b({'|'.join(Options.model_fields)})= ?")
+_PARAMETER = re.compile(rf"\b({'|'.join(Options.model_fields)})\b(= ?)?")
 
 
 def tell(kind: str, name: object, text: str) -> None:
-    """Say something about a file. A parameter, such as `rgb=3,2,1`, is written as its flag."""
-    text = _PARAMETER.sub(lambda match: f"--{match[1].replace('_', '-')} ", text)
-    tqdm.write(f"{kind}: {name}: {text}", file=sys.stderr)
+    """Say something about a file; `rgb=3,2,1` and `min_area` are written as flags."""
+    tqdm.write(f"{kind}: {name}: {_PARAMETER.sub(_as_flag, text)}", file=sys.stderr)
+
+
+def _as_flag(parameter: re.Match[str]) -> str:
+    name, given = parameter.groups()
+    if not given and "_" not in name:  # `models` is a word as well
+        return name
+    return f"--{name.replace('_', '-')}{' ' if given else ''}"
 
 
 @dataclass

@@ -92,8 +92,8 @@ def choose_bands(
             raise UnsupportedImage(
                 f"The {'GeoTIFF' if placed else 'TIFF'} has a single band, of {source.dtypes[0]}: "
                 "the models look at colour. "
-                "Send red, green and blue, such as the pan-sharpened product. "
-                "To segment the grey band all the same, send rgb=1,1,1."
+                "Give red, green and blue, such as the pan-sharpened product. "
+                "To segment the grey band all the same, give rgb=1,1,1."
             )
     names = [label(source, band) for band in range(1, source.count + 1)]
     raise UnsupportedImage(
@@ -187,7 +187,7 @@ def alpha_notices(alpha: NDArray[Any], band: int) -> list[str]:
     return [
         f"Band {band} is called alpha, and is 0 in {1 - shown.size / alpha.size:.2%} of the "
         "pixels: they are invalid, and hold no building. Elsewhere it has many values, as a "
-        "picture has: if it is near infrared, send red, green and blue alone, or a TIFF after "
+        "picture has: if it is near infrared, give red, green and blue alone, or a TIFF after "
         f"gdal_edit.py -colorinterp_{band} undefined."
     ]
 

@@ -74,7 +74,7 @@ def check_directories(data: bytes | mmap) -> None:
     directories = sum(1 for _ in islice(directory_offsets(data), _MAX_DIRECTORIES + 1))
     if directories > _MAX_DIRECTORIES:
         raise UnsupportedImage(
-            f"The TIFF has more than {_MAX_DIRECTORIES} pages. Send one page alone."
+            f"The TIFF has more than {_MAX_DIRECTORIES} pages. Give one page alone."
         )
 
 
@@ -97,7 +97,7 @@ def check_first_page(data: bytes | mmap) -> None:
     page = max(larger, key=lambda page: page.height * page.width)
     raise UnsupportedImage(
         f"The TIFF's first picture, of {first.width} x {first.height}, is a preview of another, of "
-        f"{page.width} x {page.height}. Send that one alone: "
+        f"{page.width} x {page.height}. Give that one alone: "
         f"gdal_translate GTIFF_DIR:off:{page.offset}:NAME"
     )
 
@@ -132,7 +132,7 @@ def check_blocks(source: DatasetReader, max_samples: int, max_blocks: int | None
     if source.count > _MAX_BANDS:
         raise UnsupportedImage(
             f"The TIFF has {source.count} bands; at most {_MAX_BANDS} are read. "
-            "Send red, green and blue."
+            "Give red, green and blue."
         )
     height, width = source.block_shapes[0]
     interleaved = source.count if is_interleaved(source) else 1

@@ -42,7 +42,7 @@ def parse_rgb(text: str) -> Rgb:
     if not re.fullmatch(r"[1-9][0-9]{0,4},[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
         raise InvalidOption(
             "rgb must be three band numbers, counted from 1, of red, green and blue, such as "
-            f"rgb=3,2,1, got {text[:80]!r}."
+            f"3,2,1, got {text[:80]!r}."
         )
     red, green, blue = map(int, text.split(","))
     return red, green, blue
@@ -66,7 +66,7 @@ def parse_rescale(text: str) -> Limits:
     ):
         raise InvalidOption(
             "rescale must be LOW,HIGH with LOW < HIGH, or three such pairs for red, green and "
-            f"blue, such as rescale=0,3000, got {text[:80]!r}."
+            f"blue, such as 0,3000, got {text[:80]!r}."
         )
     red, green, blue = pairs * (3 // len(pairs))
     return red, green, blue

@@ -58,7 +58,7 @@ class GeoReference:
         """
         if georeference is None:
             raise ImpossibleOutput(
-                "The image has no georeference, which this format needs. Send a GeoTIFF, or choose "
+                "The image has no georeference, which this format needs. Give a GeoTIFF, or choose "
                 "PNG or GeoJSON, which need none."
             )
         return georeference

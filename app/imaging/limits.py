@@ -8,7 +8,7 @@ BYTES_PER_PIXEL = 60
 """Most memory that an image takes from decoding to its written result, or a block of map tiles.
 tests/hostile/test_memory.py measures every format on noise, the worst image."""
 
-ANY_SIZE = "on the command line, `rooftrace segment` takes a GeoTIFF of any size."
+ANY_SIZE = "the command `rooftrace segment` takes a GeoTIFF of any size."
 """Ends the message that refuses an upload which is too large."""
 
 
@@ -35,7 +35,7 @@ def check_pixel_count(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise UploadTooLarge(
             f"The image is {width} x {height} = {_mega(height * width)} megapixels; "
-            f"the limit is {_mega(max_pixels)} megapixels. Send it in smaller pieces; {ANY_SIZE}"
+            f"the limit is {_mega(max_pixels)} megapixels. Cut it into smaller pieces; {ANY_SIZE}"
         )
 
 

@@ -64,7 +64,7 @@ def decode_picture(data: bytes, kind: Format, *, max_pixels: int) -> Image:
             return Image(pixels, valid, notices=notices)
     except DecompressionBombError as error:  # WebP only, and only with a limit above Pillow's
         raise UploadTooLarge(
-            "The WebP image has more pixels than its decoder reads. Send it in smaller pieces."
+            "The WebP image has more pixels than its decoder reads. Cut it into smaller pieces."
         ) from error
     except _DAMAGE as error:
         raise DamagedImage(

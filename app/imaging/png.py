@@ -100,7 +100,7 @@ def _check_header(header: _Header) -> None:
     if header.depth == 16:
         raise UnsupportedImage(
             "The PNG has 16 bits a sample; 8 are expected. Rescale it to 8 bits, so that its "
-            "darkest and brightest ground lie near 0 and 255. Or send red, green and blue as a "
+            "darkest and brightest ground lie near 0 and 255. Or give red, green and blue as a "
             "TIFF of 16 bits, which is rescaled here."
         )
 

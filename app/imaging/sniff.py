@@ -68,14 +68,14 @@ def sniff(data: bytes) -> Format:
         UnsupportedFormat: any format that is not accepted.
     """
     if not data:
-        raise EmptyUpload("The file is empty. Send an image.")
+        raise EmptyUpload("The file is empty. Give an image.")
     for accepted, signature in _ACCEPTED.items():
         if re.match(signature, data, re.DOTALL):
             return accepted
     *most, last = Format
     raise UnsupportedFormat(
         f"The file {_looks_like(data[:_HEAD].lstrip(_TEXT_LEAD))}. "
-        f"Send a {', '.join(most)} or {last}."
+        f"Give a {', '.join(most)} or {last}."
     )
 
 

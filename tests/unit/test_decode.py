@@ -123,7 +123,7 @@ def test_other_formats_are_named_and_refused(data: bytes, looks: str) -> None:
     with pytest.raises(UnsupportedFormat) as refusal:
         decode(data)
     assert looks in str(refusal.value)
-    assert "Send a PNG, JPEG, TIFF or WebP." in str(refusal.value)
+    assert "Give a PNG, JPEG, TIFF or WebP." in str(refusal.value)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WebP", "TIFF"])

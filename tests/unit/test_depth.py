@@ -115,7 +115,7 @@ def test_limits_apply_to_pictures_and_palettes_too() -> None:
     "text", ["", "5", "1,2,3", "1,2,3,4", "2,1", "3,3", "nan,1", "0,inf", "0,1e999", "a,b", "0;1"]
 )
 def test_limits_that_are_none(text: str) -> None:
-    with pytest.raises(InvalidOption, match=r"rescale must be LOW,HIGH.*such as rescale=0,3000"):
+    with pytest.raises(InvalidOption, match=r"rescale must be LOW,HIGH.*such as 0,3000"):
         parse_rescale(text)
 
 

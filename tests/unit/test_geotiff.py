@@ -170,7 +170,7 @@ def test_work_that_is_stopped_leaves_no_file(small_toy: Segmenter, tmp_path: Pat
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (encoded(PIXELS), "has no georeference, which this format needs. Send a GeoTIFF"),
+        (encoded(PIXELS), "has no georeference, which this format needs. Give a GeoTIFF"),
         (geotiff(PIXELS, transform=Affine(0, 0, 5e5, 0, 0, 4e6)), "no place or no area"),
     ],
 )

@@ -1,6 +1,7 @@
 """The house keeps its walls: who imports whom, who reads what, and how large a room may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,6 +229,23 @@ class TestReaders:
             "app.api.tiles",
             "app.commandline.commands",
         }
+
+
+class TestMessages:
+    def test_those_of_the_command_line_ask_nobody_to_send_an_image(self) -> None:
+        """They go to both: "give" holds for a request and for a file."""
+        rooms = ("imaging", "outputs", "segmentation", "scale", "commandline")
+        folders = tuple(f"app.{room}." for room in rooms)
+        told = {
+            f"{name}: {node.value}"
+            for name, tree in APP.items()
+            for node in ast.walk(tree)
+            if name.startswith(folders)
+            and isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.search(r"\b[Ss]end\b", node.value)
+        }
+        assert told == set()
 
 
 class TestSize:

@@ -22,6 +22,7 @@ from rasterio.transform import Affine
 from app.commandline.cli import main
 from app.commandline.files import Source, choose_format, expand, make_folders, plan_targets
 from app.commandline.resume import partial_folder
+from app.commandline.runs import tell
 from app.errors import InvalidOption
 from app.imaging.files import open_image
 from app.jobs.bands import KeptBands
@@ -188,6 +189,13 @@ class TestFiles:
             plan_targets([*one, Source("b.tif")], "x.tif", format)
         with pytest.raises(InvalidOption, match="takes the result of one input, got 2"):
             plan_targets([*one, Source("b.tif")], "-", format)
+
+
+def test_parameters_are_told_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("notice", "a.tif", "gsd=0.3 was used: min_area and simplify follow it, as the models do.")
+    assert capsys.readouterr().err == (
+        "notice: a.tif: --gsd 0.3 was used: --min-area and simplify follow it, as the models do.\n"
+    )
 
 
 class TestOneFilesFault:

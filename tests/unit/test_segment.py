@@ -157,7 +157,7 @@ class TestMaps:
 
     def test_an_output_that_the_upload_can_not_give(self, client: TestClient) -> None:
         response = post(client, params={"format": "geotiff"})
-        assert_problem(response, 422, "Impossible output", "no georeference", "Send a GeoTIFF")
+        assert_problem(response, 422, "Impossible output", "no georeference", "Give a GeoTIFF")
         response = post(
             client,
             geotiff(picture(plan()), crs=None),
@@ -262,7 +262,7 @@ class TestAccept:
     )
     def test_no_next_best(self, client: TestClient, accept: str) -> None:
         response = post(client, headers={"Accept": accept})
-        assert_problem(response, 422, "Impossible output", "no georeference", "Send a GeoTIFF")
+        assert_problem(response, 422, "Impossible output", "no georeference", "Give a GeoTIFF")
 
     def test_no_next_best_for_a_map_of_no_place(self, client: TestClient) -> None:
         data = geotiff(picture(plan()), transform=Affine(0, 0, 5e5, 0, 0, 4e6))

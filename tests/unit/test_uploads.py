@@ -255,7 +255,7 @@ class TestContent:
     def test_other_formats(self, client: TestClient, data: bytes, what: str, raw: bool) -> None:
         content, headers = (data, RAW) if raw else (part(data=data) + END, FORM)
         response = client.post("/segment", content=content, headers=headers)
-        assert_problem(response, 415, "Unsupported format", what, "Send a PNG, JPEG, TIFF or WebP.")
+        assert_problem(response, 415, "Unsupported format", what, "Give a PNG, JPEG, TIFF or WebP.")
 
     @pytest.mark.parametrize(
         "content_type", ["text/plain", "application/x-www-form-urlencoded", "image/gif", "nonsense"]
