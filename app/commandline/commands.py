@@ -87,19 +87,14 @@ def segment(args: argparse.Namespace) -> int:
     if not args.resume:
         check_targets(targets.values(), overwrite=args.overwrite)
     options = given_options(args)
+    Plan.check(load_manifest(settings.bundle), options)
     if args.dry_run:
-        Plan.check(load_manifest(settings.bundle), options)
         failed = dry_run(targets, options, format, settings.max_pixels)
         return _SOME_FAILED if failed else _OK
     make_folders(targets.values())
-    with (
-        closing(load_models(settings)) as segmenter,
-        interruptible() as cancelled,
-        logging_redirect_tqdm(),
-    ):
-        Plan.check(segmenter.manifest, options)
+    with ExitStack() as ended, interruptible() as cancelled, logging_redirect_tqdm():
         failed = Run(
-            segmenter,
+            lambda: ended.enter_context(closing(load_models(settings))),
             options,
             format,
             targets,

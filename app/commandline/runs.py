@@ -3,16 +3,17 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
 from tqdm import tqdm
 
 from .. import __version__
-from ..errors import InvalidOption, message_of
+from ..errors import InvalidOption, StartupError, message_of
 from ..imaging.image import RowSource
 from ..jobs.bands import KeptBands
 from ..outputs.formats import Format
@@ -85,11 +86,12 @@ class _Summary:
 class Run:
     """Files to be segmented alike, each to a target of its own.
 
+    `load` loads the models once a file needs them: none does that can't be read or is finished.
     `resume`: go on with what an earlier run left unfinished, and leave what it finished.
     `styled`: write the format's style beside a result.
     """
 
-    segmenter: Segmenter
+    load: Callable[[], Segmenter]
     options: Options
     format: Format
     targets: Mapping[Source, Path]
@@ -100,8 +102,17 @@ class Run:
     quiet: bool = False
     summary: _Summary = field(default_factory=_Summary)
 
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """The models."""
+        return self.load()
+
     def segment(self) -> int:
-        """Segment file by file; say what is wrong with one, go on, and return how many failed."""
+        """Segment file by file; say what is wrong with one, go on, and return how many failed.
+
+        Raises:
+            StartupError: the models can't be loaded.
+        """
         has_own_bar, files = len(self.targets) == 1, self.targets.items()
         with progress_bar(files, unit="image", disable=self.quiet or has_own_bar) as bar:
             for source, target in bar:
@@ -115,7 +126,7 @@ class Run:
         try:
             for notice in self._segment(source, target):
                 tell("notice", source, notice)
-        except BrokenPipeError:  # standard output was closed: no file can be written to it
+        except (StartupError, BrokenPipeError):  # no models, or nowhere to write, for any file
             raise
         except Exception as error:  # whatever it is, the other files go on
             self.summary.failed += 1

@@ -630,6 +630,32 @@ class TestGoingOn:
         assert run("segment", map_file, "-o", out, "--resume", "--quiet") == 0
         assert out.stat().st_mtime_ns > before
 
+    @pytest.mark.parametrize(
+        ("flags", "status", "words"),
+        [
+            (["map.tif", "--resume"], 0, "it was left as it is"),
+            (["none.tif", "--overwrite"], 1, "No such file"),
+        ],
+    )
+    def test_models_are_loaded_for_work_alone(
+        self,
+        bundle: Path,
+        map_file: Path,
+        tmp_path: Path,
+        flags: list[str],
+        status: int,
+        words: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        assert run("segment", map_file, "-o", tmp_path / "out.tif", "--quiet") == 0
+        for model in bundle.glob("*.onnx"):
+            model.unlink()
+        assert run("segment", *flags, "-o", tmp_path / "out.tif", "--quiet") == status
+        assert words in capsys.readouterr().err
+        assert run("segment", map_file, "-o", tmp_path / "other.tif", "--quiet") == 2
+        assert "restore it or export the bundle again" in capsys.readouterr().err
+        assert not (tmp_path / "other.tif.partial").exists()
+
     def test_damage_that_shows_late_leaves_no_work(
         self, bundle: Path, tall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
