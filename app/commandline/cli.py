@@ -6,11 +6,9 @@ A command's module is imported once the command is known: help and usage errors 
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-
-from ..errors import InvalidOption, StartupError, message_of
-from .parser import build_parser
 
 _REFUSED, _INTERRUPTED, _CLOSED_PIPE = 2, 130, 141
 _GOING_ON = {
@@ -27,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments)
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except BrokenPipeError:
         # The reader has closed the pipe, as `head` does. Python flushes again at its end, and
         # would print an error.
@@ -37,11 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    args = build_parser(command).parse_args(arguments)
+    with _starting():
+        from ..errors import InvalidOption, StartupError, message_of
+        from .parser import build_parser
+
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        args = build_parser(command).parse_args(arguments)
     try:
         # The doctor must run even where a library that the other commands import is broken.
-        module = import_module(f"{__package__}.{'doctor' if command == 'doctor' else 'commands'}")
+        name = "doctor" if command == "doctor" else "commands"
+        with _starting():
+            module = import_module(f"{__package__}.{name}")
         status: int = getattr(module, args.command)(args)
     except (StartupError, InvalidOption) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,6 +63,22 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"interrupted{_GOING_ON.get(args.command, '')}", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Have Ctrl-C end the process without a word: no work has begun.
+
+    While modules are imported, KeyboardInterrupt would be a traceback, or be lost in C code.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # such as a shell's background job, which ignores it
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -511,6 +511,36 @@ def test_ctrl_c_counts_where_python_forgets_it() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize(
+    "module", ["app.errors", "argparse", "app.settings", "pydantic", "rasterio", "onnxruntime"]
+)
+def test_ctrl_c_while_modules_are_imported_ends_without_a_word(
+    bundle: Path, tmp_path: Path, module: str, ignored: bool
+) -> None:
+    code = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from app.commandline.cli import main
+sys.exit(main(["models"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None,
+        capture_output=True,
+        text=True,
+    )
+    if ignored:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
