@@ -1,9 +1,8 @@
 """The cascade of a bundle: the order in which members are asked, and what it does to masks."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from .fields import Name
 
@@ -46,23 +45,13 @@ class Cascade(CascadeRule):
     """A cascade's rule, and its effect on the masks of `fitted_on`.
 
     `dice_micro_change` is micro Dice less that of all members, and `object_f1_change` object F1
-    less theirs; a bundle of an earlier version does not tell the latter.
+    less theirs.
     """
 
     stages: Annotated[tuple[FittedStage, ...], Field(min_length=1)]
     dice_micro_change: Annotated[float, Field(ge=-1, le=1)]
-    object_f1_change: Annotated[float, Field(ge=-1, le=1)] | None = None
+    object_f1_change: Annotated[float, Field(ge=-1, le=1)]
     fitted_on: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_one_member(cls, values: object) -> object:
-        """Read what bundles up to rooftrace-10 say: one stage, without its list."""
-        if isinstance(values, Mapping) and "member" in values:
-            values = dict(values)
-            names = {"member": "member", "share": "share", "alone": "decided"}
-            values["stages"] = [{names[old]: values.pop(old) for old in names if old in values}]
-        return values
 
     def __str__(self) -> str:
         low, high = self.doubt
@@ -77,12 +66,11 @@ class Cascade(CascadeRule):
                 f"{_few(stage.share)} of its pixels do. "
             )
         decided = " and ".join(f"{stage.decided:.0%}" for stage in self.stages)
-        f1 = self.object_f1_change
         return (
             f"{rule}All members decide the other patches. On {self.fitted_on}, where this was "
             f"fitted, {decided} of the patches are decided so, and micro Dice changes by "
-            f"{self.dice_micro_change:+.4f} on the split that loses most"
-            + (f", object F1 by {f1:+.4f}." if f1 is not None else ".")
+            f"{self.dice_micro_change:+.4f} on the split that loses most, object F1 by "
+            f"{self.object_f1_change:+.4f}."
         )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.cascade import FittedStage
 from app.bundle.manifest import GsdRange, load_manifest
 from app.bundle.verification import read_model, verify_files
 from app.errors import BundleError
@@ -138,17 +137,6 @@ def test_a_wrong_field_is_told_as_every_refused_value(
     edit(bundle, change)
     with pytest.raises(BundleError, match=re.escape(told)):
         load_manifest(bundle)
-
-
-def test_the_cascade_of_an_earlier_bundle_has_one_stage(bundle: Path) -> None:
-    earlier = {
-        "member": "blue", "doubt": [0.2, 0.7], "share": 0.08, "alone": 0.5,
-        "dice_micro_change": 0, "fitted_on": "val (4 images), 36 patches",
-    }  # fmt: skip
-    edit(bundle, lambda m: m.update(cascade=earlier))
-    cascade = load_manifest(bundle).cascade
-    assert cascade is not None
-    assert cascade.stages == (FittedStage(member="blue", share=0.08, decided=0.5),)
 
 
 @pytest.mark.parametrize(
