@@ -12,7 +12,6 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from ..errors import UnsupportedFormat
 from .bands import alpha_notices, band_notices, choose_bands, palette_notices
 from .checks import (
     check_blocks,
@@ -38,7 +37,6 @@ from .scaling import (
     to_8_bits,
 )
 from .sharpness import sharpen_rows, sharpening_for, soft_notice
-from .sniff import Format, sniff_file
 
 _MAX_BLOCKS, _TILE = 500_000, 2**20  # a small picture may lie in one tile of so many samples
 MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
@@ -78,10 +76,8 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
 
     Raises:
         OSError: the file can't be read.
-        EmptyUpload, UnsupportedFormat, DamagedImage, UnsupportedImage: as in `decode_image`.
+        DamagedImage, UnsupportedImage: as in `decode_image`.
     """
-    if (kind := sniff_file(path)) is not Format.TIFF:
-        raise UnsupportedFormat(f"The file is a {kind} image. A TIFF is expected.")
     with ExitStack() as stack:
         with (
             path.open("rb") as file,
@@ -164,8 +160,8 @@ class Raster:
                 f"rescale={format_rescale(self.limits)}, {by}."
             )
 
-        self.georeference, self.gsd, said = read_place(source, "TIFF")
-        notices += said
+        self.georeference, self.gsd, place_notices = read_place(source, "TIFF")
+        notices += place_notices
         if data is not None:
             notices += _page_notices(source, data)
         self.notices = tuple(notices)

@@ -37,7 +37,7 @@ from .spec import TileSource
 _REACH = 8
 """Pixels around what is read, for sharpening and for the kernel that resamples."""
 _SAMPLE = 512
-"""Side, in pixels, of the middle of the source, by which a map's sharpness is judged."""
+"""Side, in pixels, of the square in the middle of a source by which its sharpness is judged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,13 @@ class Map:
         self._cache = cache
 
     def check(self, tile: Tile, trained: GsdRange) -> None:
-        """Check that there is such a tile, and that the models know its GSD.
+        """Check that a tile of the world lies in the source, and that the models know its GSD.
 
         Raises:
-            NoSuchTile: it lies outside of the world, or of the source.
+            NoSuchTile: it lies outside of the source.
             InvalidOption: the zoom does not work here.
             SourceDown: the source's bounds can't be read.
         """
-        tile.check()
         west, south, east, north = tile.bounds
         if tile.z not in self.source.zooms or not works(tile.gsd, trained):
             zooms = working_zooms(((south + north) / 2,), trained, self.source.zooms)

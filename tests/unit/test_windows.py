@@ -23,12 +23,6 @@ def test_overlap_sets_the_number_of_windows(overlap: float, windows: int) -> Non
     assert len(plan_windows(1024, 1024, 224, overlap)) == windows
 
 
-@pytest.mark.parametrize("overlap", [-0.01, 0.76, float("nan")])
-def test_an_overlap_out_of_range_is_refused(overlap: float) -> None:
-    with pytest.raises(ValueError, match=r"overlap must be from 0 to 0\.75"):
-        plan_windows(100, 100, 32, overlap)
-
-
 def test_a_grid_runs_along_rows_and_knows_its_length() -> None:
     grid = plan_windows(40, 70, 32, 0.0)
     assert list(grid) == [Window(r, c, 32, 32) for r in (0, 8) for c in (0, 32, 38)]
