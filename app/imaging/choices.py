@@ -33,12 +33,14 @@ class Decoding(TypedDict, total=False):
     """The bands to use, in place of those that the file names."""
 
 
-def parse_rgb(text: str) -> Rgb:
-    """Read three band numbers, counted from 1, such as `3,2,1`.
+def parse_rgb(text: str | None) -> Rgb | None:
+    """Read three band numbers, counted from 1, such as `3,2,1`; None stays None.
 
     Raises:
         InvalidOption: anything else.
     """
+    if text is None:
+        return None
     if not re.fullmatch(r"[1-9][0-9]{0,4},[1-9][0-9]{0,4},[1-9][0-9]{0,4}", text):
         raise InvalidOption(
             "rgb must be three band numbers, counted from 1, of red, green and blue, such as "
@@ -48,14 +50,16 @@ def parse_rgb(text: str) -> Rgb:
     return red, green, blue
 
 
-def parse_rescale(text: str) -> Limits:
-    """Read `lo,hi`, for all three bands, or `lo,hi,lo,hi,lo,hi`, for red, green and blue.
+def parse_rescale(text: str | None) -> Limits | None:
+    """Read `lo,hi`, for all three bands, or `lo,hi,lo,hi,lo,hi`, for each; None stays None.
 
     Source: titiler's and rio-tiler's `rescale`.
 
     Raises:
         InvalidOption: other than two or six numbers, or a low limit that is not below its high one.
     """
+    if text is None:
+        return None
     try:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:

@@ -26,7 +26,9 @@ RasterBand = Literal["mask", "probability", "disagreement"]
 Background = Literal["transparent", "opaque"]
 
 
-def _parse_models(text: str) -> tuple[str, ...]:
+def _parse_models(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
     names = _split(text)
     if len(set(names)) < len(names) or not all(names):
         raise InvalidOption(f"models must name each member once and at least one, got {text!r}.")
@@ -46,7 +48,7 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-_READERS: dict[str, Callable[[str], object]] = {
+_READERS: dict[str, Callable[..., object]] = {
     "models": _parse_models,
     "rgb": parse_rgb,
     "rescale": parse_rescale,
@@ -56,7 +58,7 @@ _READERS: dict[str, Callable[[str], object]] = {
 
 
 class _Parsed(BaseModel):
-    """What all options have in common."""
+    """Base of all options: text that is checked by `_READERS`, and no unknown names."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -65,8 +67,7 @@ class _Parsed(BaseModel):
     @field_validator(*_READERS, check_fields=False)
     @classmethod
     def _is_readable(cls, text: str | None, info: ValidationInfo) -> str | None:
-        if text is not None:
-            _READERS[str(info.field_name)](text)
+        _READERS[str(info.field_name)](text)
         return text
 
     @classmethod
@@ -125,14 +126,16 @@ class InferenceOptions(_Parsed):
     @property
     def members(self) -> tuple[str, ...] | None:
         """Names in `models`; None for all members."""
-        return None if self.models is None else _parse_models(self.models)
+        return _parse_models(self.models)
 
     @property
     def decoding(self) -> Decoding:
         """The choices about decoding the image."""
-        rescale = None if self.rescale is None else parse_rescale(self.rescale)
-        rgb = None if self.rgb is None else parse_rgb(self.rgb)
-        return {"rescale": rescale, "sharpen": self.sharpen, "rgb": rgb}
+        return {
+            "rescale": parse_rescale(self.rescale),
+            "sharpen": self.sharpen,
+            "rgb": parse_rgb(self.rgb),
+        }
 
 
 class TileOptions(_Parsed):

@@ -88,13 +88,9 @@ class Cog:
         with self._lock:  # one thread looks, the others wait for it
             look = self._cache.get(("look", self._name))
             if not isinstance(look, Look):
-                spec = self._spec
+                rescale, rgb = parse_rescale(self._spec.rescale), parse_rgb(self._spec.rgb)
                 with self._open() as source:
-                    look = look_of(
-                        source,
-                        None if spec.rescale is None else parse_rescale(spec.rescale),
-                        None if spec.rgb is None else parse_rgb(spec.rgb),
-                    )
+                    look = look_of(source, rescale, rgb)
                 self._cache.put(("look", self._name), look, 1000)
         return look
 
@@ -130,8 +126,8 @@ class Xyz:
         self.zooms = range(spec.min_zoom, spec.max_zoom + 1)
         self._web = Web(name, timeout)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="tile-source")
-        self._limits = _AS_IS if spec.rescale is None else parse_rescale(spec.rescale)
-        self._rgb = None if spec.rgb is None else parse_rgb(spec.rgb)
+        self._limits = parse_rescale(spec.rescale) or _AS_IS
+        self._rgb = parse_rgb(spec.rgb)
 
     def bounds(self) -> Bounds:
         """Return the part of the world that the operator names, else all of it."""

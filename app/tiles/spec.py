@@ -66,10 +66,8 @@ class TileSource(BaseModel):
     @model_validator(mode="after")
     def _readable(self) -> Self:
         try:
-            if self.rgb is not None:
-                parse_rgb(self.rgb)
-            if self.rescale is not None:
-                parse_rescale(self.rescale)
+            parse_rgb(self.rgb)
+            parse_rescale(self.rescale)
         except InvalidOption as error:
             raise ValueError(str(error)) from error
         if self.min_zoom > self.max_zoom:
@@ -85,7 +83,7 @@ def parse_sources(value: object) -> dict[str, object]:
     """Read sources by name, from JSON or an object; `TileSource` reads each.
 
     Raises:
-        ValueError: they are not named so.
+        ValueError: it is no such object, or a name is not allowed.
     """
     if isinstance(value, str):
         try:
