@@ -77,7 +77,7 @@ def segment(bundle: Path, raster: Path, out: Path, options: Sequence[str] = ()) 
     Raises:
         SystemExit: it failed.
     """
-    command = [sys.executable, "-m", "app.commandline.cli", "segment", "--bundle", bundle, raster]
+    command = [sys.executable, "-m", "app", "segment", "--bundle", bundle, raster]
     command += [*options, "-o", out, "--quiet"]
     environment = os.environ | {"PYTHONPATH": str(_ROOT), "ROOFTRACE_DEVICE": "cpu"}
     started = perf_counter()

@@ -138,7 +138,7 @@ def rooftrace(name: str, bundle: Path, path: str = "/segment", **settings: str) 
 
     It turns nobody away: the peers have no limits.
     """
-    command = [sys.executable, "-m", "app.commandline.cli", "serve", "--bundle", str(bundle)]
+    command = [sys.executable, "-m", "app", "serve", "--bundle", str(bundle)]
     settings = {"max_waiting": "256", "deadline": "600", "device": "cpu", **settings}
     environment = {f"{PREFIX}{key.upper()}": value for key, value in settings.items()}
     return Contender(name, [*command, "--port"], "/health/live", environment, path=path)

@@ -79,7 +79,3 @@ def _starting() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

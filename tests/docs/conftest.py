@@ -54,7 +54,7 @@ def checkout(tmp_path: Path, scene: NDArray[np.uint8]) -> Path:
         (tmp_path / name).write_bytes(raster)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name, command in (("python", ""), ("rooftrace", "-m app.commandline.cli")):
+    for name, command in (("python", ""), ("rooftrace", "-m app")):
         program = programs / name
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')
         program.chmod(0o755)

@@ -55,7 +55,7 @@ class Server:
 Serve = Callable[..., Server]
 
 
-def command(*arguments: str, module: str = "app.commandline.cli") -> list[str]:
+def command(*arguments: str, module: str = "app") -> list[str]:
     """Return the command line of `rooftrace`, or of a module in its place."""
     return [sys.executable, "-m", module, *arguments]
 
@@ -73,7 +73,7 @@ def running_server(
     folder: Path,
     bundle: Path,
     *,
-    module: str = "app.commandline.cli",
+    module: str = "app",
     wrapper: Sequence[str] = (),
     patience: float = 90,
     **settings: Any,

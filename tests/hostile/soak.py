@@ -114,7 +114,7 @@ def run(folder: Path, seconds: float, *, leak: bool = False) -> Soak:
     """Start a server, the leaking one if so wanted, and soak it."""
     bundle = exact_bundle(folder / "bundle")
     limits: dict[str, Any] = {"max_upload_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
-    module = "tests.hostile.leaking" if leak else "app.commandline.cli"
+    module = "tests.hostile.leaking" if leak else "app"
     with running_server(folder, bundle, module=module, **limits) as server:
         return soak(server, seconds)
 

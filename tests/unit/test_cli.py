@@ -48,7 +48,7 @@ def rooftrace(
     *arguments: str | Path, stderr: IO[str] | int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own."""
-    command = [sys.executable, "-W", "error", "-m", "app.commandline.cli", *map(str, arguments)]
+    command = [sys.executable, "-W", "error", "-m", "app", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=120

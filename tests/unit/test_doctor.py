@@ -70,7 +70,7 @@ def elsewhere(status: int, *, wrapper: tuple[str, ...] = (), **environment: str)
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("PROJ_")}
     paths = [environment.pop("path", ""), str(ROOT)]
     done = subprocess.run(
-        [*wrapper, sys.executable, "-m", "app.commandline.cli", "doctor", "--json"],
+        [*wrapper, sys.executable, "-m", "app", "doctor", "--json"],
         env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
         capture_output=True,
         text=True,

@@ -41,7 +41,7 @@ def test_data_that_do_not_fit_stop_the_run(
 ) -> None:
     data = foreign(tmp_path) if has_database else tmp_path
     run = subprocess.run(
-        [sys.executable, "-m", "app.commandline.cli", *command],
+        [sys.executable, "-m", "app", *command],
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("PROJ_")},
             variable: str(data),

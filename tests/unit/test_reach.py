@@ -71,7 +71,7 @@ def write_picture(path: Path) -> Path:
 
 
 def rooftrace(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app.commandline.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "app", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -291,7 +291,7 @@ class TestShell:
         write_picture(Path("a"))
         reading, writing = os.pipe()
         os.close(reading)
-        command = [sys.executable, "-m", "app.commandline.cli", *arguments]
+        command = [sys.executable, "-m", "app", *arguments]
         with os.fdopen(writing, "wb") as closed:
             done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
         assert done.returncode in (0, 141)  # argparse minds no closed pipe

@@ -425,7 +425,7 @@ def started(source: Path, target: Path, *options: str) -> Iterator[subprocess.Po
     command = [
         sys.executable,
         "-m",
-        "app.commandline.cli",
+        "app",
         "segment",
         source,
         "-o",
