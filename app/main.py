@@ -27,14 +27,14 @@ from .loading import load_models
 from .memory import memory_of
 from .runtime.cores import usable_cores
 from .segmentation.segmenter import Segmenter
-from .settings import Settings, load_settings
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .tiles.live import LiveTiles
 
 
 def create_app(
-    settings: Settings | None = None,
+    settings: Settings,
     *,
     load: Callable[[Settings], Segmenter] = load_models,
     open_engine: Callable[[Admission], Engine] = Engine,
@@ -42,13 +42,11 @@ def create_app(
     """Return the application. It loads the models when it starts, and does not start without them.
 
     Raises:
-        SettingsError: the environment holds a bad setting; the memory budget is too small for
-            one request; the API keys can't be used; or a package for traces, tiles or shared
-            jobs is missing.
+        SettingsError: the memory budget is too small for one request; the API keys can't be
+            used; or a package for traces, tiles or shared jobs is missing.
         StartupError: PROJ's data don't fit.
     """
     check_proj()
-    settings = settings or load_settings()
     metrics = Metrics()
     memory = memory_of(settings)
     access = access_of(settings)
@@ -104,7 +102,7 @@ def create_app(
         summary="Building masks from satellite and aerial imagery",
         lifespan=lifespan,
         telemetry=traces.fastapi_config,
-        generate_unique_id_function=lambda route: route.name,  # generated clients name methods so
+        generate_unique_id_function=lambda route: route.name,  # the methods of generated clients
         servers=[{"url": "."}],  # relative to the document, so any path prefix of a proxy works
         redirect_slashes=False,  # its redirects go to the request's Host, which a client chooses
         docs_url=None,  # served below from local files, as a browser may have no internet

@@ -101,8 +101,8 @@ class Call:
     async def _answer(self, running: Coroutine[Any, Any, Answer]) -> Response:
         answer = await unless_gone(self.request, self.service.recorded(running, self.stages))
         self.service.metrics.pixels.inc(answer.pixels)
-        taken = self.stages.seconds.items()
-        timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in taken)
+        seconds = self.stages.seconds
+        timing = ", ".join(f"{stage};dur={1000 * seconds[stage]:.1f}" for stage in seconds)
         headers = {"Server-Timing": timing, **answer.headers}
         response = Response(answer.body, media_type=answer.media_type, headers=headers)
         add_notices(response, answer.notices)

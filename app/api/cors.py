@@ -45,8 +45,8 @@ class Cors:
         if scope["type"] != "http" or not self._origins:
             await self._app(scope, receive, send)
             return
-        came = Headers(scope=scope)
-        granted = self._granted(came.get("origin"))
+        request = Headers(scope=scope)
+        granted = self._granted(request.get("origin"))
 
         async def send_granted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -56,10 +56,10 @@ class Cors:
                     headers.add_vary_header("Origin")
             await send(message)
 
-        if granted and scope["method"] == "OPTIONS" and "access-control-request-method" in came:
+        if granted and scope["method"] == "OPTIONS" and "access-control-request-method" in request:
             allowed = {
                 "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
-                "Access-Control-Allow-Headers": came.get("access-control-request-headers", "*"),
+                "Access-Control-Allow-Headers": request.get("access-control-request-headers", "*"),
                 "Access-Control-Max-Age": str(_MAX_AGE),
             }
             await Response(status_code=204, headers=allowed)(scope, receive, send_granted)

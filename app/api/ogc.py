@@ -113,8 +113,8 @@ def execute_schema() -> dict[str, Any]:
         if isinstance(part, dict):
             if "$ref" in part:
                 return inlined(parts[part["$ref"].rpartition("/")[2]])
-            return {key: inlined(of) for key, of in part.items()}
-        return [inlined(of) for of in part] if isinstance(part, list) else part
+            return {key: inlined(value) for key, value in part.items()}
+        return [inlined(item) for item in part] if isinstance(part, list) else part
 
     whole: dict[str, Any] = inlined(schema)
     return whole

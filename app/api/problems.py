@@ -252,10 +252,9 @@ def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, 
     documented: dict[int | str, dict[str, object]] = {}
     for status in sorted({STATUS[kind][0] for kind in kinds}):
         examples = {
-            title: {"value": _example(kind).model_dump()}
+            STATUS[kind][1]: {"value": _example(kind).model_dump()}
             for kind in kinds
-            for of_kind, title in (STATUS[kind],)
-            if of_kind == status
+            if STATUS[kind][0] == status
         }
         schema = {"$ref": "#/components/schemas/Problem"}
         documented[status] = {

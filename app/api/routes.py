@@ -82,7 +82,8 @@ async def segment_batch(call: Calling, parameters: Annotated[BatchParameters, Qu
     Plan.check(segmenter.manifest, work.options)
     version, totals = segmenter.manifest.version, call.stages.seconds
 
-    # Others' requests come in between. Replicas elsewhere are shared with the requests inside.
+    # A batch has as many images at work as there are threads, or its share of the replicas, so that
+    # the requests of others come in between.
     share = service.admission.concurrency // (service.admission.inside + 1)
     turns = asyncio.Semaphore(max(service.concurrency, share))
 

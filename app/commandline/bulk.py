@@ -90,11 +90,11 @@ class Bulk:
             done = [f"{counted(len(records) - left, 'file')} segmented"]
             done += [f"{left} already there"] if left else []
             done += [f"{len(self.failed)} failed", f"{perf_counter() - began:.1f} s"]
-            told = ", ".join(done)
+            summary = ", ".join(done)
             if records:
-                told += f"; the map has {counted(len(records), 'file')}, {area:.3g} km²"
-                told += f" and {counted(buildings, 'building')}"
-            print(told, file=sys.stderr)
+                summary += f"; the map has {counted(len(records), 'file')}, {area:.3g} km²"
+                summary += f" and {counted(buildings, 'building')}"
+            print(summary, file=sys.stderr)
 
     def _probed(self, files: Sequence[File], work: Work) -> list[Tile]:
         """Return the files as tiles, and note the errors of those that can't be read."""

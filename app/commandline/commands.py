@@ -253,6 +253,6 @@ def _written(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, dict):
-        entries = {name: of.model_dump(exclude_defaults=True) for name, of in value.items()}
+        entries = {k: source.model_dump(exclude_defaults=True) for k, source in value.items()}
         return json.dumps(entries) if entries else ""
     return "" if value is None else str(value)

@@ -51,20 +51,20 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield from look("ONNX Runtime", installation.runtime, again)
     proj = "Unset the variable, or install rasterio and pyproj again from their wheels."
     yield from look("GDAL and PROJ", installation.gdal, proj)
-    settings: list[Settings] = []
+    read: list[Settings] = []
     advice = "Change the variable, or the line in .env; `rooftrace settings` lists them all."
-    yield from look("settings", partial(_read, args, settings), advice)
-    for of_them in settings:
-        yield from look("limits", partial(_limits, of_them), advice)
-        yield from look("machine", partial(_machine, of_them), _REPORT)
-        yield from look("live tiles", partial(_tiles, of_them), advice)
+    yield from look("settings", partial(_read, args, read), advice)
+    for settings in read:
+        yield from look("limits", partial(_limits, settings), advice)
+        yield from look("machine", partial(_machine, settings), _REPORT)
+        yield from look("live tiles", partial(_tiles, settings), advice)
         advice = "Restore the bundle's files, or name another bundle with --bundle."
-        models = list(look("models", partial(_files, of_them), advice))
+        models = list(look("models", partial(_files, settings), advice))
         yield from models
         if any(finding.state == "problem" for finding in models):
             continue  # they can't be loaded, for the same reason
         advice = "Set ROOFTRACE_DEVICE, ROOFTRACE_BACKEND and ROOFTRACE_PRECISION to auto."
-        yield from look("runtime", partial(_running, of_them), advice)
+        yield from look("runtime", partial(_running, settings), advice)
 
 
 def _read(args: argparse.Namespace, read: "list[Settings]") -> Iterator[Finding]:

@@ -153,13 +153,13 @@ def _described(descriptions: Sequence[str | None]) -> dict[str, int]:
     A band that has the colour's bare name comes first: `green` before `green_i`.
     """
     found = {}
-    words = [_words(text) for text in descriptions]
+    words_of = dict(enumerate(map(_words, descriptions), 1))
     for colour in _COLOURS:
-        alone = [band for band, of in enumerate(words, 1) if of in ({colour}, {colour[0]})]
+        alone = [band for band, words in words_of.items() if words in ({colour}, {colour[0]})]
         among = [
             band
-            for band, of in enumerate(words, 1)
-            if of & {*_COLOURS} == {colour} and not of & _OTHER_BANDS
+            for band, words in words_of.items()
+            if words & {*_COLOURS} == {colour} and not words & _OTHER_BANDS
         ]
         for bands in (alone, among):
             if len(bands) == 1:

@@ -115,7 +115,6 @@ def _beside(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _fill(rows: str, profile: Profile, strips: Strips) -> None:
-    """Write strips to a tiled file."""
     paletted = len(profile.scales) == 1
     with DatasetWriter(
         rows,

@@ -8,7 +8,7 @@ from io import RawIOBase
 from pathlib import Path
 
 import rasterio
-from rasterio._err import CPLE_BaseError  # what some of rasterio's getters let through
+from rasterio._err import CPLE_BaseError  # some of rasterio's getters raise it
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 

@@ -120,7 +120,6 @@ def _read_directory(tiff: bytes | mmap, start: int) -> dict[int, int]:
 
 
 def _sub_directories(tiff: bytes | mmap, start: int) -> Iterator[int]:
-    """Yield the offsets of a directory's SubIFDs."""
     layout = _layout(tiff)
     for tag, size, count, at in _entries(tiff, start):
         if tag == _SUB_IFDS:

@@ -29,7 +29,8 @@ _GAIN = 5
 _ROWS = 64
 _ENOUGH = 100**2
 _LEAST_DETAIL = 2
-"""Root mean square of the differences, of 255, that it takes to be sharpened: less is no detail."""
+"""Least root mean square of the differences, of 255, in an image that is sharpened: less is no
+detail."""
 _PIXELS = 2**20
 """Sharpened at a time, as Pillow takes another 15 bytes for each."""
 
@@ -64,7 +65,7 @@ def sharpening_for(image: RowSource) -> int:
     return round(min(MAX_SHARPEN, _GAIN / max(near / far - _SMOOTH, _GAIN / MAX_SHARPEN)))
 
 
-def sharpen_soft(image: Image, percent: int | None = None) -> Image:
+def sharpen_soft(image: Image, percent: int | None) -> Image:
     """Return an image sharpened by `percent`, or by as much as it calls for, with a notice."""
     found = sharpening_for(image) if percent is None else percent
     if not found:

@@ -113,16 +113,15 @@ def _degrees(source: DatasetReader, place: GeoReference) -> tuple[float, float, 
 
 
 def _box(source: DatasetReader, place: GeoReference) -> tuple[float, float, float, float]:
-    """Return the least x and y of a raster, and the largest."""
     down, across = source.height, source.width
     x, y = place.to_map([0, 0, down, down], [0, across, 0, across])
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
 def _turned(source: DatasetReader, place: GeoReference) -> Iterator[GeoReference]:
-    """Yield the place of a raster, in degrees once for each turn that it reaches into.
+    """Yield the place of a raster; in degrees, once for each turn of 360 that it reaches into.
 
-    GDAL looks for longitudes from -180 to 180, and for no others.
+    GDAL looks for longitudes from -180 to 180 alone.
     """
     turns = range(1)
     if CRS.from_wkt(place.crs).is_geographic:

@@ -38,7 +38,7 @@ _TAGS = {"Software": "TIFFTAG_SOFTWARE"}  # what TIFF has a tag of its own for
 
 
 def check_grid(image: RowSource) -> tuple[str, ...]:
-    """Check that an image has a grid to lie on; there is nothing to notice.
+    """Check that an image has a grid to lie on; return no notices.
 
     Raises:
         ImpossibleOutput: it has none.

@@ -17,11 +17,11 @@ Ring: TypeAlias = NDArray[np.complex128]
 """A closed ring as x + iy, so that a turn is a product; its first point comes last again."""
 
 MIN_IOU = 0.9
-"""Of the squared polygon with the building's own outline; below it, the two are not alike."""
+"""Least IoU of the squared polygon with the building's own outline."""
 
 _TOLERANCES = (3.0, 2.0, 1.5, 1.0, 0.85)
-"""Of the simplification, in pixels. Below, it keeps the staircase of pixels along a slanted wall,
-which has right angles too, and none that the building has."""
+"""Tolerances of the simplification, in pixels. Smaller ones keep the staircase of pixels along a
+slanted wall, whose right angles the building does not have."""
 
 _WORTH = 0.005
 """What a corner must add to the IoU: pixels make many that are not the building's."""

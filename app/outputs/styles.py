@@ -6,9 +6,9 @@ Source: a QGIS style (QML) as QGIS 3.22 writes it, cut to the parts that QGIS ne
 from ..imaging.encode import ACCENT
 
 OPACITY = 180
-"""Of 255: a building's, in alpha. The roof shows through, and 255 is left to nodata."""
+"""Alpha of a building, of 255: the roof shows through. 255 itself is left to nodata."""
 COLOURS = {0: (0, 0, 0), 1: ACCENT}
-"""Of the mask's values, red, green and blue."""
+"""Red, green and blue of each value of the mask."""
 
 _RED_GREEN_BLUE = "{},{},{}".format(*ACCENT)
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 APPLICATION, DEPLOYMENT = "rooftrace", "models"
 
 CALLS = 4
-"""Calls that predict patches of jobs and tiles: so many at once from each service."""
+"""Calls for patches of jobs and tiles that each service makes at once."""
 
 _LONGER, _SHORTER = 10, 300
 """Seconds for which the queue must be long or short before replicas are added or removed."""

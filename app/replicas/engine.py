@@ -150,7 +150,7 @@ class RayEngine(Engine):
     ) -> Answer:
         """Have a replica segment an upload, once the replicas' queue has room for it.
 
-        All files of the batches inside may be more than that queue takes. The wait here, and the
+        Batches may have more files than that queue takes, so the rest wait here. This wait, and the
         time that Ray itself takes, count as `queue`.
         """
         asked = work, upload, deadline.seconds, deadline.remaining

@@ -1,7 +1,8 @@
 """Which precisions this CPU computes in, as OpenVINO uses it: decided before anything is compiled.
 
 OpenVINO accepts every precision on every CPU. With AVX-512 but without bf16 it emulates bf16 in
-fp32, without AVX-512 it computes in fp32 in silence, and on many CPUs sums of int8 overflow.
+fp32, without AVX-512 it computes in fp32 and does not say so, and on many CPUs sums of int8
+overflow.
 """
 
 from functools import cache

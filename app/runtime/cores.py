@@ -14,7 +14,7 @@ def usable_cores() -> int:
 
 
 def control_groups(listing: Path, root: Path) -> list[Path]:
-    """Return the folders of this process's control groups, from `root` down; a quota binds in each.
+    """Return the folders of this process's control groups, from `root` down: each may have a quota.
 
     A container sees its own group as the root. A systemd unit is some folders below it.
 

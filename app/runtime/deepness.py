@@ -49,7 +49,7 @@ def to_deepness(manifest: Manifest, members: Sequence[tuple[Member, bytes]]) -> 
         compose.add_prefix(onnx.load_from_string(model), f"{member.name}/")
         for member, model in members
     ]
-    operators = {tuple((of.domain, of.version) for of in model.opset_import) for model in graphs}
+    operators = {tuple((o.domain, o.version) for o in model.opset_import) for model in graphs}
     if len(operators) > 1:
         raise BundleError(f"the members use different versions of operators: {sorted(operators)}")
     before = parser.parse_graph(_BEFORE.replace("SIDE", str(manifest.patch_size)))

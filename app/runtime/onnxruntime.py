@@ -1,7 +1,7 @@
 """ONNX Runtime: its sessions, and a predictor on the CPU.
 
-By default, ONNX Runtime moves from CUDA to the CPU in silence, reads weights from files in the
-working directory, and its threads wait for each other in loops. This module prevents all three.
+By default, ONNX Runtime moves from CUDA to the CPU without an error, reads weights from files in
+the working directory, and its threads wait for each other in loops. This module prevents all three.
 """
 
 import os
@@ -74,8 +74,8 @@ def open_session(
         "session.model_external_initializers_file_folder_path", os.devnull
     )
     try:
-        # enable_fallback is on by default: a failure, now or in a later run, would move the
-        # session to the CPU, with a print.
+        # enable_fallback is on by default: after a failure, now or in a later run, the session
+        # would move to the CPU.
         session = ort.InferenceSession(model, options, providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no other class in common
         # Errors of providers have these two classes, errors of graphs have classes of their own.

@@ -20,7 +20,7 @@ DICE_TOLERANCE = 0.003
 _FASTEST_FIRST: tuple[Lower, ...] = ("int8", "bf16")
 
 
-class Running(TypedDict, total=False):
+class Choices(TypedDict, total=False):
     """Choices of `load_predictor`. Those that are left out have its defaults."""
 
     device: Device

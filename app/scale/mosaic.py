@@ -124,7 +124,7 @@ class Mosaic:
 
     def _pieces(self, start: int, stop: int) -> Iterator[_Piece]:
         """Yield each tile's part of some rows."""
-        taken = np.zeros((stop - start, self.width), np.bool_)
+        claimed = np.zeros((stop - start, self.width), np.bool_)
         for tile, image in self._parts:
             top, left, bottom, right = tile.box
             first, last = max(top, self._row + start), min(bottom, self._row + stop)
@@ -136,10 +136,10 @@ class Mosaic:
             rows, cols = (first - top, last - top), slice(west - left, east - left)
             with self._at_fault(tile):
                 valid = image.read_valid(*rows)
-            owned = ~taken[here]
+            owned = ~claimed[here]
             if valid is not None:
                 owned &= valid[:, cols]
-            taken[here] |= owned
+            claimed[here] |= owned
             yield _Piece(tile, image, here, rows, cols, owned)
 
     @contextmanager

@@ -39,7 +39,7 @@ class CascadeCount:
     def reading(
         self, windows: Iterable[Window], patches: Iterable[Patch | None]
     ) -> Iterator[Patch | None]:
-        """Pass on the patches of `windows`, and remember in which rows those lie that are asked."""
+        """Pass on the patches of `windows`, and remember the rows of those that are predicted."""
         for window, patch in zip(windows, patches, strict=True):
             if window.col == 0:
                 self.rows[window.row] = [0] * (1 + len(self.members))
@@ -48,7 +48,7 @@ class CascadeCount:
             yield patch
 
     def add(self, asked: int) -> None:
-        """Count one patch more. So many members were asked about it, and decided it."""
+        """Count a patch that the first `asked` members decided."""
         row = self.rows[self._read.popleft()]
         row[0] += 1
         if asked <= len(self.members):

@@ -35,7 +35,7 @@ class _Rows:
 
     @property
     def reach(self) -> float:
-        """Seen rows that a row of the upload uses to each side of its centre, one for rounding."""
+        """Seen rows that a row of the upload uses above its centre and below, one for rounding."""
         return max(1.0, self.step) + 1
 
     def ready(self, given: int) -> int:

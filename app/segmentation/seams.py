@@ -24,8 +24,8 @@ def join_parts(parts: Sequence[Building]) -> Iterator[tuple[Building, list[int]]
     if not parts:
         return
     runs = np.concatenate([part.runs for part in parts]).astype(np.int64)
-    of = np.repeat(np.arange(len(parts)), [len(part.runs) for part in parts])
-    label = join(of[_touching(runs)], len(parts))
+    owners = np.repeat(np.arange(len(parts)), [len(part.runs) for part in parts])
+    label = join(owners[_touching(runs)], len(parts))
     order = np.argsort(label, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     for group in sorted(groups, key=lambda numbers: int(numbers[0])):

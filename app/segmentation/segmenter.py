@@ -15,7 +15,7 @@ from ..errors import BundleError, InferenceError
 from ..imaging.image import RowSource
 from ..imaging.resample import resample_rows
 from ..runtime.predictor import Predictor, one_ahead
-from ..runtime.select import Running, load_predictor
+from ..runtime.select import Choices, load_predictor
 from .blending import MemberBand, blend
 from .cascade import CascadeCount, Patch, predict_cascade, predict_valid
 from .components import Rule, find_buildings
@@ -159,7 +159,7 @@ class Segmenter:
             yield np.stack(batch)
 
 
-def load_segmenter(bundle: Path, **wanted: Unpack[Running]) -> Segmenter:
+def load_segmenter(bundle: Path, **wanted: Unpack[Choices]) -> Segmenter:
     """Load the bundle in the folder `bundle`, and predict one patch so that the first is not slow.
 
     `wanted` are the choices of `load_predictor`.

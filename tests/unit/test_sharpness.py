@@ -86,7 +86,7 @@ def test_neither_light_nor_labels_make_an_image_soft() -> None:
     ids=["small", "plain", "gradient", "row", "column"],
 )
 def test_what_has_no_detail_to_judge_stays(pixels: NDArray[np.uint8]) -> None:
-    assert sharpen_soft(Image(pixels)).pixels is pixels
+    assert sharpen_soft(Image(pixels), None).pixels is pixels
 
 
 def test_only_valid_pixels_are_judged() -> None:
