@@ -4,8 +4,9 @@ Bands have the same bits whether or not those above them were computed in the sa
 what a writer makes of them. A file holds what a mask is made of: probabilities, and how far the
 members disagree. Masks and valid pixels follow from the plan and the image.
 
-A file is a line of JSON and two compressed arrays. Neighbouring probabilities have similar bits, so
-their differences are stored, first the lowest byte of each and then the next: 0.67 of the bytes.
+A file is a line of JSON, its checksum, and two compressed arrays, which have their own.
+Neighbouring probabilities have similar bits, so their differences are stored, first the lowest byte
+of each and then the next: 0.67 of the bytes.
 """
 
 import json
@@ -93,11 +94,14 @@ def _encode(band: Band, count: CascadeCount | None) -> bytes:
         "bytes": [len(part) for part in parts],
         "cascade": {} if count is None else count.rows,
     }
-    return b"\n".join([json.dumps(header).encode(), b"".join(parts)])
+    line = json.dumps(header).encode()
+    return b"\n".join([line, b"%d" % zlib.crc32(line), b"".join(parts)])
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
-    line, _, body = data.partition(b"\n")
+    line, checksum, body = data.split(b"\n", 2)
+    if int(checksum) != zlib.crc32(line):
+        raise ValueError("its first line is damaged")
     header: dict[str, Any] = json.loads(line)
     if len(body) != sum(header["bytes"]):
         raise ValueError("it was cut short")

@@ -94,9 +94,13 @@ class Kept:
 
     def _manifest(self) -> Manifest:
         try:
-            return Manifest.model_validate_json(self.blobs.read(self.job.file(MANIFEST)))
+            manifest = Manifest.model_validate_json(self.blobs.read(self.job.file(MANIFEST)))
         except (OSError, ValueError) as error:
             raise self._lost(error) from error
+        # The version is a digest of all that the manifest says.
+        if manifest.version != (self.job.made_of or {}).get("model"):
+            raise self._lost("its manifest has another version")
+        return manifest
 
     def _read(self, kept: KeptBands, plan: Plan, image: Image) -> Iterator[Band]:
         try:

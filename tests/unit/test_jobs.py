@@ -450,14 +450,27 @@ def _flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def _change(file: Path) -> None:
+    """Change a figure: the file can still be read."""
+    data = file.read_bytes()
+    for figure in (b'"cascade": {"0": [', b'"value":0.'):  # of a band, of a manifest
+        before, found, after = data.partition(figure)
+        if found:
+            data = before + found + (b"7" if after[:1] != b"7" else b"6") + after[1:]
+    assert data != file.read_bytes()
+    file.write_bytes(data)
+
+
 class TestLostFiles:
     """Another program writes to the folder, or the job is dismissed while its result is made."""
 
-    @pytest.mark.parametrize("harm", [_cut, _flip, Path.unlink])
+    @pytest.mark.parametrize("harm", [_cut, _flip, _change, Path.unlink])
     @pytest.mark.parametrize("name", ["manifest.json", "bands/*"])
     def test_no_result_is_made_of_what_is_left(
-        self, tmp_path: Path, bundle: Path, harm: Callable[[Path], None], name: str
+        self, tmp_path: Path, harm: Callable[[Path], None], name: str
     ) -> None:
+        cascade = toy_cascade("blue", 0.3, 0.7, 0.5)
+        bundle = write_toy_bundle(tmp_path / "bundle", patch_size=32, cascade=cascade)
         with serving(bundle, jobs=tmp_path) as client:
             id = create(client, encoded(scene(300, 40)))
             finished(client, id)
