@@ -4,14 +4,14 @@ import errno
 import http.client
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from ..errors import JobsAway, SettingsError, StorageFull
+from ..api.listening import bound
+from ..errors import JobsAway, SettingsError, StartupError, StorageFull
 from ..runtime.cores import control_groups, usable_cores
 from ..settings import Settings
 from .finding import Finding, written_bytes
@@ -154,15 +154,15 @@ def port(settings: Settings) -> Iterator[Finding]:
     """Check that the port is free, or that Rooftrace listens there."""
     address = f"{settings.host}:{settings.port}"
     try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        with socket.socket(family) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((settings.host, settings.port))
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+        with bound(settings):
+            pass
+    except StartupError as error:
+        cause = error.__cause__
+        assert isinstance(cause, OSError)
+        if cause.errno == errno.EADDRINUSE:
             yield _taken(settings, address)
         else:
-            found = f"{address} can't be listened on: {error.strerror or error}"
+            found = f"{address} can't be listened on: {cause.strerror or cause}"
             advice = (
                 "Set ROOFTRACE_HOST to an address of this machine, and ROOFTRACE_PORT to a port "
             )

@@ -16,9 +16,11 @@ import psycopg
 import pytest
 
 from app import __version__
+from app.api.listening import bound
 from app.commandline.cli import main
 from app.doctor import installation, machine
 from app.doctor.models import built_in_image
+from app.errors import StartupError
 from tests.e2e.conftest import ROOT, free_port, running_server
 from tests.postgresql import running_postgresql
 from tests.serving import settings_of
@@ -305,6 +307,17 @@ class TestMachine:
         assert time.monotonic() - began < 30
         assert found["found"] == f"another program listens on 127.0.0.1:{port}"
         assert found["advice"].startswith("Stop the program")
+
+    def test_it_tries_the_address_as_the_service_does(self, toy_bundle: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            every = settings_of(toy_bundle, host="::", port=other.getsockname()[1])
+            try:
+                with bound(every):
+                    free = True
+            except StartupError:
+                free = False  # such as a machine without IPv6
+            [found] = machine.port(every)
+        assert (found.state == "ok") == free
 
     def test_an_address_of_another_machine(self, toy_bundle: Path) -> None:
         [found] = machine.port(settings_of(toy_bundle, host="203.0.113.5"))
