@@ -23,6 +23,10 @@ from .raster import Raster
 
 _OVERVIEW = 2048
 """Longest side, in pixels, of the overview by which a raster's light is judged."""
+_SAMPLES = 9
+"""Places along a raster at which it is seen in which turn about the earth they lie."""
+_VERTICAL = 1e-9
+"""Degrees of longitude by which a vertical line may miss a meridian."""
 _ASTRAY = 5.0
 """Metres that GDAL may draw a raster off its place: WKT 1 does not tell all methods apart, and
 between two datums GDAL may choose another transformation than pyproj."""
@@ -32,14 +36,14 @@ between two datums GDAL may choose another transformation than pyproj."""
 class Look:
     """How a raster's samples become 8-bit RGB, the same for all of it, and where it lies.
 
-    `limits` are None where 8-bit samples stay as they are. `place` is as any other reader of the
-    file finds it. `bounds` are west, south, east and north in degrees, from -180 to 180; west
-    exceeds east where the raster crosses the antimeridian.
+    `limits` are None where 8-bit samples stay as they are. GDAL finds the raster at `places`, one
+    for each turn about the earth that it reaches into. `bounds` are west, south, east and north in
+    degrees, from -180 to 180; west exceeds east where the raster crosses the antimeridian.
     """
 
     limits: Limits | None
     rgb: Rgb | None
-    place: GeoReference
+    places: tuple[GeoReference, ...]
     bounds: tuple[float, float, float, float]
 
 
@@ -55,13 +59,13 @@ def look_of(source: DatasetReader, rescale: Limits | None, rgb: Rgb | None) -> L
         if place is None or place.crs is None or not place.has_grid:
             raise UnsupportedImage("The raster has no georeference: it has no place on a map.")
         check_samples(source)
-        bounds = _degrees(source, place)
+        bounds, places = _degrees(source, place), _turned(source, place)
     if rescale is None:
         with _overview(source, place) as small:
             raster = Raster(small, None, {"rgb": rgb})
             raster.correct(sharpen=0)
             rescale = raster.limits
-    return Look(rescale, rgb, place, bounds)
+    return Look(rescale, rgb, places, bounds)
 
 
 def read_on_grid(
@@ -77,7 +81,7 @@ def read_on_grid(
     pixels = np.zeros((height, width, 3), np.uint8)
     valid = np.zeros((height, width), np.bool_)
     grid = Affine(*place.transform)
-    for shown in _turned(source, look.place):
+    for shown in look.places:
         with translate_errors(), _warped(source, shown, place.crs, grid, height, width) as warped:
             raster = Raster(warped, None, {"rescale": look.limits, "rgb": look.rgb})
             read, seen = raster.read_pixels(0, height), raster.read_valid(0, height)
@@ -118,18 +122,25 @@ def _box(source: DatasetReader, place: GeoReference) -> tuple[float, float, floa
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-def _turned(source: DatasetReader, place: GeoReference) -> Iterator[GeoReference]:
-    """Yield the place of a raster; in degrees, once for each turn of 360 that it reaches into.
+def _turned(source: DatasetReader, place: GeoReference) -> tuple[GeoReference, ...]:
+    """Return the place of a raster once for each turn about the earth that it reaches into.
 
-    GDAL looks for longitudes from -180 to 180 alone.
+    Where meridians are vertical, as in degrees and in Web Mercator, x may go on beyond a turn. GDAL
+    looks for places where PROJ puts longitudes from -180 to 180, and nowhere else.
     """
-    turns = range(1)
-    if CRS.from_wkt(place.crs).is_geographic:
-        west, _, east, _ = _box(source, place)
-        turns = range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360))
-    for turn in turns:
-        a, b, c, d, e, f = place.transform
-        yield GeoReference(place.crs, (a, b, c - 360 * turn, d, e, f))
+    west, south, east, north = _box(source, place)
+    inside = (east - west) / source.width / 2
+    x = np.linspace(west + inside, east - inside, _SAMPLES)
+    to_degrees = place.to_degrees()
+    lon, lat = to_degrees.transform(x, np.full(_SAMPLES, south))
+    upper, _ = to_degrees.transform(x, np.full(_SAMPLES, north))
+    beyond = [0.0]
+    if np.allclose(lon, upper, rtol=0, atol=_VERTICAL):
+        found, _ = to_degrees.transform((lon + 180) % 360 - 180, lat, direction="INVERSE")
+        far = np.where(np.abs(x - found) < inside, 0, x - found)  # there and back is not exact
+        beyond = np.unique(np.round(far, 3)).tolist()
+    a, b, c, d, e, f = place.transform
+    return tuple(GeoReference(place.crs, (a, b, c - far, d, e, f)) for far in beyond)
 
 
 def _warped(

@@ -454,9 +454,12 @@ class TestCogs:
 
     def square(self, path: Path, crs: str, lon: float, pixel: float, turned: float = 0) -> None:
         """Draw a white square of 40 pixels in the middle of a black raster, at `LAT`."""
-        place = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(lon, LAT)
+        to_crs = pyproj.Transformer.from_crs(4326, crs, always_xy=True)
+        place = to_crs.transform(lon, LAT)
         if lon > 180:  # PROJ counts from -180
-            place = lon, LAT
+            x, y = to_crs.transform(lon - 360, LAT)
+            west, east = (to_crs.transform(at, LAT)[0] for at in (-90, 90))
+            place = x + 2 * (east - west), y
         to_map = Affine.translation(*place) @ Affine.rotation(turned) @ Affine.scale(pixel, -pixel)
         square = np.zeros((3, 200, 200), np.uint8)
         square[:, 80:120, 80:120] = 255
@@ -472,6 +475,13 @@ class TestCogs:
             ("EPSG:4326", 180, 5e-6, 0),
             ("EPSG:4269", -180, 5e-6, 0),
             ("EPSG:4326", 360 + LON, 5e-6, 0),
+            ("EPSG:3857", 180, 0.5, 0),
+            ("EPSG:3857", -180, 0.5, 0),
+            ("EPSG:3857", 360 + LON, 0.5, 0),
+            ("EPSG:3395", 180, 0.5, 0),
+            ("EPSG:6933", 180, 0.5, 0),
+            ("EPSG:3832", 180, 0.5, 0),
+            ("EPSG:3832", -30, 0.5, 0),
             ("+proj=tmerc +lat_0=37 +lon_0=-94 +datum=NAD83 +units=us-ft", LON, 1.5, 0),
         ],
     )
