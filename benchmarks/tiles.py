@@ -33,8 +33,9 @@ from app.segmentation.segmenter import Segmenter, load_segmenter
 from app.segmentation.stream import never
 from app.settings import Settings
 from app.tiles.cache import Cache
-from app.tiles.grid import MAX_ZOOM, TILE, Area, Block, Tile, gsd_at, pixel_at
+from app.tiles.grid import TILE, Area, Block, Tile, gsd_at, pixel_at
 from app.tiles.maps import Map, draw, open_maps
+from app.tiles.spec import MAX_ZOOM
 
 Mask = NDArray[np.bool_]
 _SIDE = 2 * TILE

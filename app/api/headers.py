@@ -7,6 +7,7 @@ from fastapi import Response
 
 from ..segmentation.stream import SegmentedStream
 from .parameters import ANY_BYTES, RESULT_TYPES
+from .schemas import EXAMPLE_ID, EXAMPLE_VERSION
 from .uploads import IMAGE_TYPES
 
 _MAX_NOTICES, _MAX_NOTICE = 16, 300
@@ -24,9 +25,9 @@ RESULT_HEADERS = {
     ),
     "X-Request-Id": header(
         "the client's own, of 8 to 64 letters, digits and hyphens, else a new one",
-        "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11",
+        EXAMPLE_ID,
     ),
-    "X-Model-Version": header("version of the bundle", "rooftrace-11-0123456789ab"),
+    "X-Model-Version": header("version of the bundle", EXAMPLE_VERSION),
     "X-Execution-Provider": header("runtime and precision", "OpenVINO CPU int8"),
     "X-Building-Fraction": header("share of building among the valid pixels", 0.123456, "number"),
     "X-Building-Count": header(

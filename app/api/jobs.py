@@ -20,6 +20,7 @@ from .job_list import JobListParameters
 from .ogc import PROCESS, JobList, Link, StatusInfo, status_info
 from .parameters import JOB_TYPES, ResultParameters, choose_formats
 from .problems import problem_of_job, problem_response, responses
+from .schemas import EXAMPLE_ID
 from .service import Running, Service, checked_router
 from .uploads import unless_gone
 from .work import choose_possible
@@ -27,9 +28,7 @@ from .work import choose_possible
 router = checked_router("jobs")
 
 _JOB_FAILURES = (errors.NoSuchJob, errors.InvalidOption, errors.JobsAway)
-JobId = Annotated[
-    str, Path(description="Id of the job.", examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])
-]
+JobId = Annotated[str, Path(description="Id of the job.", examples=[EXAMPLE_ID])]
 _LONGEST = 2048
 """Pixels of the longest side of a preview."""
 

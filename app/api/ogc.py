@@ -10,6 +10,7 @@ from ..jobs.records import Job, Status
 from ..outputs.formats import FORMATS
 from ..segmentation.options import Options
 from .engine import OUTPUT
+from .schemas import EXAMPLE_ID
 from .uploads import IMAGE_TYPES
 
 PROCESS = "segment-buildings"
@@ -29,7 +30,7 @@ def _is_none(value: object) -> bool:
 class Link(BaseModel):
     """A link, whose `href` is relative to the address of the answer that holds it."""
 
-    href: str = Field(examples=["../jobs/2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11/results"])
+    href: str = Field(examples=[f"../jobs/{EXAMPLE_ID}/results"])
     rel: str = Field(examples=[f"{_REL}results"])
     type: str | None = Field(None, exclude_if=_is_none, examples=["application/json"])
     title: str | None = Field(None, exclude_if=_is_none, examples=["The results"])
@@ -155,7 +156,7 @@ class StatusInfo(BaseModel):
 
     processID: str = Field(PROCESS, examples=[PROCESS])
     type: Literal["process"] = "process"
-    jobID: str = Field(examples=["2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"])
+    jobID: str = Field(examples=[EXAMPLE_ID])
     status: Status = Field(description="state of the job", examples=["running"])
     message: str = Field(
         description="the state in a sentence", examples=["The image is being segmented."]

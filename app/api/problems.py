@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import errors
 from ..outputs.choices import FormatName
 from ..segmentation.options import InferenceOptions
-from .schemas import Problem
+from .schemas import EXAMPLE_ID, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ _TYPES = {
     "No such job": f"{_OGC}no-such-job",
     "Result not ready": f"{_OGC}result-not-ready",
 }
-"""By title, the types that a standard names. Source: OGC 18-062r2, sections 7.10 to 7.13."""
+"""Types that a standard names, by title. Source: OGC 18-062r2, sections 7.10 to 7.13."""
 
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses that come with Retry-After."""
@@ -274,4 +274,4 @@ def responses(*kinds: type[errors.RooftraceError]) -> dict[int | str, dict[str, 
 def _example(kind: type[errors.RooftraceError]) -> Problem:
     status, title = STATUS[kind]
     detail = (kind.__doc__ or title).strip()
-    return _problem(status, title, detail, "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11")
+    return _problem(status, title, detail, EXAMPLE_ID)

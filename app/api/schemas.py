@@ -8,6 +8,9 @@ from ..bundle.cascade import Cascade
 from ..bundle.manifest import GsdRange, Threshold
 from ..outputs.rle import RleResult
 
+EXAMPLE_ID = "2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"
+EXAMPLE_VERSION = "rooftrace-11-0123456789ab"
+
 
 class Problem(BaseModel):
     """An error. Source: RFC 9457, Problem Details for HTTP APIs."""
@@ -23,7 +26,7 @@ class Problem(BaseModel):
     )
     instance: str = Field(
         description="this occurrence: the id that `X-Request-Id` carries too",
-        examples=["urn:rooftrace:request:2f5e8d3c-3f4b-4c7e-9a51-0a8a2f6f1c11"],
+        examples=[f"urn:rooftrace:request:{EXAMPLE_ID}"],
     )
 
 
@@ -37,7 +40,7 @@ class FileProblem(BaseModel):
 class BatchResult(BaseModel):
     """The results of a batch, in upload order."""
 
-    model: str = Field(description="version of the bundle", examples=["rooftrace-11-0123456789ab"])
+    model: str = Field(description="version of the bundle", examples=[EXAMPLE_VERSION])
     results: list[RleResult | FileProblem] = Field(description="a result or a problem for each")
 
 
@@ -62,7 +65,7 @@ class ModelsInfo(BaseModel):
 
     name: str = Field(description="name of the bundle", examples=["rooftrace-11"])
     version: str = Field(
-        description="the name and a digest of the manifest", examples=["rooftrace-11-0123456789ab"]
+        description="the name and a digest of the manifest", examples=[EXAMPLE_VERSION]
     )
     patch_size: int = Field(description="side of a patch in pixels", examples=[224])
     threshold: Threshold = Field(description="defaults of `threshold` and `min_confidence`")
@@ -124,7 +127,7 @@ class Health(BaseModel):
 class Readiness(Health):
     """The state of a service that is ready."""
 
-    model: str = Field(description="version of the bundle", examples=["rooftrace-11-0123456789ab"])
+    model: str = Field(description="version of the bundle", examples=[EXAMPLE_VERSION])
     execution_providers: list[str] = Field(
         description="runtimes and precisions in use", examples=[["OpenVINO CPU int8"]]
     )

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
-from .fields import Name
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_+-]+$")]
+"""Name of a member or a bundle."""
 
 
 class _Model(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):

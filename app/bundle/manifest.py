@@ -15,18 +15,23 @@ from pydantic import (
     BaseModel,
     Field,
     JsonValue,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     ValidationError,
     model_validator,
 )
 
 from ..errors import BundleError, refusal
-from .cascade import Cascade
-from .fields import FileName, Name, NonNegative, Sha256
+from .cascade import Cascade, Name
 
 FILE_NAME = "manifest.json"
+
+_MARGIN = 1.01  # a grid of 0.6 m in its projection may be 0.6002 m on the ground
+_FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_+.-]*\.onnx$")]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 Lower = Literal["bf16", "int8"]
 """Precisions below fp32."""
@@ -39,7 +44,7 @@ class _Model(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Parity(_Model):
     """How far ONNX Runtime's probabilities lay from torch's when the member was exported."""
 
-    max_abs_difference: NonNegative
+    max_abs_difference: NonNegativeFloat
     patches: PositiveInt
     tolerance: PositiveFloat
 
@@ -53,7 +58,7 @@ class Parity(_Model):
 
 
 class Calibration(_Model):
-    """What a member needs to compute in int8: the range of each convolution's input.
+    """The range of each convolution's input, which a member needs to compute in int8.
 
     `ranges` holds the lowest and the highest value that count, by the tensor's name in the ONNX
     file; `calibrated_on` names the patches that they were measured on.
@@ -79,8 +84,8 @@ class Member(_Model):
     name: Name
     architecture: str
     encoder: str
-    file: FileName
-    sha256: Sha256
+    file: _FileName
+    sha256: _Sha256
     bytes: PositiveInt
     weight: PositiveFloat
     parity: Parity
@@ -128,6 +133,10 @@ class GsdRange(_Model):
             )
         return self
 
+    def knows(self, gsd: float) -> bool:
+        """Tell whether the members were trained at a GSD in metres per pixel, or nearly."""
+        return self.min / _MARGIN <= gsd <= self.max * _MARGIN
+
     def shown(self, gsd: float) -> float:
         """Return the GSD at which members are shown imagery of `gsd` metres per pixel."""
         if self.reference is None:
@@ -143,9 +152,9 @@ class GsdRange(_Model):
 
 
 class PrecisionCost(_Model):
-    """What a precision below fp32 does to the masks of `measured_on`.
+    """The effect of a precision below fp32 on the masks of `measured_on`.
 
-    That of int8 is measured with the members that have no `int8` in bf16, as they are served.
+    For int8, members that have no `int8` computed in bf16, as they are served.
     `dice_micro_change` is micro Dice less that in fp32, `agreement` the share of pixels on which
     the masks of both are the same, `iou` that of the one with the other over all pixels.
     """

@@ -12,6 +12,8 @@ from rasterio.io import DatasetReader
 from ..errors import InvalidOption, UnsupportedImage
 from .choices import Rgb
 
+GREY_NOTICE = "The image is greyscale: its band was used as red, green and blue."
+
 _COLOURS = ("red", "green", "blue")
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _UNSAID = {ColorInterp.gray, ColorInterp.undefined}
@@ -87,8 +89,7 @@ def choose_bands(
         if len(unsaid) == 1:
             placed = source.crs is not None or not source.transform.is_identity
             if eight_bits and (grey or not placed):
-                notice = "The image is greyscale: its band was used as red, green and blue."
-                return unsaid, [notice]
+                return unsaid, [GREY_NOTICE]
             raise UnsupportedImage(
                 f"The {'GeoTIFF' if placed else 'TIFF'} has a single band, of {source.dtypes[0]}: "
                 "the models look at colour. "

@@ -65,27 +65,20 @@ def translate_errors(data: bytes | mmap | None = None) -> Iterator[None]:
         ) from error
 
 
-def check_directories(data: bytes | mmap) -> None:
-    """Reject a TIFF with more than 1,000 directories, before GDAL lists them.
+def check_pages(data: bytes | mmap) -> None:
+    """Refuse a TIFF with more than 1,000 directories, or whose first picture previews another.
+
+    GDAL would list all directories, and the first picture is the one that is read.
+    Source: TIFF 6.0, tags 254 and 255; Adobe TIFF Technical Note 1 (SubIFDs).
 
     Raises:
-        UnsupportedImage: it has more.
+        UnsupportedImage: it is one of these; the message says where the other picture is.
     """
     directories = sum(1 for _ in islice(directory_offsets(data), _MAX_DIRECTORIES + 1))
     if directories > _MAX_DIRECTORIES:
         raise UnsupportedImage(
             f"The TIFF has more than {_MAX_DIRECTORIES} pages. Give one page alone."
         )
-
-
-def check_first_page(data: bytes | mmap) -> None:
-    """Refuse a TIFF whose first picture is a preview of another, as the first is read.
-
-    Source: TIFF 6.0, tags 254 and 255; Adobe TIFF Technical Note 1 (SubIFDs).
-
-    Raises:
-        UnsupportedImage: it is; the message says where the other one is.
-    """
     first, *others = pages(data) or [Page(0, 0, 0, reduced=False)]
     larger = [
         page

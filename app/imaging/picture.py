@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from ..errors import DamagedImage, UploadTooLarge
-from .bands import alpha_notices, palette_notices
+from .bands import GREY_NOTICE, alpha_notices, palette_notices
 from .ifd import orientation
 from .image import Image
 from .jpeg import read_jpeg
@@ -31,7 +31,7 @@ _READERS: dict[Format, type[ImageFile]] = {
     Format.WEBP: WebPImageFile,
 }
 _CONTAINERS = {Format.PNG: read_png, Format.JPEG: read_jpeg}
-# What Pillow raises on files that are at fault.
+# Exceptions that Pillow raises when a file is at fault.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
     *(struct.error, zlib.error),
@@ -103,7 +103,7 @@ def _sample_notices(picture: ImageFile) -> list[str]:
 def _notices(mode: str, stored: Stored) -> list[str]:
     notices = []
     if mode in ("1", "L", "LA"):
-        notices.append("The image is greyscale: its band was used as red, green and blue.")
+        notices.append(GREY_NOTICE)
     if mode == "CMYK":
         notices.append("The image is CMYK: it was converted to RGB without a colour profile.")
     if stored.orientation != 1:

@@ -15,8 +15,7 @@ from rasterio.windows import Window
 from .bands import alpha_notices, band_notices, choose_bands, palette_notices
 from .checks import (
     check_blocks,
-    check_directories,
-    check_first_page,
+    check_pages,
     check_samples,
     is_interleaved,
     translate_errors,
@@ -54,8 +53,7 @@ def decode_raster(data: bytes, wanted: Decoding, *, max_pixels: int, grey: bool 
     Raises:
         DamagedImage, UnsupportedImage, UploadTooLarge: as in `decode_image`.
     """
-    check_directories(data)
-    check_first_page(data)
+    check_pages(data)
     with translate_errors(data), open_in_memory(data, "GTiff") as source:
         check_pixel_count(source.height, source.width, max_pixels)
         check_blocks(source, max(4 * max_pixels, _TILE), _MAX_BLOCKS)
@@ -84,8 +82,7 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
             mmap(file.fileno(), 0, access=ACCESS_READ) as data,
             translate_errors(data),
         ):
-            check_directories(data)
-            check_first_page(data)
+            check_pages(data)
             source = stack.enter_context(open_path(path, "GTiff"))
             check_blocks(source, MAX_BLOCK_SAMPLES, None)
             raster = Raster(source, data, wanted)
@@ -169,8 +166,8 @@ class Raster:
     def correct(self, sharpen: int | None) -> None:
         """Correct unusual light of 8-bit samples, and sharpen, in all rows that are read later.
 
-        As `scaling.correct_light` and `sharpness.sharpen_soft` do with whole images. `sharpen` is
-        in per cent; None: as much as a soft image needs.
+        It does what `scaling.correct_light` and `sharpness.sharpen_soft` do with whole images.
+        `sharpen` is in per cent; None: as much as a soft image needs.
         """
         if self.limits is None:
             samples, step = self._sample()

@@ -19,7 +19,6 @@ from .resampling import Size, seen_size
 from .tta import ORIENTATIONS, Orientation
 from .windows import WindowGrid, plan_windows
 
-_GSD_MARGIN = 1.01  # a grid of 0.6 m in its projection may be 0.6002 m on the ground
 _GSD_DIFFERS = 1.05
 """Ratio of a client's GSD and the file's from which on their areas differ by a tenth."""
 _LEAST_THRESHOLD = float(np.finfo(np.float32).tiny)
@@ -216,7 +215,7 @@ def _gsd_notices(trained: GsdRange, gsd: Gsd | None, of_file: Gsd | None) -> Ite
     if gsd is None:
         return
     mean = math.sqrt(math.prod(gsd))
-    if not trained.min / _GSD_MARGIN <= mean <= trained.max * _GSD_MARGIN:
+    if not trained.knows(mean):
         yield (
             f"The GSD of {mean:.3g} m lies outside the {trained.min:g} to {trained.max:g} m "
             "that the models were trained at: expect a poorer mask."

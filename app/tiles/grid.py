@@ -14,18 +14,16 @@ import pyproj
 from ..bundle.manifest import GsdRange
 from ..errors import NoSuchTile
 from ..imaging.georeference import GeoReference
+from .spec import MAX_ZOOM
 
 TILE = 256
 """Pixels of a tile's side."""
 BLOCK = 2
 """Tiles of a block's side: predicted together, which spares work at their edges."""
 _SIDE = BLOCK * TILE
-_MARGIN = 1.01
-"""A zoom works if its GSD lies outside the range of the models by no more than this factor."""
 _OVERLAP = 0.25
 _BAND = 9
 """Zoom whose tiles share one scale, that of their middle; 40 km high in mid latitudes."""
-MAX_ZOOM = 24
 
 _MERCATOR = morecantile.tms.get("WebMercatorQuad")
 _WKT = pyproj.CRS(3857).to_wkt()
@@ -185,15 +183,10 @@ def pixel_at(longitude: float, latitude: float, zoom: int) -> tuple[int, int]:
     return math.floor((x - west) / metres), math.floor((north - y) / metres)
 
 
-def works(gsd: float, trained: GsdRange) -> bool:
-    """Tell whether the models were trained at a GSD, or nearly."""
-    return trained.min / _MARGIN <= gsd <= trained.max * _MARGIN
-
-
 def working_zooms(latitudes: tuple[float, ...], trained: GsdRange, zooms: range) -> list[int]:
-    """Return those of `zooms` whose GSD `works` at one of these latitudes."""
+    """Return those of `zooms` whose GSD the models know at one of these latitudes."""
     return [
         zoom
         for zoom in zooms
-        if any(works(gsd_at(zoom, latitude), trained) for latitude in latitudes)
+        if any(trained.knows(gsd_at(zoom, latitude)) for latitude in latitudes)
     ]

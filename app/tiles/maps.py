@@ -29,7 +29,6 @@ from .grid import (
     lattice_of,
     pixel_at,
     working_zooms,
-    works,
 )
 from .sources import Cog, Source, Xyz
 from .spec import TileSource
@@ -70,7 +69,7 @@ class Map:
             SourceDown: the source's bounds can't be read.
         """
         west, south, east, north = tile.bounds
-        if tile.z not in self.source.zooms or not works(tile.gsd, trained):
+        if tile.z not in self.source.zooms or not trained.knows(tile.gsd):
             zooms = working_zooms(((south + north) / 2,), trained, self.source.zooms)
             which = f"{zooms[0]} to {zooms[-1]}" if zooms else "none"
             raise InvalidOption(

@@ -20,9 +20,9 @@ from ..imaging.sniff import Format, sniff_file
 from ..imaging.warped import Look, look_of, read_on_grid
 from ..segmentation.stream import Cancelled
 from .cache import Cache
-from .grid import MAX_ZOOM, TILE, WORLD, Area
+from .grid import TILE, WORLD, Area
 from .remote import RemoteFile
-from .spec import TileSource
+from .spec import MAX_ZOOM, TileSource
 from .web import CONNECTIONS, Web
 
 Bounds = tuple[float, float, float, float]

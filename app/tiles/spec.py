@@ -10,6 +10,8 @@ from ..documents import read_json
 from ..errors import InvalidOption
 from ..imaging.choices import MAX_SHARPEN, parse_rescale, parse_rgb
 
+MAX_ZOOM = 24
+
 _HOST = re.compile(r"https?://[^/?#\s{}]+(/|$)")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -25,8 +27,8 @@ class TileSource(BaseModel):
     attribution: str = ""
     bounds: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees; None: all of the GeoTIFF, or of the world."""
-    min_zoom: int = Field(0, ge=0, le=24)
-    max_zoom: int = Field(24, ge=0, le=24)
+    min_zoom: int = Field(0, ge=0, le=MAX_ZOOM)
+    max_zoom: int = Field(MAX_ZOOM, ge=0, le=MAX_ZOOM)
     """Zooms that a template's server has."""
     rgb: str | None = None
     rescale: str | None = None
