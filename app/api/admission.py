@@ -86,7 +86,7 @@ class Place:
         """Account for `size` bytes more of the body.
 
         Raises:
-            QueueFull: there is no memory for them. What was announced has its memory, but only
+            QueueFull: there is no memory for them. The announced length has its memory, but only
                 for `patience` seconds.
         """
         self._received += size

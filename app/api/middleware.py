@@ -22,7 +22,7 @@ _ABSOLUTE = re.compile(rb"https?://(?:[^/@]*@)?([^/@]+)", re.IGNORECASE)
 class RequestLog:
     """Give each request an id, and count and log how it ended.
 
-    One that tells its length twice is the last of its connection.
+    A request that tells its length twice is the last of its connection.
 
     Plain ASGI: Starlette's BaseHTTPMiddleware would put a task and a queue between the endpoint
     and its streamed answers.

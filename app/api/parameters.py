@@ -16,7 +16,7 @@ BatchFormatName = Literal["json", "ndjson", "csv"]
 JOB_TYPES = {name: format.media_type for name, format in FORMATS.items()}
 RESULT_TYPES = {name: JOB_TYPES[name] for name, format in FORMATS.items() if format.write}
 BATCH_TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
-"""Media types by format. Of those that `Accept` prefers equally, the first is chosen."""
+"""Media types by format. Where `Accept` prefers several equally, the first is chosen."""
 
 ANY_BYTES = "application/octet-stream"
 """A media type that takes every format, for clients that can't name theirs."""
@@ -66,7 +66,7 @@ class BatchParameters(BatchOptions):
 def choose_formats(name: str | None, accept: str, media_types: Mapping[str, str]) -> list[str]:
     """Return the format that was named, else those that `Accept` allows, the preferred one first.
 
-    Of those that it prefers equally, the first of `media_types` comes first.
+    Where it prefers several equally, they are in the order of `media_types`.
     Source: RFC 9110, section 12.5.1 (media ranges and weights).
 
     Raises:

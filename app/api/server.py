@@ -53,7 +53,7 @@ _early = Event()
 def hold_reloads() -> None:
     """Keep a SIGHUP until the server has started: it would end the process before that.
 
-    By a handler, as a mask would not hold for the threads that libraries have started by then.
+    It sets a handler, as a mask would not hold in threads that libraries have started before.
     """
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: _early.set())

@@ -1,8 +1,8 @@
 """Traces for OpenTelemetry, where the operator wants them: a span for a request and for each stage.
 
 FastAPI makes the request's own span, and goes on with the trace of a client that sends
-`traceparent`. Where spans go is said by OpenTelemetry's own variables, such as
-`OTEL_EXPORTER_OTLP_ENDPOINT`. Without traces the SDK is not imported, and need not be installed.
+`traceparent`. OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`, say
+where spans go. Without traces the SDK is not imported, and need not be installed.
 """
 
 import time

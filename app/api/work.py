@@ -17,7 +17,7 @@ from .uploads import Upload
 
 @dataclass(frozen=True)
 class Work:
-    """What a client asks of an image, settled before any byte of it is decoded.
+    """A client's wishes for one image, settled before any byte of it is decoded.
 
     `formats` are those that the client accepts, the preferred one first. The result has the first
     that is possible for the image.

@@ -33,7 +33,7 @@ _TILED = {
 
 @dataclass(frozen=True)
 class Profile:
-    """What a file holds besides its pixels, which are uint8.
+    """The parts of a file beside its pixels, which are uint8.
 
     `scales`: the factor from values to their unit, for each band by name.
     `alpha`: one more band, the last, is alpha. `nodata` is that of every band: a TIFF has but one.

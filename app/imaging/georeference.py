@@ -236,7 +236,7 @@ def crs_name(place: GeoReference) -> str | None:
 def corners(place: GeoReference, height: int, width: int) -> list[tuple[float, float]] | None:
     """Return longitude and latitude of the outer corners of an image; None where not known.
 
-    From the first pixel's clockwise: top left, top right, bottom right, bottom left.
+    Clockwise from the first pixel's: top left, top right, bottom right, bottom left.
     """
     if place.gsd(height, width) is None:
         return None

@@ -57,7 +57,7 @@ class Page(NamedTuple):
 def first_directory(tiff: bytes | mmap) -> dict[int, int]:
     """Read the first directory's numbers, those of its tags that hold a single whole one.
 
-    Of a tag that comes twice the first counts, as it does for libtiff.
+    Where a tag comes twice, the first counts, as it does for libtiff.
     """
     start = next(directory_offsets(tiff), None) if tiff[:2] in (b"II", b"MM") else None
     return {} if start is None else _read_directory(tiff, start)

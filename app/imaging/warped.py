@@ -153,7 +153,7 @@ def _warped(
 ) -> WarpedVRT:
     """Open a raster that lies at `place` on another grid.
 
-    One without nodata and without alpha gets alpha.
+    A raster without nodata and without alpha gets alpha.
     """
     paletted = source.colorinterp[0] is ColorInterp.palette
     nodata = source.nodata

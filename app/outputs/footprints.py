@@ -118,8 +118,8 @@ def draw_footprints(
 def _shaped(polygon: shapely.Polygon, drawing: Drawing) -> shapely.Polygon:
     """Simplify and square up, where asked to, as the building stands on the ground.
 
-    Pixels may be longer than they are wide, and right angles are meant on the ground. What would
-    not be a valid polygon stays as it was.
+    Pixels may be longer than they are wide, and right angles are meant on the ground. A polygon
+    that would not be valid stays as it was.
     """
     if not drawing.simplify and drawing.rectify == "none":
         return polygon

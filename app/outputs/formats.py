@@ -181,4 +181,4 @@ FORMATS: dict[str, Format] = {
         ),
     )
 }
-"""By name. Of those with the media type that a client prefers, the first is chosen."""
+"""By name. Where several have the media type that a client prefers, the first is chosen."""

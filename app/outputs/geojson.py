@@ -43,7 +43,7 @@ def _feature(footprint: Footprint, stream: SegmentedStream) -> dict[str, object]
         polygon: Polygon = _rounded(footprint.on_image, decimals=2)
         area = footprint.area
     else:
-        # Rounded to about a centimetre. That is much for a small outline, so it is measured after.
+        # Rounded to about a centimetre, which changes a small area: it is measured after that.
         polygon = _rounded(footprint.on_earth, decimals=7)
         area = area_on_earth(polygon)
     return {

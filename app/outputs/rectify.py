@@ -24,10 +24,10 @@ _TOLERANCES = (3.0, 2.0, 1.5, 1.0, 0.85)
 slanted wall, whose right angles the building does not have."""
 
 _WORTH = 0.005
-"""What a corner must add to the IoU: pixels make many that are not the building's."""
+"""Least gain in IoU for a corner: pixels make many corners that the building does not have."""
 
 _ROUNDING = 1e-9
-"""By how much a share of areas may be off."""
+"""Error that rounding may leave in a share of areas."""
 
 
 def rectify(

@@ -34,7 +34,7 @@ CALLS = 4
 _LONGER, _SHORTER = 10, 300
 """Seconds for which the queue must be long or short before replicas are added or removed."""
 _CHECKED = 2
-"""Seconds between two health checks of a replica. One that has ended is replaced after the next."""
+"""Seconds between two health checks of a replica. An ended one is replaced after the next."""
 
 
 @dataclass(frozen=True)

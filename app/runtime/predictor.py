@@ -90,7 +90,7 @@ class Predictor(ABC):
 
     @property
     def providers_in_use(self) -> list[str]:
-        """What members run on, each once."""
+        """The execution providers of the members, each once."""
         return sorted(set(self.providers.values()))
 
     def close(self) -> None:

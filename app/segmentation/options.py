@@ -1,7 +1,7 @@
 """The options of a client: one model for query parameters, command-line flags and the reference.
 
-`InferenceOptions` decide probabilities, `ResultOptions` what is made of these. Of the latter, masks
-need `MaskOptions` alone, and live tiles `TileOptions`. The other classes join both kinds.
+`InferenceOptions` decide probabilities, `ResultOptions` what is made of these. Masks need
+`MaskOptions` of the latter alone, and live tiles `TileOptions`. The other classes join both kinds.
 """
 
 import argparse
