@@ -4,11 +4,11 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from ..errors import UploadTooLarge
 from ..imaging.decode import decode_image
 from ..imaging.files import open_image, open_named
-from ..imaging.header import tiff_size
 from ..imaging.image import RowSource
 from ..imaging.limits import BYTES_PER_PIXEL
 from ..outputs.formats import FORMATS, Format
@@ -21,47 +21,32 @@ _PROBED = 5
 
 @contextmanager
 def open_source(
-    source: Source, options: Options, max_pixels: int
+    source: Source, options: Options, max_pixels: int, whole: Format | None
 ) -> Iterator[tuple[RowSource, str]]:
     """Open an input. A TIFF or VRT of any size is read a few rows at a time, any other file whole.
 
-    Also yields its fingerprint, by which a resumed run sees that it is still the same.
+    Also yields its fingerprint, by which a resumed run sees that it is still the same. `whole`: the
+    format of a result that is held whole, so that the image may have `max_pixels` at most.
 
     Raises:
         OSError: it can't be read.
-        InputError: it is no image, or damaged.
+        InputError: it is no image, damaged or too large.
     """
     decoding = options.decoding
+    fits = None if whole is None else partial(_check_size, whole, max_pixels)
     if source.is_standard:
         data = sys.stdin.buffer.read()
         image = decode_image(data, max_pixels=max_pixels, **decoding)
         yield image, hashlib.sha256(data).hexdigest()
     elif source.needs_gdal:
-        with open_named(source.for_gdal, max_pixels=max_pixels, **decoding) as opened:
+        with open_named(source.for_gdal, max_pixels=max_pixels, fits=fits, **decoding) as opened:
             yield opened, f"rows of {_digest(opened)}, at {opened.georeference}"
     else:
-        with open_image(source.path, max_pixels=max_pixels, **decoding) as opened:
+        with open_image(source.path, max_pixels=max_pixels, fits=fits, **decoding) as opened:
             yield opened, f"of {source.version}, at {opened.georeference}"
 
 
-def check_header(source: Source, format: Format, max_pixels: int) -> None:
-    """Refuse a file that is too large to be held whole, before it is read.
-
-    Raises:
-        UploadTooLarge: as `check_size`.
-    """
-    if not (source.is_standard or source.needs_gdal):
-        size = tiff_size(source.path)
-        if size is not None:
-            check_size(*size, format, max_pixels)
-
-
-def check_size(height: int, width: int, format: Format, max_pixels: int) -> None:
-    """Refuse a raster that is too large to be held whole.
-
-    Raises:
-        UploadTooLarge: it has more than `max_pixels`.
-    """
+def _check_size(format: Format, max_pixels: int, height: int, width: int) -> None:
     if height * width <= max_pixels:
         return
     streamed = ", ".join(format.name for format in FORMATS.values() if not format.whole)

@@ -24,7 +24,7 @@ from ..segmentation.segmenter import Segmenter, stream
 from ..segmentation.stream import Band, Cancelled, SegmentedStream, never
 from ..terminal import counted, printable, progress_bar
 from .files import STANDARD, Source
-from .inputs import check_header, check_size, open_source
+from .inputs import open_source
 from .resume import partial_folder, partial_run
 
 _AFTER_BANDS = set(ResultOptions.model_fields) - {"threshold"}
@@ -137,12 +137,8 @@ class Run:
         if self.resume and _is_done(source, target):
             self.summary.left += 1
             return (f"{target} is there: it was left as it is.",)
-        whole = self.format.whole or target == STANDARD
-        if whole:
-            check_header(source, self.format, self.max_pixels)
-        with open_source(source, self.options, self.max_pixels) as (image, fingerprint):
-            if whole:
-                check_size(image.height, image.width, self.format, self.max_pixels)
+        whole = _held_whole(self.format, target)
+        with open_source(source, self.options, self.max_pixels, whole) as (image, fingerprint):
             notices = self.format.check(image)
             plan = self.segmenter.plan(
                 image, self.options, buildings=self.format.buildings, notices=notices
@@ -259,9 +255,8 @@ def dry_run(
     failed = 0
     for source, target in targets.items():
         try:
-            with open_source(source, options, max_pixels) as (image, _):
-                if format.whole or target == STANDARD:
-                    check_size(image.height, image.width, format, max_pixels)
+            whole = _held_whole(format, target)
+            with open_source(source, options, max_pixels, whole) as (image, _):
                 format.check(image)
                 gsd = "" if image.gsd is None else f", {image.gsd[0]:.3g} m per pixel"
                 size = f"{image.width} x {image.height} pixels{gsd}"
@@ -274,6 +269,10 @@ def dry_run(
             tell("error", source, message_of(error))
     print(f"{counted(len(targets), 'file')}, {failed} can't be segmented; nothing was written")
     return failed
+
+
+def _held_whole(format: Format, target: Path) -> Format | None:
+    return format if format.whole or target == STANDARD else None
 
 
 def _is_done(source: Source, target: Path) -> bool:

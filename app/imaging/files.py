@@ -16,20 +16,22 @@ import rasterio.shutil
 from rasterio.io import DatasetReader
 
 from ..errors import DamagedImage, UnsupportedFormat
-from .checks import check_blocks, translate_errors
+from .checks import translate_errors
 from .choices import Decoding
 from .decode import decode_image
 from .gdal import GDAL_ERRORS, open_name, open_path
 from .image import RowSource
 from .place import read_place
-from .raster import MAX_BLOCK_SAMPLES, Raster, open_raster
+from .raster import Fits, open_raster, read_rows
 from .sniff import Format, sniff_file
 
 _DRIVERS = {Format.PNG: "PNG", Format.JPEG: "JPEG", Format.WEBP: "WEBP"}
 
 
 @contextmanager
-def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Iterator[RowSource]:
+def open_image(
+    path: Path, *, max_pixels: int, fits: Fits | None = None, **wanted: Unpack[Decoding]
+) -> Iterator[RowSource]:
     """Open a file as rows. A TIFF of any size is read a few rows at a time, any other file whole.
 
     A world file (such as .jgw), .aux.xml and .prj beside it tell its place; a mask (.msk) beside a
@@ -38,10 +40,11 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
     Raises:
         OSError: the file can't be read.
         InputError: as `decode_image`; only other files than TIFFs have a limit of pixels.
+        Exception: any that `fits` raises of a TIFF.
     """
     _check_name(path)
     if (kind := sniff_file(path)) is Format.TIFF:
-        with open_raster(path, **wanted) as raster:
+        with open_raster(path, fits, **wanted) as raster:
             yield raster
         return
     image = decode_image(path.read_bytes(), max_pixels=max_pixels, **wanted)
@@ -53,7 +56,9 @@ def open_image(path: Path, *, max_pixels: int, **wanted: Unpack[Decoding]) -> It
 
 
 @contextmanager
-def open_named(name: str, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Iterator[RowSource]:
+def open_named(
+    name: str, *, max_pixels: int, fits: Fits | None = None, **wanted: Unpack[Decoding]
+) -> Iterator[RowSource]:
     """Open what GDAL has a name for: a TIFF or a VRT of any size as rows, a picture whole.
 
     `gdal.allow_named` comes first. Which page of a TIFF is the picture, and how it is turned, is
@@ -62,6 +67,7 @@ def open_named(name: str, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Ite
     Raises:
         OSError: it can't be opened, or reading fails, now or later.
         InputError: as `decode_image`.
+        Exception: any that `fits` raises of a TIFF or a VRT.
     """
     path = re.split(r"[?#]", name)[0] if name.startswith("/vsi") else name
     vrt = path.lower().endswith(".vrt")
@@ -73,9 +79,7 @@ def open_named(name: str, *, max_pixels: int, **wanted: Unpack[Decoding]) -> Ite
                 source = opened.enter_context(open_name(whole, ["VRT"]))
             if vrt or source.driver == "GTiff":
                 with translate_errors():
-                    check_blocks(source, MAX_BLOCK_SAMPLES, None)
-                    raster = Raster(source, None, wanted)
-                    raster.correct(wanted.get("sharpen"))
+                    raster = read_rows(source, None, wanted, fits)
                 yield raster
                 return
             with tempfile.TemporaryDirectory() as folder:

@@ -5,13 +5,11 @@ find. So a file whose decoder finds more than its header announces is refused.
 """
 
 import struct
-from mmap import ACCESS_READ, mmap
-from pathlib import Path
 
 from ..errors import InputError
 from .ifd import IMAGE_LENGTH, IMAGE_WIDTH, first_directory
 from .jpeg import frame_size
-from .sniff import Format, sniff, sniff_file
+from .sniff import Format, sniff
 
 Size = tuple[int, int]
 """Height and width."""
@@ -27,22 +25,6 @@ def announced_pixels(data: bytes, max_pixels: int) -> int:
     except (InputError, struct.error, KeyError):
         return max_pixels
     return min(height * width, max_pixels)
-
-
-def tiff_size(path: Path) -> Size | None:
-    """Return the size that a TIFF on disk announces; None for any other file.
-
-    Raises:
-        OSError: it can't be read.
-        EmptyUpload, UnsupportedFormat: as `sniff`.
-    """
-    if sniff_file(path) is not Format.TIFF:
-        return None
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        try:
-            return _tiff(data)
-        except (InputError, struct.error, KeyError):
-            return None
 
 
 def _png(data: bytes) -> Size:
@@ -66,7 +48,7 @@ def _webp(data: bytes) -> Size:
     return height, width
 
 
-def _tiff(data: bytes | mmap) -> Size:
+def _tiff(data: bytes) -> Size:
     tags = first_directory(data)
     return tags[IMAGE_LENGTH], tags[IMAGE_WIDTH]
 

@@ -1,6 +1,6 @@
 """Read TIFF and GeoTIFF: whole from memory, or a few rows at a time from a file of any size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -38,9 +38,12 @@ from .scaling import (
 from .sharpness import sharpen_rows, sharpening_for, soft_notice
 
 _MAX_BLOCKS, _TILE = 500_000, 2**20  # a small picture may lie in one tile of so many samples
-MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
+_MAX_BLOCK_SAMPLES = 2**28  # of a file on disk
 _PIXELS = 2**21  # converted at a time, so that no second whole picture stands in memory
 _COLLAR = 0.01  # share of black pixels that hardly is imagery
+
+Fits = Callable[[int, int], None]
+"""Takes height and width of a raster before its rows are read, and raises if it is too large."""
 
 
 def decode_raster(data: bytes, wanted: Decoding, *, max_pixels: int, grey: bool = False) -> Image:
@@ -65,7 +68,9 @@ def decode_raster(data: bytes, wanted: Decoding, *, max_pixels: int, grey: bool 
 
 
 @contextmanager
-def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
+def open_raster(
+    path: Path, fits: Fits | None = None, **wanted: Unpack[Decoding]
+) -> Iterator["Raster"]:
     """Open the first page of a TIFF file of any size, to be read a few rows at a time.
 
     Its pixels, its valid ones, its georeference and its notices are those that `decode_raster`
@@ -75,6 +80,7 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
     Raises:
         OSError: the file can't be read.
         DamagedImage, UnsupportedImage: as in `decode_image`.
+        Exception: any that `fits` raises.
     """
     with ExitStack() as stack:
         with (
@@ -84,10 +90,26 @@ def open_raster(path: Path, **wanted: Unpack[Decoding]) -> Iterator["Raster"]:
         ):
             check_pages(data)
             source = stack.enter_context(open_path(path, "GTiff"))
-            check_blocks(source, MAX_BLOCK_SAMPLES, None)
-            raster = Raster(source, data, wanted)
-            raster.correct(wanted.get("sharpen"))
+            raster = read_rows(source, data, wanted, fits)
         yield raster  # outside of `translate_errors`: the caller's errors are no fault of the file
+
+
+def read_rows(
+    source: DatasetReader, data: bytes | mmap | None, wanted: Decoding, fits: Fits | None
+) -> "Raster":
+    """Return a raster of any size, with its light and its sharpness corrected as it is read.
+
+    Raises:
+        As `Raster`.
+        UnsupportedImage: as `check_blocks`.
+        Exception: any that `fits` raises.
+    """
+    check_blocks(source, _MAX_BLOCK_SAMPLES, None)
+    if fits:
+        fits(source.height, source.width)
+    raster = Raster(source, data, wanted)
+    raster.correct(wanted.get("sharpen"))
+    return raster
 
 
 class Raster:

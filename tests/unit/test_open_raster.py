@@ -238,7 +238,7 @@ class TestRefusals:
     def test_a_block_that_does_not_fit(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(raster, "MAX_BLOCK_SAMPLES", 64 * 32 * 3 - 1)
+        monkeypatch.setattr(raster, "_MAX_BLOCK_SAMPLES", 64 * 32 * 3 - 1)
         path = write(tmp_path, FILES["rgb"])
         with pytest.raises(UnsupportedImage, match="blocks of 64 x 32"), open_raster(path):
             pass

@@ -330,10 +330,8 @@ class TestStreaming:
         monkeypatch.setenv("ROOFTRACE_MAX_PIXELS", "8999")
         assert run("segment", map_file, "-o", tmp_path / "out.tif", "--quiet") == 0
         np.testing.assert_array_equal(mask_of(tmp_path / "out.tif") == 1, toy_mask(PIXELS))
-        # What is held whole is refused by its header.
-        monkeypatch.setattr(
-            "app.commandline.inputs.open_image", lambda path, **_: pytest.fail(f"{path} was read")
-        )
+        # What is held whole is refused before its rows are read.
+        monkeypatch.setattr("app.imaging.raster.Raster", lambda *_: pytest.fail("it was read"))
         for output in (tmp_path / "out.png", "-"):
             assert run("segment", map_file, "-o", output, "--quiet") == 1
             out, err = capsys.readouterr()
