@@ -222,10 +222,10 @@ def load_settings(**overrides: Any) -> Settings:
                 hint = f"did you mean {PREFIX}{meant[0].upper()}?"
             raise SettingsError(f"{variable} is not a setting: {hint}")
     try:
-        return Settings(**{name: of for name, of in overrides.items() if of is not None})
+        return Settings(**{k: value for k, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name, *inside = map(str, first["loc"])
         variable = ".".join([PREFIX + name.upper(), *inside])
-        came = "…" if name == "database" else first["input"]  # it has a password
-        raise SettingsError(refusal(variable, {**first, "input": came})) from error
+        shown = "…" if name == "database" else first["input"]  # it has a password
+        raise SettingsError(refusal(variable, {**first, "input": shown})) from error

@@ -15,7 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from ..jobs.records import Kept
+from ..jobs.records import KeptStatus
 from .problems import STATUS
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -82,7 +82,7 @@ class Metrics:
             "Jobs that are kept, by status; of all processes that share them",
             ("status",),
         )
-        self.jobs = {status: jobs.labels(status) for status in get_args(Kept)}
+        self.jobs = {status: jobs.labels(status) for status in get_args(KeptStatus)}
         self.job_bytes = gauge(
             "rooftrace_job_bytes",
             "Bytes on disk of the jobs that are kept; of a running job, the most that it may need",

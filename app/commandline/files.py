@@ -94,7 +94,7 @@ class Source:
         return "stdin" if self.is_standard else Path(name).stem
 
 
-def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
+def expand(inputs: Sequence[str], output: str) -> list[Source]:
     """Return the inputs that are named, once each.
 
     Patterns such as `**/*.tif` are looked up, and folders searched with all that lies below them,
@@ -114,8 +114,8 @@ def expand(inputs: Sequence[str], output: str = "-") -> list[Source]:
                     f"{name} has a scheme that is not read: use {known} or a /vsi name"
                 )
         elif glob.has_magic(name) and not Path(name).exists():
-            # Path.glob takes no absolute pattern. Of a file that links show twice, the way that is
-            # shortest comes first.
+            # Path.glob takes no absolute pattern. Where links lead to a file twice, the shortest
+            # path comes first.
             found = glob.glob(name, recursive=True)  # noqa: PTH207
             found.sort(key=lambda path: (path.count("/"), path))
             if not found:

@@ -16,7 +16,7 @@ from ..settings import Settings
 from .finding import Finding
 
 _PATCHES = 4
-"""Of the built-in image, two by two."""
+"""Patches of the built-in image, two by two."""
 
 
 def files(settings: Settings) -> Iterator[Finding]:

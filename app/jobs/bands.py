@@ -26,7 +26,7 @@ from .blobs import Blobs
 
 _ENDING = ".band"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, zlib.error)
-"""What reading a file raises that is gone or damaged."""
+"""Errors of reading a file that is gone or damaged."""
 _LEVEL = 1  # 6 takes three times as long, and leaves 2 % less
 
 

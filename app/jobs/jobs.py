@@ -47,7 +47,7 @@ class Jobs:
         retention: float,
         models: Callable[[], Segmenter],
         memory: Memory,
-        ended: Callable[[str], None] = lambda outcome: None,
+        ended: Callable[[str], None],
     ) -> None:
         """Keep jobs in `place`, in `budget` bytes, for `retention` seconds after their end.
 
@@ -89,7 +89,7 @@ class Jobs:
         self._is_open = False
 
     def add(self, job: Job, data: bytes, pixels: int) -> Job:
-        """Keep a new job and its upload, of so many pixels, and have it worked on.
+        """Keep a new job and its upload, an image of so many pixels, and begin its work.
 
         Raises:
             StorageFull: no room for it.

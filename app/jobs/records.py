@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 
 Open = Literal["accepted", "running"]
 Finished = Literal["successful", "failed"]
-Kept = Literal[Open, Finished]
-Status = Literal[Kept, "dismissed"]
+KeptStatus = Literal[Open, Finished]
+Status = Literal[KeptStatus, "dismissed"]
 
 FINISHED: tuple[Finished, ...] = get_args(Finished)
 

@@ -58,8 +58,7 @@ class Kept:
             data = self.blobs.read(self.job.file(UPLOAD))
         except OSError as error:
             raise self._lost(error) from error
-        # Jobs of earlier versions have no checksum.
-        if self.job.image.get("crc32") not in (None, zlib.crc32(data)):
+        if self.job.image["crc32"] != zlib.crc32(data):
             raise self._lost("its upload has another checksum")
         return data
 

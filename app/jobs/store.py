@@ -74,7 +74,7 @@ _IS_OPEN = _JOBS.c.status.in_(get_args(Open))
 _AT_ONCE = 500
 """Names in one query."""
 _LONGEST_LEASE = 120.0
-"""Seconds: twice as long as any lease. One with more left is from before a clock went back."""
+"""Seconds, twice as long as any lease. A lease with more left was made before a clock went back."""
 _PATIENCE = 5
 """Seconds after which a PostgreSQL that does not answer is away."""
 _BUSY_MS = 10_000

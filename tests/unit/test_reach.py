@@ -132,7 +132,7 @@ class TestNetwork:
         with pytest.raises(
             InvalidOption, match=rf"^{name} has a scheme that is not read: use http://"
         ):
-            expand([name])
+            expand([name], "-")
 
     def test_a_raster_and_a_picture(self, bundle: Path, tmp_path: Path, served: str) -> None:
         write_map(tmp_path / "web" / "map.tif")
@@ -310,6 +310,6 @@ class TestShell:
 def test_two_of_a_folder_never_share_a_target(tmp_path: Path) -> None:
     for name in ("a/x.png", "b/x.png"):
         write_picture(tmp_path / name)
-    sources = expand([str(tmp_path)])
+    sources = expand([str(tmp_path)], "-")
     targets = plan_targets(sources, "out", FORMATS["png"])
     assert sorted(map(str, targets.values())) == ["out/a/x.png", "out/b/x.png"]

@@ -137,9 +137,9 @@ class TestFiles:
         assert names(["odd[1].tif", "none.tif"]) == ["odd[1].tif", "none.tif"]
         assert names([str(tmp_path / "?.tif")]) == [f"{tmp_path}/a.tif", f"{tmp_path}/b.tif"]
         with pytest.raises(InvalidOption, match=r"\*\.png matches no file"):
-            expand(["*.png"])
+            expand(["*.png"], "-")
         with pytest.raises(InvalidOption, match="- is standard input"):
-            expand(["-", "a.tif"])
+            expand(["-", "a.tif"], "-")
 
     @pytest.mark.parametrize(
         ("output", "named", "format"),
