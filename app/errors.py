@@ -16,6 +16,14 @@ class RooftraceError(Exception):
     """Base of every error that Rooftrace raises on purpose."""
 
 
+class PassingError(RooftraceError):
+    """Base of errors that pass: the same request may succeed after `seconds`."""
+
+    def __init__(self, message: str, seconds: float = 2.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class InputError(RooftraceError):
     """The client's input is at fault."""
 
@@ -88,15 +96,6 @@ class KeyRefused(InputError):
     """A key came that is not one of the operator's."""
 
 
-class RateExceeded(InputError):
-    """This client sends more requests than the operator allows."""
-
-    def __init__(self, message: str, seconds: float = 1.0) -> None:
-        """Carry `seconds`, after which the client may send again."""
-        super().__init__(message)
-        self.seconds = seconds
-
-
 class OverloadError(RooftraceError):
     """The request is valid, but the service has no room or time for it."""
 
@@ -125,13 +124,12 @@ class DeadlineExceeded(OverloadError):
     """The request's deadline passed before its result was ready."""
 
 
-class SourceDown(OverloadError):
-    """The imagery of a map can't be read at the moment."""
+class RateExceeded(PassingError, InputError):
+    """This client sends more requests than the operator allows."""
 
-    def __init__(self, message: str, seconds: float = 2.0) -> None:
-        """Carry `seconds`, after which the service asks for the imagery again."""
-        super().__init__(message)
-        self.seconds = seconds
+
+class SourceDown(PassingError, OverloadError):
+    """The imagery of a map can't be read at the moment."""
 
 
 class ClientGone(OverloadError):

@@ -145,7 +145,7 @@ def install(app: FastAPI) -> None:
 
 async def _domain_error(request: Request, error: Exception) -> Response:
     headers = {}
-    if isinstance(error, errors.RateExceeded | errors.SourceDown):
+    if isinstance(error, errors.PassingError):
         headers["Retry-After"] = str(max(1, math.ceil(error.seconds)))
     if isinstance(error, errors.SourceDown | errors.NoSuchTile):
         headers["Cache-Control"] = "no-store"  # the next moment it may be otherwise
