@@ -221,6 +221,11 @@ class GeoReference:
         return max(0.5, min(reach, height / 2, width / 2))
 
 
+def mean_gsd(gsd: Gsd) -> float:
+    """Return the GSD of square pixels of the same area, in metres per pixel."""
+    return math.sqrt(math.prod(gsd))
+
+
 def crs_name(place: GeoReference) -> str | None:
     """Return the name of a coordinate reference system, its code where it has one."""
     if place.crs is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..bundle.manifest import Manifest
 from ..errors import ImpossibleOutput, InvalidOption, NoSuchJob
-from ..imaging.georeference import corners, crs_name
+from ..imaging.georeference import corners, crs_name, mean_gsd
 from ..imaging.image import Image
 from ..outputs.formats import FORMATS, Format
 from ..segmentation.options import Options, ResultOptions
@@ -123,7 +123,7 @@ def describe(image: Image, filename: str, data: bytes) -> dict[str, object]:
         "filename": filename,
         "width": image.width,
         "height": image.height,
-        "gsd": None if image.gsd is None else (image.gsd[0] * image.gsd[1]) ** 0.5,
+        "gsd": None if image.gsd is None else mean_gsd(image.gsd),
         "crs": None if place is None else crs_name(place),
         "corners": None if place is None else corners(place, image.height, image.width),
         "formats": {name: _why_not(format, image) for name, format in FORMATS.items()},

@@ -1,8 +1,7 @@
 """How a result came about: the same words in every format that can carry them."""
 
-import math
-
 from .. import __version__
+from ..imaging.georeference import mean_gsd
 from ..segmentation.plan import Plan
 
 _SOFTWARE = f"rooftrace {__version__}"
@@ -24,14 +23,13 @@ def provenance(plan: Plan) -> dict[str, object]:
         "weights": _weights(plan),
         "combine": plan.combine,
         "min_confidence": plan.min_confidence,
-        "gsd": _gsd(plan),
+        "gsd": None if plan.gsd is None else mean_gsd(plan.gsd),
         "cascade": _cascade(plan),
     }
 
 
 def tags(plan: Plan) -> dict[str, str]:
     """Return the same as text, for the metadata of an image file."""
-    gsd = _gsd(plan)
     return {
         "Software": _SOFTWARE,
         "rooftrace_model": plan.model,
@@ -39,7 +37,7 @@ def tags(plan: Plan) -> dict[str, str]:
         "rooftrace_weights": ", ".join(f"{name} {w:g}" for name, w in _weights(plan).items()),
         "rooftrace_combine": plan.combine,
         "rooftrace_min_confidence": f"{plan.min_confidence:g}",
-        "rooftrace_gsd": "unknown" if gsd is None else f"{gsd:.6g} m",
+        "rooftrace_gsd": f"{mean_gsd(plan.gsd):.6g} m" if plan.gsd else "unknown",
         "rooftrace_cascade": _cascade(plan) or "off",
     }
 
@@ -50,7 +48,3 @@ def _weights(plan: Plan) -> dict[str, float]:
 
 def _cascade(plan: Plan) -> str | None:
     return ", ".join(plan.cascade.members) if plan.cascade else None
-
-
-def _gsd(plan: Plan) -> float | None:
-    return math.sqrt(math.prod(plan.gsd)) if plan.gsd else None

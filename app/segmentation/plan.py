@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..bundle.cascade import CascadeRule
 from ..bundle.manifest import GsdRange, Manifest
 from ..errors import InvalidOption
-from ..imaging.georeference import Gsd
+from ..imaging.georeference import Gsd, mean_gsd
 from ..imaging.image import RowSource
 from .cascade import CascadeCount
 from .options import Combine, Options, PixelOrder, RasterBand, Rectify
@@ -196,7 +196,7 @@ def _scale(trained: GsdRange, gsd: Gsd | None, options: Options) -> tuple[float,
     """Return how many pixels the members see per pixel of the image, down and across."""
     if gsd is None or options.resample == "off" or trained.reference is None:
         return 1.0, 1.0
-    shown = trained.shown(math.sqrt(math.prod(gsd)))
+    shown = trained.shown(mean_gsd(gsd))
     return gsd[0] / shown, gsd[1] / shown
 
 
@@ -214,13 +214,13 @@ def _areas(
 def _gsd_notices(trained: GsdRange, gsd: Gsd | None, of_file: Gsd | None) -> Iterator[str]:
     if gsd is None:
         return
-    mean = math.sqrt(math.prod(gsd))
+    mean = mean_gsd(gsd)
     if not trained.knows(mean):
         yield (
             f"The GSD of {mean:.3g} m lies outside the {trained.min:g} to {trained.max:g} m "
             "that the models were trained at: expect a poorer mask."
         )
-    own = math.sqrt(math.prod(of_file or gsd))
+    own = mean_gsd(of_file or gsd)
     if not 1 / _GSD_DIFFERS <= mean / own <= _GSD_DIFFERS:
         yield (
             f"gsd={mean:.3g} was used, but the georeference says {own:.3g} m per pixel: min_area, "
