@@ -68,12 +68,14 @@ docs: $(VENV)/.dev-$(DEVICE)
 
 train: $(VENV)/.dev-$(DEVICE)
 	for run in $(RUNS); do \
-	  $(TRAIN_ENV) $(BIN)/python -m training train training/configs/$$run.toml --resume || exit; \
+	  $(TRAIN_ENV) $(BIN)/python -m training train training/configs/$$run.toml --resume $(TRAIN) \
+	    || exit; \
 	done
 	$(BIN)/python -m training average runs/unet_scratch/best.ckpt runs/unet/last.ckpt \
 	  --out runs/unet/mean.ckpt
 	$(BIN)/python -m training export $(MEMBERS) --out runs/bundle \
-	  --validation ../shared/data/val ../shared/data/val_abroad --negatives ../shared/data/negatives
+	  --validation ../shared/data/val ../shared/data/val_abroad \
+	  --negatives ../shared/data/negatives --enlarge-from 0.3
 
 bench: $(VENV)/.bench-$(DEVICE)
 	$(BIN)/python -m benchmarks
