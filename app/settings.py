@@ -204,6 +204,12 @@ class Settings(BaseSettings):
     log_level: LogLevel = "info"
     """least severe kind of log line that is written"""
 
+    @property
+    def address(self) -> str:
+        """Return host and port as a URL has them: an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and `.env`; `overrides` go before both; None is none.

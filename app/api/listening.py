@@ -39,7 +39,7 @@ def address_refused(settings: Settings, error: OSError) -> StartupError:
     """Say why an address can't be listened on, and what to do."""
     reason = (error.strerror or str(error)).lower()
     return StartupError(
-        f"can't listen on {settings.host}:{settings.port} ({reason}): "
+        f"can't listen on {settings.address} ({reason}): "
         "choose another --port or --host, or stop what listens there; `rooftrace doctor` looks at "
         "the port"
     )

@@ -15,7 +15,7 @@ from ..scale.finish import finish, save_files
 from ..scale.outcome import Crew, Outcome
 from ..scale.sources import File, list_bucket, list_catalogue
 from ..scale.tiles import Tile, lay_out, with_neighbours
-from ..scale.work import Record, Work, made_of, margin_of, read_record
+from ..scale.work import BulkWork, Record, made_of, margin_of, read_record
 from ..segmentation.options import Options
 from ..segmentation.plan import Plan
 from ..segmentation.segmenter import Segmenter
@@ -55,7 +55,7 @@ class Bulk:
         """
         manifest = load_manifest(self.settings.bundle)
         Plan.check(manifest, self.options)
-        work = Work(
+        work = BulkWork(
             self.options,
             self.settings.max_pixels,
             (self.dest / _WORK).resolve(),
@@ -68,7 +68,7 @@ class Bulk:
             self._run(files, work, manifest)
         return len(self.failed)
 
-    def _run(self, files: Sequence[File], work: Work, manifest: Manifest) -> None:
+    def _run(self, files: Sequence[File], work: BulkWork, manifest: Manifest) -> None:
         began = perf_counter()
         tiles = lay_out(self._probed(files, work))
         reference, patch = manifest.gsd.reference, manifest.patch_size
@@ -96,7 +96,7 @@ class Bulk:
                 summary += f" and {counted(buildings, 'building')}"
             print(summary, file=sys.stderr)
 
-    def _probed(self, files: Sequence[File], work: Work) -> list[Tile]:
+    def _probed(self, files: Sequence[File], work: BulkWork) -> list[Tile]:
         """Return the files as tiles, and note the errors of those that can't be read."""
         tiles, found = [], self.crew.probe(files, work)
         # Closed whatever happens, so that a message that ends the run has a line of its own.
@@ -110,7 +110,9 @@ class Bulk:
                     self._fail(outcome)
         return tiles
 
-    def _segmented(self, todo: Sequence[tuple[Tile, list[Tile]]], work: Work) -> dict[str, Record]:
+    def _segmented(
+        self, todo: Sequence[tuple[Tile, list[Tile]]], work: BulkWork
+    ) -> dict[str, Record]:
         """Segment tiles, and show how many km² are done, how fast, and what is left."""
         records: dict[str, Record] = {}
         if not todo:

@@ -152,7 +152,7 @@ def try_folder(name: str, folder: Path) -> Finding:
 
 def port(settings: Settings) -> Iterator[Finding]:
     """Check that the port is free, or that Rooftrace listens there."""
-    address = f"{settings.host}:{settings.port}"
+    address = settings.address
     try:
         with bound(settings):
             pass

@@ -16,7 +16,7 @@ from ..memory import Memory
 from ..segmentation.segmenter import Segmenter
 from .blobs import Blobs
 from .records import Job, is_id
-from .runner import LEASE, LEAST, Stopped, Work, failure
+from .runner import LEASE, LEAST, JobWork, Stopped, failure
 from .store import JobTable
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Crew:
         try:
             if self._stopping.is_set():
                 raise Stopped
-            Work(
+            JobWork(
                 job=job,
                 worker=self.name,
                 table=self.table,

@@ -74,7 +74,7 @@ def check_width(plan: Plan, memory: Memory) -> None:
 
 
 @dataclass
-class Work:
+class JobWork:
     """One job's work, from its upload to its last band."""
 
     job: Job

@@ -16,7 +16,7 @@ import shapely
 from ..outputs.earth import to_earth
 from ..outputs.partitions import KEY
 from .tiles import Tile
-from .work import Record, Work, described
+from .work import BulkWork, Record, described
 
 if TYPE_CHECKING:
     import pystac
@@ -25,7 +25,7 @@ _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
 def save_collection(
-    dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], work: Work, buildings: int
+    dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], work: BulkWork, buildings: int
 ) -> None:
     """Write `collection.json`, and one item for each tile in `items/`.
 
@@ -65,7 +65,7 @@ def save_collection(
     collection.save(pystac.CatalogType.SELF_CONTAINED)
 
 
-def _item(tile: Tile, record: Record, work: Work) -> "pystac.Item":
+def _item(tile: Tile, record: Record, work: BulkWork) -> "pystac.Item":
     """Describe a tile's mask. Its time is that of the imagery if known, else of segmentation."""
     import pystac
 

@@ -18,12 +18,12 @@ from ..segmentation.seams import is_building, join_parts
 from ..segmentation.stream import Building
 from .catalogue import save_collection
 from .tiles import Tile, grid_of
-from .work import BUILDINGS, ERASED, Record, Work, described, read_parts, runs_of
+from .work import BUILDINGS, ERASED, BulkWork, Record, described, read_parts, runs_of
 
 _ACROSS = "across.parquet"
 
 
-def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], work: Work) -> int:
+def finish(dest: Path, tiles: Sequence[Tile], records: Mapping[str, Record], work: BulkWork) -> int:
     """Write `buildings/` and the collection of the tiles with a record; return the buildings.
 
     Raises:
@@ -80,7 +80,7 @@ def save_files(
 
 
 def _across(
-    tiles: Sequence[Tile], records: Mapping[str, Record], work: Work
+    tiles: Sequence[Tile], records: Mapping[str, Record], work: BulkWork
 ) -> Iterator[tuple[Footprint, list[str]]]:
     """Yield the buildings on seams of one grid, and erase the others from the tiles' masks."""
     parts: list[Building] = []
@@ -109,7 +109,9 @@ def _across(
         _erase(tile, parts[own[tile.id]], erased[tile.id], work)
 
 
-def _erase(tile: Tile, parts: Sequence[Building], erased: Sequence[Building], work: Work) -> None:
+def _erase(
+    tile: Tile, parts: Sequence[Building], erased: Sequence[Building], work: BulkWork
+) -> None:
     """Have a tile's mask show the parts of buildings, and no others.
 
     Erased parts are noted beside the record: with a further neighbour, they may be a building.

@@ -17,7 +17,7 @@ from .cluster import on_cluster  # before ray, which reads its environment as it
 from .outcome import Crew, Outcome, attempt
 from .sources import File
 from .tiles import Tile
-from .work import Record, Work, probe, segment_tile
+from .work import BulkWork, Record, probe, segment_tile
 
 # isort: split
 import ray
@@ -53,7 +53,7 @@ class OnRay(Crew):
     def __exit__(self, *_: object) -> None:
         self._exits.close()
 
-    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome[Tile]]:
+    def probe(self, files: Sequence[File], work: BulkWork) -> Iterator[Outcome[Tile]]:
         """Look at the size and the place of each file."""
 
         def look(row: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class OnRay(Crew):
     def segment(
         self,
         tiles: Sequence[tuple[Tile, list[Tile]]],
-        work: Work,
+        work: BulkWork,
         load: Callable[[], Segmenter],
     ) -> Iterator[Outcome[Record]]:
         """Segment tiles beside their neighbours, and yield each outcome as soon as it is known.
@@ -92,7 +92,7 @@ class OnRay(Crew):
 class _Worker:
     """A process with the models, which lives for many files."""
 
-    def __init__(self, work: Work, load: Callable[[], Segmenter]) -> None:
+    def __init__(self, work: BulkWork, load: Callable[[], Segmenter]) -> None:
         work.begin()
         self._work = work
         self._segmenter = load()

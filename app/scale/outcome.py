@@ -9,7 +9,7 @@ from ..errors import message_of
 from ..segmentation.segmenter import Segmenter
 from .sources import File
 from .tiles import Tile
-from .work import Record, Work, probe, segment_tile
+from .work import BulkWork, Record, probe, segment_tile
 
 _Result = TypeVar("_Result")
 
@@ -29,14 +29,14 @@ class Crew(AbstractContextManager["Crew"]):
     def __exit__(self, *_: object) -> None:
         """Nothing was opened."""
 
-    def probe(self, files: Sequence[File], work: Work) -> Iterator[Outcome[Tile]]:
+    def probe(self, files: Sequence[File], work: BulkWork) -> Iterator[Outcome[Tile]]:
         """Look at the size and the place of each file."""
         return (attempt(file.name, probe, file, work) for file in files)
 
     def segment(
         self,
         tiles: Sequence[tuple[Tile, list[Tile]]],
-        work: Work,
+        work: BulkWork,
         load: Callable[[], Segmenter],
     ) -> Iterator[Outcome[Record]]:
         """Segment tiles beside their neighbours, and yield each outcome as soon as it is known."""

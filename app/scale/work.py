@@ -41,7 +41,7 @@ _LEAST_MARGIN = 0.25
 
 
 @dataclass(frozen=True)
-class Work:
+class BulkWork:
     """The decisions that hold for all tiles.
 
     `folder` has the results other than masks, in a folder for each tile, and `masks` the masks. All
@@ -102,12 +102,12 @@ class Record:
     rectify: Rectify
 
 
-def probe(file: File, work: Work) -> Tile:
+def probe(file: File, work: BulkWork) -> Tile:
     """Read a file's size and place.
 
     Raises:
         ImpossibleOutput: it has no place on a map.
-        OSError, InputError: as `Work.open`.
+        OSError, InputError: as `BulkWork.open`.
     """
     with work.open(file) as image:
         if image.georeference is None:
@@ -152,7 +152,7 @@ def made_of(tile: Tile, neighbours: Sequence[Tile], options: Options, model: str
     }
 
 
-def read_record(work: Work, tile: str) -> Record | None:
+def read_record(work: BulkWork, tile: str) -> Record | None:
     """Return the record of a tile; None where no complete one is kept."""
     try:
         kept = json.loads((work.folder / tile / _RECORD).read_text())
@@ -163,7 +163,7 @@ def read_record(work: Work, tile: str) -> Record | None:
 
 
 def segment_tile(
-    tile: Tile, neighbours: Sequence[Tile], work: Work, segmenter: Segmenter
+    tile: Tile, neighbours: Sequence[Tile], work: BulkWork, segmenter: Segmenter
 ) -> Record:
     """Segment a tile with its margin; write its mask, its buildings, its parts and, last, a record.
 
@@ -185,7 +185,7 @@ def _segment(
     tile: Tile,
     near: Sequence[Tile],
     neighbours: Sequence[Tile],
-    work: Work,
+    work: BulkWork,
     segmenter: Segmenter,
     notices: tuple[str, ...],
 ) -> Record:
@@ -265,7 +265,7 @@ def runs_of(buildings: Iterable[Building]) -> NDArray[np.int32]:
     return np.concatenate([np.zeros((0, 3), np.int32), *(building.runs for building in buildings)])
 
 
-def read_parts(work: Work, tile: str) -> tuple[list[Building], list[float]]:
+def read_parts(work: BulkWork, tile: str) -> tuple[list[Building], list[float]]:
     """Return the buildings of a tile that are on a seam, in its own pixels, and their areas."""
     with (work.folder / tile / _PARTS).open("rb") as file, np.load(file) as kept:
         runs = np.split(kept["runs"], np.cumsum(kept["lengths"])[:-1])

@@ -28,9 +28,11 @@ def test_runs_come_after_those_that_they_need(commands: str) -> None:
     runs = loop[1].split()
     for n, run in enumerate(runs):
         config = load_config(ROOT / "training" / "configs" / f"{run}.toml")
-        for needed in (config.network.weights, *config.teacher.checkpoints):
+        taught_by = [str(path) for path in config.teacher.checkpoints]
+        for needed in [config.network.weights, *taught_by]:
             if needed != "none":
-                assert Path(needed).parts[:2] in [("runs", earlier) for earlier in runs[:n]], run
+                assert Path(needed).parent.parent.name == "runs"
+                assert Path(needed).parent.name in runs[:n], f"{run} needs {needed} before it"
 
 
 def test_the_members_are_those_of_the_shipped_bundle(commands: str) -> None:

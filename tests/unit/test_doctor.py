@@ -318,6 +318,7 @@ class TestMachine:
                 free = False  # such as a machine without IPv6
             [found] = machine.port(every)
         assert (found.state == "ok") == free
+        assert f"[::]:{every.port}" in found.found
 
     def test_an_address_of_another_machine(self, toy_bundle: Path) -> None:
         [found] = machine.port(settings_of(toy_bundle, host="203.0.113.5"))
