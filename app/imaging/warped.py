@@ -24,7 +24,7 @@ from .raster import Raster
 _OVERVIEW = 2048
 """Longest side, in pixels, of the overview by which a raster's light is judged."""
 _SAMPLES = 9
-"""Places along a raster at which it is seen in which turn about the earth they lie."""
+"""Points of a raster, from west to east, that show how far it lies beyond the antimeridian."""
 _VERTICAL = 1e-9
 """Degrees of longitude by which a vertical line may miss a meridian."""
 _ASTRAY = 5.0
@@ -36,8 +36,8 @@ between two datums GDAL may choose another transformation than pyproj."""
 class Look:
     """How a raster's samples become 8-bit RGB, the same for all of it, and where it lies.
 
-    `limits` are None where 8-bit samples stay as they are. GDAL finds the raster at `places`, one
-    for each turn about the earth that it reaches into. `bounds` are west, south, east and north in
+    `limits` are None where 8-bit samples stay as they are. GDAL finds the raster at `places`: more
+    than one where it goes on beyond the antimeridian. `bounds` are west, south, east and north in
     degrees, from -180 to 180; west exceeds east where the raster crosses the antimeridian.
     """
 
@@ -123,10 +123,11 @@ def _box(source: DatasetReader, place: GeoReference) -> tuple[float, float, floa
 
 
 def _turned(source: DatasetReader, place: GeoReference) -> tuple[GeoReference, ...]:
-    """Return the place of a raster once for each turn about the earth that it reaches into.
+    """Return the places at which GDAL finds the parts of a raster.
 
-    Where meridians are vertical, as in degrees and in Web Mercator, x may go on beyond a turn. GDAL
-    looks for places where PROJ puts longitudes from -180 to 180, and nowhere else.
+    Where meridians are vertical, as in degrees and in Web Mercator, a raster may go on beyond the
+    antimeridian. GDAL looks where PROJ puts longitudes from -180 to 180, and nowhere else. So the
+    part beyond has a place of its own, moved by a whole turn about the earth.
     """
     west, south, east, north = _box(source, place)
     inside = (east - west) / source.width / 2
