@@ -160,7 +160,7 @@ def _stems(path: str) -> Iterator[str]:
 
 
 def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
-    """Yield the files of a folder and below it; each folder once, though links lead in circles."""
+    """Yield the files in a folder and below it. No folder comes twice, whatever links do."""
     passed = {left_out, folder.resolve()}
 
     def is_new(path: Path) -> bool:

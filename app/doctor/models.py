@@ -16,7 +16,7 @@ from ..settings import Settings
 from .finding import Finding
 
 _PATCHES = 4
-"""Patches of the built-in image, two by two."""
+"""Patches that the built-in image has: two rows of two."""
 
 
 def files(settings: Settings) -> Iterator[Finding]:

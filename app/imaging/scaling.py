@@ -21,9 +21,9 @@ _PERCENTILES = (2, 98)
 _BECOME = (20, 205)
 """Means of the percentiles over the tiles that the shipped networks were trained on."""
 _FLAT = (16, 128)
-"""An 8-bit image is flat if the percentiles of a band lie at least the first apart, as less has
-nothing to bring out, and those of the darkest and the brightest band less than the second, as in
-one training tile in 100."""
+"""An 8-bit image is flat if both hold. The percentiles of one band lie at least the first apart:
+with less, there is nothing to bring out. From the darkest band's to the brightest's it is less than
+the second, as in one training tile in 100."""
 _RED_TO_BLUE, _GREEN_TO_BOTH = (0.8, 1.5), (0.85, 1.2)
 """The 98th percentile of red over blue's, and green's over the mean of both, without a cast. Of 98
 training tiles in 100 they are 0.9 to 1.4 and 0.93 to 1.05."""

@@ -160,7 +160,7 @@ class SegmentedStream:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The plan's, and one where no pixel is valid; complete with the last band."""
+        """The plan's, and one if no pixel is valid; right only after the last band."""
         return (*self.plan.notices, *(() if self.valid_pixels else (_NOTHING_VALID,)))
 
     @property

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Cache:
-    """Values by key. Old ones are dropped, and without room those least recently used."""
+    """Values by key. Old values are dropped; if room is needed, so are the least recently used."""
 
     def __init__(self, size: int, seconds: float) -> None:
         """Keep `size` bytes, each value for `seconds`."""

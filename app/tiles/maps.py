@@ -93,7 +93,7 @@ class Map:
         return lon - 360 if lon > 180 else lon, (south + north) / 2
 
     def read_middle(self, zoom: int, cancelled: Cancelled) -> Image:
-        """Read the imagery in the middle of the source, at a zoom.
+        """Read imagery from the middle of the source at one zoom.
 
         Raises:
             SourceDown: it can't be read.
