@@ -75,7 +75,7 @@ train: $(VENV)/.dev-$(DEVICE)
 	  --out runs/unet/mean.ckpt
 	$(BIN)/python -m training export $(MEMBERS) --out runs/bundle \
 	  --validation ../shared/data/val ../shared/data/val_abroad \
-	  --negatives ../shared/data/negatives --enlarge-from 0.3
+	  --negatives ../shared/data/negatives
 
 bench: $(VENV)/.bench-$(DEVICE)
 	$(BIN)/python -m benchmarks

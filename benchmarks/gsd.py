@@ -6,8 +6,8 @@ between the two is the agreement. Beside it stand the agreement on the coarse gr
 building if at least two of the four of the fine mask are, and both masks' micro Dice with the label
 on the fine grid.
 
-What GSD the members see follows from `gsd` in the bundle's manifest, as it is served; `--range` and
-`--enlarge-from` show what would be with other figures there.
+What GSD the members see follows from `gsd` in the bundle's manifest, as it is served; `--range`
+shows what would be with other figures there.
 """
 
 import argparse
@@ -106,7 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar=("MIN", "REFERENCE"),
         help="the finest and the coarsest GSD that the members see; may come more than once",
     )
-    parser.add_argument("--enlarge-from", type=float, nargs="+", default=[], metavar="GSD")
     args = parser.parse_args(arguments)
     tiles = take([t for folder in args.data for t in list_tiles(folder)], args.gsd, args.most)
     if not tiles:
@@ -116,10 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{served.version}, {segmenter.predictor.choice}; {len(tiles)} tiles")
         print(f"{'members see':22} {'source':10}" + "".join(f"{n:>14}" for n in Agreement._fields))
         other = [GsdRange(min=m, max=max(r, served.gsd.max), reference=r) for m, r in args.range]
-        other += [
-            GsdRange.model_validate(served.gsd.model_dump() | {"enlarge_from": start})
-            for start in args.enlarge_from
-        ]
         for seen in (served.gsd, *other):
             segmenter.manifest = served.model_copy(update={"gsd": seen})
             what = " and ".join(f"{seen.shown(gsd):.3g}" for gsd in (args.gsd, 2 * args.gsd)) + " m"

@@ -86,7 +86,6 @@ def _export(args: argparse.Namespace) -> None:
         negatives=args.negatives,
         calibration=list(dict.fromkeys(trained_on)),
         gsd=tuple(args.gsd),
-        enlarge_from=args.enlarge_from,
         sources=data_sources([one.config for one in trained]),
         notes=args.note,
         progress=not args.quiet,
@@ -105,7 +104,6 @@ def _fit(args: argparse.Namespace) -> None:
         validation=args.data,
         add=add,
         sources=data_sources([one.config for one in add]),
-        enlarge_from=args.enlarge_from,
         negatives=args.negatives,
         calibration=args.calibration,
         notes=args.note,
@@ -298,12 +296,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("MIN", "MAX"),
         help="metres per pixel that the networks were trained at (default: 0.2 1.2)",
     )
-    command.add_argument(
-        "--enlarge-from",
-        type=float,
-        metavar="GSD",
-        help="enlarge imagery that is coarser than this; default: than the members' data.gsd",
-    )
 
     command = add(
         _fit,
@@ -330,12 +322,6 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
         metavar="CHECKPOINT",
         help="networks that join the bundle, one of a member's name in its place",
-    )
-    command.add_argument(
-        "--enlarge-from",
-        type=float,
-        metavar="GSD",
-        help="as in export; default: the bundle's own",
     )
 
     command = add(_submit, "make the competition's submission CSV", quiet, scored)
@@ -425,7 +411,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name, None)
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    for name in ("at_gsd", "gsd", "enlarge_from"):
+    for name in ("at_gsd", "gsd"):
         values = getattr(args, name, None)
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, float) and not 0 < value < float("inf"):

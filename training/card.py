@@ -237,10 +237,8 @@ def _commands(
     tail = "".join(f" {quote(str(path))}" for path in validation)
     empty = " --negatives" * bool(negatives) + "".join(f" {quote(str(p))}" for p in negatives)
     gsd = f" --gsd {manifest.gsd.min:g} {manifest.gsd.max:g}"
-    enlarged = manifest.gsd.enlarge_from
-    enlarge = "" if enlarged is None else f" --enlarge-from {enlarged:g}"
     lines.append(
-        f"python -m training export {first} --out models/{exported}{gsd}{enlarge}"
+        f"python -m training export {first} --out models/{exported}{gsd}"
         + (f" --validation{tail}{empty}" if validation else "")
     )
     if manifest.refitted_from:
@@ -249,9 +247,7 @@ def _commands(
         added = "".join(f" {checkpoints[name]}" for name in manifest.joined)
         add = f" --add{added}" if added else ""
         out = f"--out models/{manifest.name}"
-        lines.append(
-            f"python -m training fit models/{exported}{tail}{add}{empty}{int8}{enlarge} {out}"
-        )
+        lines.append(f"python -m training fit models/{exported}{tail}{add}{empty}{int8} {out}")
     if validation:
         lines.append(f"python -m training evaluate models/{manifest.name}{tail}")
     return "```\n" + "\n".join(lines) + "\n```"

@@ -92,7 +92,6 @@ def export(
     negatives: Sequence[Path] = (),
     calibration: Sequence[Path] = (),
     gsd: tuple[float, float] = (0.2, 1.2),
-    enlarge_from: float | None = None,
     sources: tuple[DataSource, ...] = (),
     notes: Sequence[str] = (),
     progress: bool = False,
@@ -103,8 +102,8 @@ def export(
     is scored there; without, members weigh the same and the threshold is 0.5. With `negatives` too,
     false buildings are counted on those of their tiles that are `empty` and that no network trained
     on. With `calibration` too, tiles of the training, members compute in int8 where that is worth
-    it. `gsd` is the range in metres per pixel that the networks were trained at, `enlarge_from` as
-    `GsdRange` has it. `notes` go into the card as they are.
+    it. `gsd` is the range in metres per pixel that the networks were trained at. `notes` go into
+    the card as they are.
 
     Raises:
         FileExistsError: `out` exists.
@@ -124,7 +123,6 @@ def export(
                 min=gsd[0],
                 max=gsd[1],
                 reference=_reference_gsd(trained),
-                enlarge_from=enlarge_from,
             ),
             sources=sources,
             evaluation=None,
@@ -150,7 +148,6 @@ def refit(
     *,
     validation: Sequence[Path],
     add: Sequence[Trained] = (),
-    enlarge_from: float | None = None,
     negatives: Sequence[Path] = (),
     calibration: Sequence[Path] = (),
     sources: tuple[DataSource, ...] = (),
@@ -160,7 +157,7 @@ def refit(
     """Write a copy of `bundle` to `out`, with everything that is fitted fitted to other tiles.
 
     The networks of `add` join its members, one of a member's name in that member's place; `sources`
-    describe their training data. `enlarge_from` is as in `export`; None keeps the bundle's own.
+    describe their training data.
     `negatives` and `calibration` are as in `export`; without the latter, members keep the ranges
     that they have.
 
@@ -171,9 +168,6 @@ def refit(
     """
     manifest = load_manifest(bundle)
     verify_files(bundle, manifest)
-    gsd = manifest.gsd.model_dump()
-    if enlarge_from is not None:
-        gsd["enlarge_from"] = enlarge_from
     with _staged(out) as folder:
         for member in manifest.members:
             shutil.copyfile(bundle / member.file, folder / member.file)
@@ -181,7 +175,6 @@ def refit(
             update={
                 "name": out.name,
                 "created": _now(),
-                "gsd": GsdRange.model_validate(gsd),
                 "refitted_from": manifest.refitted_from or manifest.name,
                 "git_commit": git_commit(),
             }

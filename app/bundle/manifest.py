@@ -109,15 +109,12 @@ class GsdRange(_Model):
     """The GSD that the members were trained at, in metres per pixel.
 
     With a `reference`, members are shown imagery of known GSD at a GSD from `min` to `reference`:
-    coarser imagery is enlarged, finer shrunk. None if they are shown every image as it is. With
-    `enlarge_from`, a finer GSD than `reference`, imagery is enlarged from there on: the coarser it
-    is, the more, up to `reference` at `max`.
+    coarser imagery is enlarged, finer shrunk. None if they are shown every image as it is.
     """
 
     min: PositiveFloat
     max: PositiveFloat
     reference: PositiveFloat | None = None
-    enlarge_from: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -125,12 +122,6 @@ class GsdRange(_Model):
             raise ValueError(f"min {self.min} exceeds max {self.max}")
         if self.reference is not None and not self.min <= self.reference <= self.max:
             raise ValueError(f"reference {self.reference} lies outside {self.min} to {self.max}")
-        if self.enlarge_from is not None and not (
-            self.reference is not None and self.min <= self.enlarge_from <= self.reference
-        ):
-            raise ValueError(
-                f"enlarge_from {self.enlarge_from} lies outside {self.min} to {self.reference}"
-            )
         return self
 
     def knows(self, gsd: float) -> bool:
@@ -143,12 +134,7 @@ class GsdRange(_Model):
             return gsd
         if gsd >= self.max:  # enlarged more than in training, it would cost more and show no more
             return self.reference * (gsd / self.max)
-        start = self.enlarge_from or self.reference
-        if gsd <= start:
-            return max(gsd, self.min)
-        # A straight line in logarithms, since it is factors that matter.
-        share = math.log(gsd / start) / math.log(self.max / start)
-        return start * math.pow(self.reference / start, share)
+        return max(self.min, min(gsd, self.reference))
 
 
 class PrecisionCost(_Model):

@@ -53,7 +53,6 @@ def bundle(tiny: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     out = folder / "pair"
     arguments = [str(checkpoint), str(folder / "untrained.ckpt"), "--out", str(out), "--quiet"]
     options = ["--validation", str(tiny.parent / "val"), "--gsd", "0.3", "0.9"]
-    options += ["--enlarge-from", "0.4"]
     notes = ["--note", "Trained by a test.", "--note", "In seconds."]
     assert main(["export", *arguments, *options, *notes]) == 0
     return out
@@ -155,13 +154,13 @@ def test_a_bundle_is_fitted_anew(
     (empty.parent / "SOURCES.csv").write_text("name,labels\na_1,empty\n")
 
     data = [str(tmp_path / "other"), "--out", str(out), "--note", "Inside out.", "--quiet"]
-    data += ["--enlarge-from", "0.45", "--negatives", str(empty)]
+    data += ["--negatives", str(empty)]
     assert main(["fit", str(bundle), *data]) == 0
 
     again = load_manifest(out)
     verify_files(out, again)
     assert again.name == "again"
-    assert again.gsd == manifest.gsd.model_copy(update={"enlarge_from": 0.45})
+    assert again.gsd == manifest.gsd
     others = tally_sources(segmenter, list_tiles(tmp_path / "other"), Options(cascade="off"))
     expected = fit(list(others.values()))
     assert again.threshold.value == expected.threshold
@@ -173,8 +172,8 @@ def test_a_bundle_is_fitted_anew(
     assert "- Inside out." in card
     assert "export runs/tiny/best.ckpt runs/untrained/untrained.ckpt --out models/pair " in card
     assert (
-        f"training fit models/pair {tmp_path / 'other'} --negatives {empty} --enlarge-from 0.45 "
-        "--out models/again" in card
+        f"training fit models/pair {tmp_path / 'other'} --negatives {empty} --out models/again"
+        in card
     )
     assert again.evaluation is not None
     assert again.evaluation.negatives is not None
@@ -321,8 +320,7 @@ def test_fit_prefers_the_trained_member(manifest: Manifest) -> None:
 
 def test_manifest_says_how_the_bundle_came_to_be(tiny: Path, manifest: Manifest) -> None:
     assert manifest.name == "pair"
-    seen = {"min": 0.3, "max": 0.9, "reference": 0.5, "enlarge_from": 0.4}
-    assert manifest.gsd.model_dump() == seen
+    assert manifest.gsd.model_dump() == {"min": 0.3, "max": 0.9, "reference": 0.5}
     assert manifest.patch_size == PATCH_SIZE
     assert manifest.training["tiny"] == load_config(tiny, ['data.validation=["val"]']).model_dump(
         mode="json"
@@ -412,7 +410,7 @@ def test_card_tells_what_the_manifest_holds(bundle: Path, manifest: Manifest) ->
         "| scene | 4 | 0.3; 0.4; 0.5; not stated | CC0-1.0; not stated |",
         "GSD from 0.3 to 0.9 m",
         "- Trained by a test.\n- In seconds.",
-        "--gsd 0.3 0.9 --enlarge-from 0.4 --validation",
+        "--gsd 0.3 0.9 --validation",
         f"torch {torch.__version__}",
     ):
         assert fact in card

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from app.bundle.manifest import GsdRange, load_manifest
@@ -80,14 +79,6 @@ def test_a_written_bundle_loads_and_verifies(bundle: Path) -> None:
         pytest.param(lambda m: m["gsd"].update(min=0), "gsd.min", id="GSD 0"),
         pytest.param(
             lambda m: m["gsd"].update(reference=0.7), "0.7 lies outside 0.3 to 0.6", id="reference"
-        ),
-        *(
-            pytest.param(
-                lambda m, start=start: m["gsd"].update(enlarge_from=start),
-                f"enlarge_from {start} lies outside 0.3 to 0.4",
-                id=f"enlarge_from {start}",
-            )
-            for start in (0.29, 0.5)
         ),
         pytest.param(
             lambda m: m["members"][0].update(int8={"ranges": {}, "calibrated_on": "val"}),
@@ -253,27 +244,16 @@ def test_the_toy_describes_itself_truly() -> None:
 class TestShown:
     """Which GSD members see of imagery that was taken at another."""
 
-    @pytest.mark.parametrize("enlarge_from", [None, 0.3])
-    def test_outside_of_what_is_enlarged(self, enlarge_from: float | None) -> None:
-        seen = GsdRange(min=0.2, max=1.2, reference=0.5, enlarge_from=enlarge_from)
-        for gsd, shown in ((0.1, 0.2), (0.2, 0.2), (0.25, 0.25), (0.3, 0.3), (1.2, 0.5)):
-            assert seen.shown(gsd) == shown
-        assert seen.shown(2.4) == pytest.approx(1.0)
-
-    def test_coarser_than_the_reference_is_enlarged_to_it(self) -> None:
+    def test_finer_is_shrunk_and_coarser_enlarged(self) -> None:
         seen = GsdRange(min=0.2, max=1.2, reference=0.5)
-        assert [seen.shown(gsd) for gsd in (0.4, 0.5, 0.51, 0.6, 1.0)] == [0.4, 0.5, 0.5, 0.5, 0.5]
+        for gsd, shown in ((0.1, 0.2), (0.2, 0.2), (0.25, 0.25), (0.5, 0.5), (0.51, 0.5)):
+            assert seen.shown(gsd) == shown
+        assert seen.shown(1.2) == 0.5
         assert GsdRange(min=0.2, max=1.2).shown(3.0) == 3.0
 
-    def test_enlarged_the_more_the_coarser(self) -> None:
-        seen = GsdRange(min=0.2, max=1.2, reference=0.5, enlarge_from=0.3)
-        # Half of the way from 0.3 to 1.2 m, in factors, is half of the way from 0.3 to 0.5 m.
-        assert seen.shown(0.6) == pytest.approx((0.3 * 0.5) ** 0.5)
-        gsds = np.geomspace(0.3, 1.2, 50)
-        factors = [gsd / seen.shown(gsd) for gsd in gsds]
-        assert factors == sorted(factors)
-        assert np.all(np.diff([seen.shown(gsd) for gsd in gsds]) > 0)
+    def test_coarser_than_in_training_is_enlarged_no_further(self) -> None:
+        assert GsdRange(min=0.2, max=1.2, reference=0.5).shown(2.4) == pytest.approx(1.0)
 
     def test_one_gsd_for_all(self) -> None:
-        seen = GsdRange(min=0.4, max=0.4, reference=0.4, enlarge_from=0.4)
+        seen = GsdRange(min=0.4, max=0.4, reference=0.4)
         assert seen.shown(0.3) == seen.shown(0.4) == 0.4

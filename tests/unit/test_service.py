@@ -64,7 +64,7 @@ def test_models(client: TestClient, toy_bundle: Path) -> None:
         "min_confidence": 0.0,
         "chosen_by": "nobody: a toy",
     }
-    assert answer["gsd"] == {"min": 0.3, "max": 0.6, "reference": 0.4, "enlarge_from": None}
+    assert answer["gsd"] == {"min": 0.3, "max": 0.6, "reference": 0.4}
     assert answer["patch_size"] == 224
     assert {m["name"]: m["weight"] for m in answer["members"]} == TOY_WEIGHTS
     for member, described in zip(answer["members"], manifest.members, strict=True):
