@@ -166,8 +166,11 @@ class Raster:
             by = "as asked"
             if rescale is None:
                 samples, _ = self._sample()
-                self.limits, by = percentile_limits(list(samples.T)), f"by which {RULE}"
-                black = float(np.mean(~samples.any(axis=1))) if samples.size else 0.0
+                # A collar of zeros tells nothing of the light, and would darken or veil the rest.
+                lit = samples[samples.any(axis=1)]
+                of = lit if len(lit) else samples
+                self.limits, by = percentile_limits(list(of.T)), f"by which {RULE}"
+                black = 1 - len(lit) / len(samples) if len(samples) else 0.0
                 if black > _COLLAR:
                     notices.append(
                         f"{black:.0%} of the TIFF's pixels are 0 in every band and count as "

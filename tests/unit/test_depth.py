@@ -135,6 +135,19 @@ def test_limits_come_from_valid_pixels_alone() -> None:
     assert_close(image.pixels, expected(bands, percentiles(bands[:, 50:])))
 
 
+def test_black_pixels_tell_nothing_of_the_light() -> None:
+    """They are imagery, though: nothing says that they are a collar."""
+    bands = samples("uint16")
+    bands[:, :40] = 0
+    image = decode(tiff(bands, photometric="rgb"))
+    assert image.valid is None
+    assert_close(image.pixels, expected(bands, percentiles(bands[:, 40:])))
+
+    black = decode(tiff(np.zeros((3, 8, 9), np.uint16), photometric="rgb"))
+    assert black.valid is None
+    assert np.ptp(black.pixels) == 0
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 @pytest.mark.parametrize("nodata", [None, -7])
 def test_alpha_counts_at_every_depth_and_beside_nodata(dtype: str, nodata: int | None) -> None:
@@ -367,8 +380,8 @@ class TestRealFiles:
             "The TIFF does not name its bands: the first three were used as RGB.",
             "17% of the TIFF's pixels are 0 in every band and count as imagery: if they are a "
             "collar, say so with gdal_edit.py -a_nodata 0.",
-            "The TIFF's uint16 samples were scaled to 8 bits with rescale=-100.865,1185.16,"
-            "-122.486,1439.22,-82.0541,964.135, by which the 2nd and 98th percentile of each band "
+            "The TIFF's uint16 samples were scaled to 8 bits with rescale=47.9503,1196.08,"
+            "175.189,1435.03,182.432,941.919, by which the 2nd and 98th percentile of each band "
             "become 20 and 205.",
         )
 
