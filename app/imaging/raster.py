@@ -166,7 +166,7 @@ class Raster:
             by = "as asked"
             if rescale is None:
                 samples, _ = self._sample()
-                # A collar of zeros tells nothing of the light, and would darken or veil the rest.
+                # A collar of zeros tells nothing of the light, and would veil the rest.
                 lit = samples[samples.any(axis=1)]
                 of = lit if len(lit) else samples
                 self.limits, by = percentile_limits(list(of.T)), f"by which {RULE}"

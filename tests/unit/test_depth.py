@@ -136,7 +136,7 @@ def test_limits_come_from_valid_pixels_alone() -> None:
 
 
 def test_black_pixels_tell_nothing_of_the_light() -> None:
-    """They are imagery, though: nothing says that they are a collar."""
+    """They are valid pixels all the same: no nodata value says that they are a collar."""
     bands = samples("uint16")
     bands[:, :40] = 0
     image = decode(tiff(bands, photometric="rgb"))
