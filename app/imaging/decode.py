@@ -19,8 +19,9 @@ lies on them.
 | - little contrast         | the 2nd percentile of the darkest band becomes 20, and the 98th   |
 |                           | of the brightest 205                                              |
 | - both                    | as uint16; for all three, a notice tells the limits               |
-| uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205,     |
-|                           | without pixels of 0 in every band; a notice tells the limits      |
+| uint16, int16 or float32  | (TIFF) each band's 2nd and 98th percentile become 20 and 205; a   |
+|                           | notice tells the limits                                           |
+| pixels of 0 in all bands  | imagery, from which no light is judged                            |
 | a soft image              | sharpened, and a notice tells by how many per cent                |
 | frames, pages             | the first, and a notice; `UnsupportedImage` where it is a preview |
 | TIFF bands                | red, green and blue by their colour interpretation; else by their |

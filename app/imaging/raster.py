@@ -34,6 +34,7 @@ from .scaling import (
     percentile_limits,
     sampling_step,
     to_8_bits,
+    without_black,
 )
 from .sharpness import sharpen_rows, sharpening_for, soft_notice
 
@@ -166,8 +167,7 @@ class Raster:
             by = "as asked"
             if rescale is None:
                 samples, _ = self._sample()
-                # A collar of zeros tells nothing of the light, and would veil the rest.
-                lit = samples[samples.any(axis=1)]
+                lit = without_black(samples)
                 of = lit if len(lit) else samples
                 self.limits, by = percentile_limits(list(of.T)), f"by which {RULE}"
                 black = 1 - len(lit) / len(samples) if len(samples) else 0.0

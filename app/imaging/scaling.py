@@ -56,16 +56,27 @@ def percentile_limits(bands: Sequence[NDArray[Any]]) -> Limits:
     return red, green, blue
 
 
+def without_black(samples: NDArray[Any]) -> NDArray[Any]:
+    """Return the pixels (n, bands) that are not 0 in every band.
+
+    Black pixels mostly are a collar, which tells nothing of the light.
+    """
+    lit = np.logical_or.reduce(samples.T)
+    return samples if lit.all() else samples[lit]
+
+
 def light_limits(samples: NDArray[np.uint8], step: int) -> tuple[Limits, str] | None:
     """Return limits that correct the light of an 8-bit image, and a notice; None if it is usual.
 
-    `samples` is (n, 1 or 3): each valid pixel of every `step`-th row and column. Where there is a
-    cast, bands are multiplied so that their 98th percentiles become the mean of these. Where the
-    image is flat, its contrast is stretched, by as much in all bands, which keeps colours. Where it
-    has a cast and is flat, each band is stretched for itself, as samples of more bits are.
+    `samples` is (n, 1 or 3): each valid pixel of every `step`-th row and column. Black ones do not
+    count. Where there is a cast, bands are multiplied so that their 98th percentiles become the
+    mean of these. Where the image is flat, its contrast is stretched, by as much in all bands,
+    which keeps colours. Where it has a cast and is flat, each band is stretched for itself, as
+    samples of more bits are.
 
     Source for casts: White Patch Retinex of a high percentile, as MATLAB's `illumwhite` has it.
     """
+    samples = without_black(samples)
     if len(samples) * step**2 < _SCENE:
         return None
     # By histograms: numpy.percentile would sort, a hundredth of a request at 512².

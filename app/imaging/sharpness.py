@@ -39,9 +39,10 @@ def sharpening_for(image: RowSource) -> int:
     """Return the per cent of sharpening that an image calls for: 0 unless it is soft.
 
     It measures the mean squared difference of adjacent pixels over that of pixels two apart, along
-    some 64 rows, where all of them are valid. Blur lowers this ratio; contrast does not change it,
-    and the scene hardly does. The curve from the ratio to per cents was fitted to Gaussian blurs of
-    1 to 2 pixels (docs/experiments.md, "Other light, air and cameras").
+    some 64 rows, where all of them are valid and none is black: a collar's edge is always sharp.
+    Blur lowers this ratio; contrast does not change it, and the scene hardly does. The curve from
+    the ratio to per cents was fitted to Gaussian blurs of 1 to 2 pixels (docs/experiments.md,
+    "Other light, air and cameras").
     """
     near = far = 0.0
     compared = 0
@@ -49,9 +50,10 @@ def sharpening_for(image: RowSource) -> int:
     for row in range(0, image.height, step):
         grey = image.read_pixels(row, row + 1)[0].sum(axis=1, dtype=np.int32)
         valid = image.read_valid(row, row + 1)
+        counts = grey > 0 if valid is None else valid[0] & (grey > 0)
         near_by, far_off = np.diff(grey)[:-1], grey[2:] - grey[:-2]
-        if valid is not None:
-            whole = valid[0, :-2] & valid[0, 1:-1] & valid[0, 2:]
+        if not counts.all():
+            whole = counts[:-2] & counts[1:-1] & counts[2:]
             near_by, far_off = near_by[whole], far_off[whole]
         near += float(np.square(near_by, dtype=np.float64).sum())
         far += float(np.square(far_off, dtype=np.float64).sum())

@@ -315,9 +315,31 @@ def test_contrast_is_that_of_valid_pixels_of_the_whole_image() -> None:
     assert image.valid is not None
     assert np.percentile(image.pixels[300:], (2, 98)) == pytest.approx((20, 205), abs=2)
     assert image.notices
-    assert decode(tiff(bands, photometric="rgb")).notices == ()  # then black is imagery
     bands[:, 600:] = 0
     assert decode(tiff(bands, nodata=0, photometric="rgb")).notices == ()  # 300 × 800 valid pixels
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_black_is_no_contrast_and_no_cast(kind: str) -> None:
+    """No nodata value says that it is a collar: it is taken for imagery, and judged as none."""
+
+    def light(pixels: NDArray[np.uint8]) -> Image:
+        pixels = np.pad(pixels, ((100, 0), (0, 0), (0, 0)))
+        bands = np.moveaxis(pixels, 2, 0)
+        return decode(encoded(pixels) if kind == "PNG" else tiff(bands, photometric="rgb"))
+
+    image = light(flat(500, 500, 90))
+    assert image.valid is None
+    assert (image.pixels[:100] == 0).all()
+    assert np.percentile(image.pixels[100:], (2, 98)) == pytest.approx((20, 205), abs=2)
+    (notice,) = image.notices
+    assert "has little contrast" in notice
+
+    lights = np.random.default_rng(8).integers(1, 101, (500, 500, 3))
+    lights[::40] = 200  # 26 in 1,000 pixels; counted with the collar, less than 22
+    lights[1::10, :, :2] = 200
+    assert light(lights.astype(np.uint8)).notices == ()
+    assert light(flat(490, 500, 90)).notices == ()  # too few pixels to judge
 
 
 def test_a_label_is_never_stretched() -> None:

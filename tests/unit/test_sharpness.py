@@ -100,6 +100,15 @@ def test_only_valid_pixels_are_judged() -> None:
     assert sharpening_for(Image(noise, valid)) == sharpening_for(Image(pixels, valid)) > 200
 
 
+def test_the_edge_of_a_black_collar_makes_no_image_sharper() -> None:
+    pixels = blurred(np.maximum(USUAL, 60), 1.5).copy()
+    collar = np.abs(np.arange(300)[:, None] - np.arange(320) + 10) > 200  # of a turned scene
+    soft = sharpening_for(Image(pixels, ~collar))
+    assert soft > 200
+    pixels[collar] = 0
+    assert sharpening_for(Image(pixels)) == soft
+
+
 @pytest.mark.parametrize("height", [1, 6, 20, 21, 22, 70])
 def test_strips_are_sharpened_as_the_whole(height: int) -> None:
     pixels = RNG.integers(0, 256, (height, 50_000, 3), np.uint8)  # some 20 rows at a time
