@@ -192,10 +192,11 @@ def _scores(evaluation: Evaluation | None) -> str:
         "share of buildings among pixels of that probability. No GSD was told. Weights and "
         "threshold were chosen on these same images, so the scores are a little too good.\n\n"
         f"{_table(('', *evaluation.ensemble), cells)}\n\n{negatives}"
-        "The ensemble's `dice_micro` at other thresholds (probabilities rounded to 1/255):\n\n"
+        "The ensemble's `dice_micro` at other thresholds, with each source counted alike, all "
+        "members asked, no minimum confidence, and probabilities rounded to 1/255:\n\n"
         f"{_table(('threshold', 'dice_micro'), curve)}\n\n"
-        "The ensemble's `dice_micro` on each source, with weights and threshold fitted to the "
-        "other sources alone:\n\n"
+        "The ensemble's `dice_micro` on each source, asked in the same way, with weights and "
+        "threshold fitted to the other sources alone:\n\n"
         f"{_table(('source', 'dice_micro'), unseen)}"
     )
 

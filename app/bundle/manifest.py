@@ -174,8 +174,9 @@ class Evaluation(_Model):
     """Scores on labelled tiles on one day: of the ensemble, of each member, and by source.
 
     `splits` has the ensemble's on each of several splits, such as home and abroad.
-    `threshold_curve` is the ensemble's micro Dice at other thresholds, by threshold; `held_out` the
-    micro Dice on each source with weights and threshold fitted to the other sources. `negatives`
+    `threshold_curve` is the ensemble's micro Dice at other thresholds, by threshold, with each
+    source counted alike; `held_out` that on each source with weights and threshold fitted to the
+    other sources. In both, all members are asked, and a building needs no confidence. `negatives`
     are counted where they were named.
     """
 

@@ -3,8 +3,9 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from app.bundle.manifest import Evaluation, Manifest, load_manifest
+from app.bundle.manifest import Evaluation, Manifest, Negatives, load_manifest
 from app.settings import Settings
+from training.metrics import FEW_PIXELS
 
 _COLUMNS = {
     "dice_micro": "micro Dice",
@@ -19,38 +20,50 @@ _COLUMNS = {
     "calibration_error": "calibration error",
 }
 _SHORT = (
-    "dice_micro", "iou_micro", "precision_micro", "recall_micro", "object_f1",
-    "empty_false_positives",
+    "dice_micro", "precision_micro", "recall_micro", "object_f1", "boundary_f1",
+    "calibration_error", "empty_false_positives",
 )  # fmt: skip
 
 
 def row() -> str:
-    """Return the scores of the README: a row for each split."""
-    header = ["bundle", *(_COLUMNS[key] for key in _SHORT[:-1]), "empty patches with a building"]
+    """Return the scores of the README: a row for each split, and for each member alone."""
+    header = ["", *(_COLUMNS[key] for key in _SHORT[:-1]), "empty patches with a building"]
     _, evaluation = _shipped()
-    return _row(header, "`{}` on {}", _measured_on(evaluation))
+    unbuilt = _unbuilt(evaluation)
+    negatives = (
+        f"On {unbuilt.found} of {unbuilt.tiles} hard negatives, tiles\nof car parks, runways and "
+        f"fields, a building of {FEW_PIXELS} pixels or more is found (in fp32)."
+    )
+    rows = ("`{}` on both", "`{}` on {}", "`{}` alone, on both")
+    return _row(header, rows, f"{_measured_on(evaluation)} {negatives}")
 
 
 def korean_row() -> str:
     """Return the same for the Korean README."""
-    header = ["번들", "micro Dice", "micro IoU", "정밀도", "재현율", "객체 F1"]
+    header = ["", "micro Dice", "정밀도", "재현율", "객체 F1", "경계 F1", "보정 오차"]
     header.append("건물이 검출된 빈 패치")
     _, evaluation = _shipped()
+    unbuilt = _unbuilt(evaluation)
     measured = (
         f"{evaluation.date}에 타일 {evaluation.images}장({evaluation.split})으로 측정했습니다. "
-        "가중치와 임계값도\n이 타일에 맞추었으므로, 점수는 실제보다 조금 높습니다."
+        "가중치와 임계값도\n이 타일에 맞추었으므로, 점수는 실제보다 조금 높습니다. "
+        f"주차장·활주로·밭처럼 건물이 없는 어려운 타일 {unbuilt.tiles}장\n"
+        f"가운데 {unbuilt.found}장에서 {FEW_PIXELS}픽셀 이상의 건물이 검출되었습니다(fp32)."
     )
-    return _row(header, "`{}`, {}", measured)
+    return _row(header, ("`{}`, 전체", "`{}`, {}", "`{}` 단독, 전체"), measured)
 
 
-def _row(header: Sequence[str], name: str, measured: str) -> str:
-    """Return the table of the READMEs, and the sentence below it."""
+def _row(header: Sequence[str], rows: tuple[str, str, str], measured: str) -> str:
+    """Return the table of the READMEs, and the sentence below it.
+
+    `rows` names the ensemble on all tiles, the ensemble on one split, and a member on all tiles.
+    """
     manifest, evaluation = _shipped()
-    splits = evaluation.splits or {evaluation.split: evaluation.ensemble}
-    cells = [
-        [name.format(manifest.name, split), *(_cell(scores, key) for key in _SHORT)]
-        for split, scores in splits.items()
-    ]
+    of_all, of_split, of_member = rows
+    scored = {of_all.format(manifest.name): evaluation.ensemble}
+    scored |= {of_split.format(manifest.name, k): v for k, v in evaluation.splits.items()}
+    scored |= {of_member.format(name): v for name, v in evaluation.members.items()}
+    cells = [[name, *(_cell(scores, key) for key in _SHORT)] for name, scores in scored.items()]
     return f"{_table(header, cells)}\n\n{measured}"
 
 
@@ -104,6 +117,11 @@ def _shipped() -> tuple[Manifest, Evaluation]:
     manifest = load_manifest(Settings(_env_file=None).bundle)
     assert manifest.evaluation is not None, "a bundle that is shipped was scored"
     return manifest, manifest.evaluation
+
+
+def _unbuilt(evaluation: Evaluation) -> Negatives:
+    assert evaluation.negatives is not None, "a bundle that is shipped saw hard negatives"
+    return evaluation.negatives
 
 
 def _measured_on(evaluation: Evaluation) -> str:
