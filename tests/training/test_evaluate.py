@@ -401,9 +401,11 @@ def test_a_tile_that_a_condition_makes_flat_is_stretched_as_a_file_would_be(
     """Half of 250 is 0.49 of the light, and where it is all there is, 205 / 255."""
     label = np.zeros((500, 500), np.uint8)
     label[100:200, 50:300] = 255
-    for part, pixels in (("images", np.dstack([label * 0, label * 0, label])), ("masks", label)):
+    image = np.full((500, 500, 3), 4, np.uint8)  # from black, no light is judged
+    image[label > 0, 2] = 250
+    for part, pixels in (("images", image), ("masks", label)):
         (tmp_path / part).mkdir()
-        cv2.imwrite(str(tmp_path / part / "one.png"), np.minimum(pixels, 250))
+        cv2.imwrite(str(tmp_path / part / "one.png"), pixels)
     tiles = list_tiles(tmp_path)
 
     def recall(threshold: float) -> float:
