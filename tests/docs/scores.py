@@ -26,7 +26,7 @@ _SHORT = (
 
 
 def row() -> str:
-    """Return the scores of the README: a row for each split, and for each member alone."""
+    """Return the scores of the README: all members on each split, then each member alone."""
     header = ["", *(_COLUMNS[key] for key in _SHORT[:-1]), "empty patches with a building"]
     _, evaluation = _shipped()
     unbuilt = _unbuilt(evaluation)

@@ -136,7 +136,7 @@ def test_limits_come_from_valid_pixels_alone() -> None:
 
 
 def test_black_pixels_tell_nothing_of_the_light() -> None:
-    """They are valid pixels all the same: no nodata value says that they are a collar."""
+    """No nodata value marks them, so they stay valid."""
     bands = samples("uint16")
     bands[:, :40] = 0
     image = decode(tiff(bands, photometric="rgb"))
@@ -321,7 +321,7 @@ def test_contrast_is_that_of_valid_pixels_of_the_whole_image() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_black_is_no_contrast_and_no_cast(kind: str) -> None:
-    """No nodata value says that it is a collar: it is taken for imagery, and judged as none."""
+    """No nodata value marks it, so it stays imagery. The light is judged by the other pixels."""
 
     def light(pixels: NDArray[np.uint8]) -> Image:
         pixels = np.pad(pixels, ((100, 0), (0, 0), (0, 0)))
