@@ -20,51 +20,50 @@ _COLUMNS = {
     "calibration_error": "calibration error",
 }
 _SHORT = (
-    "dice_micro", "precision_micro", "recall_micro", "object_f1", "boundary_f1",
-    "calibration_error", "empty_false_positives",
+    "dice_micro", "object_f1", "boundary_f1", "calibration_error", "empty_false_positives",
 )  # fmt: skip
 
 
 def row() -> str:
     """Return the scores of the README: all members on each split, then each member alone."""
-    header = ["", *(_COLUMNS[key] for key in _SHORT[:-1]), "empty patches with a building"]
+    header = ["bundle", *(_COLUMNS[key] for key in _SHORT[:-1]), "empty patches with a building"]
     _, evaluation = _shipped()
     unbuilt = _unbuilt(evaluation)
-    negatives = (
-        f"On {unbuilt.found} of {unbuilt.tiles} hard negatives, tiles\nof car parks, runways and "
-        f"fields, a building of {FEW_PIXELS} pixels or more is found (in fp32)."
+    below = (
+        f"{_measured_on(evaluation)} On {unbuilt.found} of {unbuilt.tiles} hard negatives, tiles\n"
+        f"of car parks, runways and fields, a building of {FEW_PIXELS} pixels or more is found (in "
+        "fp32).\n\nMicro Dice on both splits: all together "
+        f"{evaluation.ensemble['dice_micro']:.3f}; alone, "
     )
-    rows = ("`{}` on both", "`{}` on {}", "`{}` alone, on both")
-    return _row(header, rows, f"{_measured_on(evaluation)} {negatives}")
+    return _row(header, "`{}` on {}", below)
 
 
 def korean_row() -> str:
     """Return the same for the Korean README."""
-    header = ["", "micro Dice", "정밀도", "재현율", "객체 F1", "경계 F1", "보정 오차"]
-    header.append("건물이 검출된 빈 패치")
+    header = ["번들", "micro Dice", "객체 F1", "경계 F1", "보정 오차", "건물이 검출된 빈 패치"]
     _, evaluation = _shipped()
     unbuilt = _unbuilt(evaluation)
-    measured = (
+    below = (
         f"{evaluation.date}에 타일 {evaluation.images}장({evaluation.split})으로 측정했습니다. "
         "가중치와 임계값도\n이 타일에 맞추었으므로, 점수는 실제보다 조금 높습니다. "
         f"주차장·활주로·밭처럼 건물이 없는 어려운 타일 {unbuilt.tiles}장\n"
-        f"가운데 {unbuilt.found}장에서 {FEW_PIXELS}픽셀 이상의 건물이 검출되었습니다(fp32)."
+        f"가운데 {unbuilt.found}장에서 {FEW_PIXELS}픽셀 이상의 건물이 검출되었습니다(fp32).\n\n"
+        f"두 묶음 전체의 micro Dice: 앙상블 {evaluation.ensemble['dice_micro']:.3f}, 단독 "
     )
-    return _row(header, ("`{}`, 전체", "`{}`, {}", "`{}` 단독, 전체"), measured)
+    return _row(header, "`{}`, {}", below)
 
 
-def _row(header: Sequence[str], rows: tuple[str, str, str], measured: str) -> str:
-    """Return the table of the READMEs, and the sentence below it.
-
-    `rows` names the ensemble on all tiles, the ensemble on one split, and a member on all tiles.
-    """
+def _row(header: Sequence[str], name: str, below: str) -> str:
+    """Return the table of the READMEs, what is `below` it, and each member's Dice, best first."""
     manifest, evaluation = _shipped()
-    of_all, of_split, of_member = rows
-    scored = {of_all.format(manifest.name): evaluation.ensemble}
-    scored |= {of_split.format(manifest.name, k): v for k, v in evaluation.splits.items()}
-    scored |= {of_member.format(name): v for name, v in evaluation.members.items()}
-    cells = [[name, *(_cell(scores, key) for key in _SHORT)] for name, scores in scored.items()]
-    return f"{_table(header, cells)}\n\n{measured}"
+    cells = [
+        [name.format(manifest.name, split), *(_cell(scores, key) for key in _SHORT)]
+        for split, scores in evaluation.splits.items()
+    ]
+    alone = {name: scores["dice_micro"] for name, scores in evaluation.members.items()}
+    best_first = sorted(alone, key=alone.__getitem__, reverse=True)
+    members = ", ".join(f"`{name}` {alone[name]:.3f}" for name in best_first)
+    return f"{_table(header, cells)}\n\n{below}{members}."
 
 
 def table() -> str:
