@@ -174,8 +174,8 @@ def _scores(evaluation: Evaluation | None) -> str:
     ]
     unbuilt = evaluation.negatives
     negatives = (
-        f"On {unbuilt.found} of {unbuilt.tiles} tiles that surely have no building, and that no "
-        f"network trained on, one of {FEW_PIXELS} pixels or more is found.\n\n"
+        f"On {unbuilt.found} of {unbuilt.tiles} tiles that surely have no building, and that each "
+        f"network's last run left out, one of {FEW_PIXELS} pixels or more is found.\n\n"
         if unbuilt
         else ""
     )

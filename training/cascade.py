@@ -37,7 +37,7 @@ SHARES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16)
 """Ends of the doubtful range, and shares of a patch in it, that are tried."""
 
 _Doubt = dict[tuple[frozenset[str], tuple[float, float]], NDArray[np.float64]]
-"""The share of each patch in doubt, float64 (N,), by the members asked and the range of doubt."""
+"""For the members asked and a range of doubt: each patch's share in that range, float64 (N,)."""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class DataSource(_Model):
 class Negatives(_Model):
     """Tiles that surely have no building, and on how many of them the ensemble finds one.
 
-    A component of 20 pixels or more is one. No network was trained on these tiles.
+    A component of 20 pixels or more is one. The last run of each network left these tiles out.
     """
 
     tiles: PositiveInt

@@ -57,9 +57,9 @@ def percentile_limits(bands: Sequence[NDArray[Any]]) -> Limits:
 
 
 def without_black(samples: NDArray[Any]) -> NDArray[Any]:
-    """Return the pixels (n, bands) that are not 0 in every band.
+    """Leave out, of pixels (n, bands), the black ones: all of their bands are 0.
 
-    Black pixels mostly are a collar, which tells nothing of the light.
+    They mostly are a collar, which tells nothing of the light.
     """
     lit = np.logical_or.reduce(samples.T)
     return samples if lit.all() else samples[lit]

@@ -54,7 +54,7 @@ def korean_row() -> str:
 
 
 def _row(header: Sequence[str], name: str, below: str) -> str:
-    """Return the table of the READMEs, what is `below` it, and each member's Dice, best first."""
+    """Return a table for the READMEs, the text `below` it, and the Dice of each member alone."""
     manifest, evaluation = _shipped()
     cells = [
         [name.format(manifest.name, split), *(_cell(scores, key) for key in _SHORT)]
